@@ -1,0 +1,1 @@
+"""What is known before a model exists: grids, tasks, views, tokens and the plan of a data set."""

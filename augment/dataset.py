@@ -1,0 +1,188 @@
+"""A data set: tasks and a plan of their views; examples are made when they are asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from augment.errors import InputError
+from augment.files import parse_json, read_bytes, write_atomic
+from augment.kernels import GridStore, encode_grids, sizes_in_view
+from augment.puzzles import PuzzleIndex
+from augment.task import Pair, Task, read_challenges, write_tasks
+from augment.view import ViewCodes, color_maps
+
+_EPOCHS_KEPT = 4
+_SAMPLING = 0  # what this generator is for; exploration in solver.batch has another number
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """N examples as arrays; ``labels`` hold PAD (0) where nothing is to be learned.
+
+    inputs, labels: (N, canvas_side ** 2) uint8 tokens. rows: (N,) int64. codes: (N,) view codes.
+    """
+
+    inputs: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    codes: ViewCodes
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Tasks, the views of each, and which of them give their test pairs to training too."""
+
+    tasks: tuple[Task, ...]
+    index: PuzzleIndex
+    with_answers: tuple[bool, ...]
+    canvas_side: int
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise InputError("the data set has no task to train on")
+        for task, pairs in zip(self.tasks, self.trained_pairs, strict=True):
+            for number, pair in enumerate(pairs):
+                if max(*pair.input.shape, *pair.output.shape) > self.canvas_side:
+                    raise InputError(
+                        f"task {task.task_id!r}, trained pair {number}: a grid of "
+                        f"{pair.input.shape} -> {pair.output.shape} does not fit the "
+                        f"{self.canvas_side}x{self.canvas_side} canvas"
+                    )
+
+    @cached_property
+    def trained_pairs(self) -> tuple[tuple[Pair, ...], ...]:
+        """The pairs each task is trained on: demonstrations, and test pairs where allowed."""
+        return tuple(
+            task.train + (task.test_pairs if with_answers else ())
+            for task, with_answers in zip(self.tasks, self.with_answers, strict=True)
+        )
+
+    @cached_property
+    def num_pairs(self) -> int:
+        """The number of trained pairs, which is the number of examples in an epoch."""
+        return sum(map(len, self.trained_pairs))
+
+    @cached_property
+    def _store(self) -> GridStore:
+        """Grids 2p and 2p + 1 are input and output of trained pair p."""
+        return GridStore.of(
+            grid
+            for pairs in self.trained_pairs
+            for pair in pairs
+            for grid in (pair.input, pair.output)
+        )
+
+    @cached_property
+    def _task_of_pair(self) -> NDArray[np.int64]:
+        counts = [len(pairs) for pairs in self.trained_pairs]
+        return np.repeat(np.arange(len(counts)), counts)
+
+    def save(self, folder: Path) -> None:
+        """Write the data set into ``folder``; ``dataset.json`` comes last and marks it whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tasks(folder / "tasks.json", self.tasks)
+        self.index.save(folder)
+        description = {"with_answers": self.with_answers, "canvas_side": self.canvas_side}
+        write_atomic(folder / "dataset.json", orjson.dumps(description))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Dataset":
+        """Read what :meth:`save` wrote."""
+        path = folder / "dataset.json"
+        raw = parse_json(read_bytes(path), path)
+        if not isinstance(raw, dict) or not raw.keys() >= {"with_answers", "canvas_side"}:
+            raise InputError(f"{path}: not a saved data set")
+        return cls(
+            tuple(read_challenges(folder / "tasks.json")),
+            PuzzleIndex.load(folder),
+            tuple(raw["with_answers"]),
+            raw["canvas_side"],
+        )
+
+
+class ExampleStream:
+    """The endless stream of training examples of a data set, the same for a seed on any machine.
+
+    An epoch visits each task once, in random order: one random view of it, then its pairs in
+    random order, each at a fresh random translation (the first pair of a visit stays at the top
+    left). Example i of the stream is a function of the seed and i alone, so a run can go on
+    anywhere, and processes can share a batch by taking slices of it. Source: the TRM reference's
+    sampling, which drops what does not fit a batch; here it opens the next one.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        """Open the stream of ``dataset`` for ``seed``."""
+        self._dataset = dataset
+        self._seed = seed
+        self._plan_epoch = lru_cache(maxsize=_EPOCHS_KEPT)(self._draw_epoch)
+
+    def examples(self, start: int, stop: int) -> Examples:
+        """Return the examples ``start`` to ``stop`` (excluded) of the stream."""
+        dataset, store = self._dataset, self._dataset._store
+        pairs, views, shifts = self._plan(start, stop)
+        rows, codes = dataset.index.rows(dataset._task_of_pair[pairs], views)
+        input_ids, output_ids = 2 * pairs, 2 * pairs + 1
+        sizes = np.maximum(
+            sizes_in_view(store, input_ids, codes), sizes_in_view(store, output_ids, codes)
+        )
+        # A shift in [0, 1) becomes one of the offsets at which both grids fit, all equally likely.
+        offsets = (shifts * (dataset.canvas_side - sizes.T + 1)).astype(np.int64)
+        return Examples(
+            encode_grids(store, input_ids, codes, offsets, dataset.canvas_side),
+            encode_grids(store, output_ids, codes, offsets, dataset.canvas_side),
+            rows,
+            codes,
+        )
+
+    def _plan(
+        self, start: int, stop: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        size = self._dataset.num_pairs
+        parts = []
+        for epoch in range(start // size, (stop - 1) // size + 1):
+            window = slice(max(start - epoch * size, 0), min(stop - epoch * size, size))
+            parts.append([column[window] for column in self._plan_epoch(epoch)])
+        pairs, views, shifts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        return pairs, views, shifts
+
+    def _draw_epoch(
+        self, epoch: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+        """Return pair (E,), view of its task (E,) and shift (E, 2) of an epoch's examples."""
+        rng = np.random.default_rng([self._seed, _SAMPLING, epoch])
+        task_of_pair = self._dataset._task_of_pair
+        turn_of_task = rng.permutation(len(self._dataset.tasks))
+        view_of_task = rng.integers(self._dataset.index.num_views)
+        shifts = rng.random((len(task_of_pair), 2))
+        pairs = np.lexsort((rng.random(len(task_of_pair)), turn_of_task[task_of_pair]))
+        tasks = task_of_pair[pairs]
+        opens_visit = np.diff(tasks, prepend=-1) != 0
+        shifts[opens_visit] = 0.0
+        return pairs, view_of_task[tasks], shifts
+
+
+def view_features(codes: ViewCodes) -> NDArray[np.int64]:
+    """Return (N, 10): the dihedral of each view, and the new color of each of the colors 1..9."""
+    maps = color_maps()
+    dihedrals, ranks = np.divmod(codes, len(maps))
+    return np.column_stack([dihedrals, maps[ranks][:, 1:]]).astype(np.int64)
+
+
+def encode_test_inputs(
+    tasks: Sequence[Task],
+    task_numbers: NDArray[np.int64],
+    test_numbers: NDArray[np.int64],
+    codes: ViewCodes,
+    canvas_side: int,
+) -> NDArray[np.uint8]:
+    """Return tokens (N, canvas_side ** 2) of test inputs under their views, never translated."""
+    first_of_task = np.cumsum([0, *(len(task.test_inputs) for task in tasks)])
+    store = GridStore.of(grid for task in tasks for grid in task.test_inputs)
+    offsets = np.zeros((len(codes), 2), dtype=np.int64)
+    grid_ids = first_of_task[task_numbers] + test_numbers
+    return encode_grids(store, grid_ids, codes, offsets, canvas_side)

@@ -1,0 +1,8 @@
+"""The one exception a person at the command line is meant to read."""
+
+
+class InputError(ValueError):
+    """Something given from outside is wrong; the message is one line naming what and where.
+
+    Commands print it without a traceback. Mistakes of this program raise anything else.
+    """

@@ -1,0 +1,134 @@
+"""Which row of the puzzle embedding belongs to which task and view."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from augment.errors import InputError
+from augment.files import parse_json, read_bytes, write_atomic
+from augment.task import Task
+from augment.view import ViewCodes, sample_views
+
+RowsPer = Literal["view", "task"]
+"""A row for each view of each task (the reference), or one for each task."""
+
+BLANK_ROW = 0
+
+
+@dataclass(frozen=True, eq=False)
+class PuzzleIndex:
+    """The tasks of an embedding table in order, and the views of each.
+
+    The views of task t are ``codes[starts[t]:starts[t + 1]]``, the identity first. Row 0 is blank.
+    The digest of its demonstrations ties a row to what it was trained on, not only to a name.
+    """
+
+    task_ids: tuple[str, ...]
+    task_digests: tuple[str, ...]
+    starts: NDArray[np.int64]
+    codes: ViewCodes
+    rows_per: RowsPer
+
+    @classmethod
+    def of(
+        cls, tasks: Sequence[Task], views_per_task: int, seed: int, rows_per: RowsPer
+    ) -> "PuzzleIndex":
+        """Return the index of ``tasks`` with the identity and up to ``views_per_task`` more views.
+
+        Only what a solver may see decides which views are distinct; answers play no part.
+        """
+        codes = [sample_views(t.visible_grids, t.task_id, views_per_task, seed) for t in tasks]
+        return cls(
+            tuple(task.task_id for task in tasks),
+            tuple(task.demonstrations_digest() for task in tasks),
+            np.cumsum([0, *map(len, codes)]),
+            np.concatenate([np.empty(0, np.uint32), *codes]),
+            rows_per,
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """The rows of the table, the blank one included."""
+        return 1 + (len(self.codes) if self.rows_per == "view" else len(self.task_ids))
+
+    @property
+    def num_views(self) -> NDArray[np.int64]:
+        """The number of views of each task, (tasks,)."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything that decides what a row means."""
+        state = hashlib.sha256(self.rows_per.encode())
+        state.update(orjson.dumps([self.task_ids, self.task_digests]))
+        state.update(self.starts.astype("<i8").tobytes())
+        state.update(self.codes.astype("<u4").tobytes())
+        return state.hexdigest()
+
+    @cached_property
+    def _positions(self) -> dict[tuple[str, str], int]:
+        return {
+            key: position
+            for position, key in enumerate(zip(self.task_ids, self.task_digests, strict=True))
+        }
+
+    def find(self, task: Task) -> int | None:
+        """Return the position of a task with this id and these demonstrations, None if absent."""
+        return self._positions.get((task.task_id, task.demonstrations_digest()))
+
+    def rows(
+        self, tasks: NDArray[np.int64], views: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], ViewCodes]:
+        """Return rows (N,) and view codes (N,) of the given views of the given tasks."""
+        positions = self.starts[tasks] + views
+        return 1 + (positions if self.rows_per == "view" else tasks), self.codes[positions]
+
+    def save(self, folder: Path) -> None:
+        """Write ``puzzles.json`` and ``views.npy`` into ``folder``."""
+        description = {
+            "rows_per": self.rows_per,
+            "task_ids": self.task_ids,
+            "task_digests": self.task_digests,
+            "num_views": self.num_views.tolist(),
+        }
+        write_atomic(folder / "puzzles.json", orjson.dumps(description))
+        np.save(folder / "views.npy", self.codes, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> "PuzzleIndex":
+        """Read what :meth:`save` wrote."""
+        path = folder / "puzzles.json"
+        raw = parse_json(read_bytes(path), path)
+        try:
+            assert isinstance(raw, dict)
+            index = cls(
+                tuple(raw["task_ids"]),
+                tuple(raw["task_digests"]),
+                np.cumsum([0, *raw["num_views"]]),
+                np.load(folder / "views.npy", allow_pickle=False),
+                raw["rows_per"],
+            )
+        except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a saved row map ({error})") from None
+        if len(index.codes) != index.starts[-1]:
+            raise InputError(
+                f"{path}: {index.starts[-1]} views, but views.npy holds {len(index.codes)}"
+            )
+        return index
+
+
+def tasks_by_id(tasks: Iterable[Task]) -> dict[str, Task]:
+    """Return the tasks by their id; an id that comes twice is an :class:`InputError`."""
+    found: dict[str, Task] = {}
+    for task in tasks:
+        if task.task_id in found:
+            raise InputError(f"task {task.task_id!r} comes twice among the tasks")
+        found[task.task_id] = task
+    return found

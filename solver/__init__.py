@@ -1,0 +1,1 @@
+"""The Tiny Recursion Model: the network, training, test-time training and prediction."""

@@ -1,0 +1,137 @@
+"""The Tiny Recursion Model, in the letters of its paper: question x, answer y, latent z.
+
+"Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871). One small network is
+applied again and again: it improves the latent z from x and y, then the answer y from z.
+
+Shapes: B batch, S canvas cells, P prefix slots, L = P + S positions, D width, V tokens.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from augment.grid import NUM_COLORS
+from augment.tokens import NUM_TOKENS
+from augment.view import NUM_DIHEDRALS
+from solver.layers import AttentionLayer, Linear, MLPLayer, Rotary, truncated_normal_
+from solver.settings import ModelSettings
+
+_HALT_BIAS = -5.0
+
+
+class State(NamedTuple):
+    """What a slot remembers between supervision steps: answer y and latent z, (B, L, D) each."""
+
+    y: Tensor
+    z: Tensor
+
+
+class Network(nn.Module):
+    """The one network of both roles; a call is one pass through its layers."""
+
+    def __init__(self, settings: ModelSettings, generator: torch.Generator):
+        """Build the layers of ``settings.variant``."""
+        super().__init__()
+        dim, eps = settings.dim, settings.norm_eps
+        length = settings.prefix_length + settings.canvas_side**2
+        self.rotary: Rotary | None = None
+        if settings.variant == "attention":
+            heads = settings.num_heads
+            self.rotary = Rotary(length, dim // heads, settings.rotary_base)
+            self.layers = nn.ModuleList(
+                AttentionLayer(dim, heads, settings.expansion, eps, generator)
+                for _ in range(settings.num_layers)
+            )
+        else:
+            self.layers = nn.ModuleList(
+                MLPLayer(dim, length, settings.expansion, eps, generator)
+                for _ in range(settings.num_layers)
+            )
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Return (B, L, D)."""
+        for layer in self.layers:
+            x_BLD = layer(x_BLD) if self.rotary is None else layer(x_BLD, self.rotary)
+        return x_BLD
+
+
+class TRM(nn.Module):
+    """The model without its puzzle rows, which live in a table of their own."""
+
+    y_start: Tensor
+    z_start: Tensor
+
+    def __init__(self, settings: ModelSettings, seed: int = 0):
+        """Build with random weights drawn from ``seed``."""
+        super().__init__()
+        self.settings = settings
+        dim = settings.dim
+        generator = torch.Generator().manual_seed(seed)
+        self.token_embedding = nn.Parameter(
+            truncated_normal_(torch.empty(NUM_TOKENS, dim), dim**-0.5, generator)
+        )
+        self.view_embedding: nn.Parameter | None = None
+        if settings.rows_per == "task":
+            # The dihedrals, then for each of the colors 1..9 the color it became.
+            num_features = NUM_DIHEDRALS + (NUM_COLORS - 1) * NUM_COLORS
+            self.view_embedding = nn.Parameter(
+                truncated_normal_(torch.empty(num_features, dim), dim**-0.5, generator)
+            )
+        self.net = Network(settings, generator)
+        self.output_head = Linear(dim, NUM_TOKENS, generator)
+        self.halt_head = Linear(dim, 2, generator, bias=True)
+        with torch.no_grad():
+            assert self.halt_head.bias is not None
+            self.halt_head.weight.zero_()
+            self.halt_head.bias.fill_(_HALT_BIAS)
+        self.register_buffer("y_start", truncated_normal_(torch.empty(dim), 1.0, generator))
+        self.register_buffer("z_start", truncated_normal_(torch.empty(dim), 1.0, generator))
+
+    @property
+    def length(self) -> int:
+        """Positions L: prefix and canvas."""
+        return self.settings.prefix_length + self.settings.canvas_side**2
+
+    def start(self, batch: int, dtype: torch.dtype) -> State:
+        """Return the state of ``batch`` fresh slots."""
+        shape = (batch, self.length, self.settings.dim)
+        return State(self.y_start.to(dtype).expand(shape), self.z_start.to(dtype).expand(shape))
+
+    def embed(self, tokens_BS: Tensor, rows_BD: Tensor, views_BF: Tensor) -> Tensor:
+        """Return the question x (B, L, D): the prefix with row and view, then the canvas.
+
+        views_BF: the ten features of each view (``augment.dataset.view_features``); they are
+        told only where a row belongs to a task and not to a view.
+        """
+        prefix = [rows_BD[:, None]]
+        if self.view_embedding is not None:
+            starts = torch.arange(views_BF.shape[1], device=views_BF.device) - 1
+            starts = (NUM_DIHEDRALS + starts * NUM_COLORS).clamp(min=0)
+            prefix.append(self.view_embedding[views_BF + starts])
+        empty = self.settings.prefix_length - self.settings.num_told_slots
+        prefix.append(rows_BD.new_zeros(len(rows_BD), empty, rows_BD.shape[1]))
+        x_BLD = torch.cat([*prefix, self.token_embedding[tokens_BS]], dim=1)
+        return x_BLD * math.sqrt(self.settings.dim)
+
+    def cycle(self, x: Tensor, y: Tensor, z: Tensor) -> State:
+        """Return y and z after n updates of the latent and one of the answer."""
+        for _ in range(self.settings.num_latent_steps):
+            z = self.net(z + (y + x))
+        y = self.net(y + z)
+        return State(y, z)
+
+    def forward(self, state: State, x_BLD: Tensor) -> tuple[State, Tensor, Tensor]:
+        """Run one supervision step: T cycles, the gradient flowing through the last one only.
+
+        Returns the detached state, token logits (B, S, V) and halt logits (B,) in float32.
+        """
+        y, z = state
+        with torch.no_grad():
+            for _ in range(self.settings.num_cycles - 1):
+                y, z = self.cycle(x_BLD, y, z)
+        y, z = self.cycle(x_BLD, y, z)
+        logits_BSV = self.output_head(y[:, self.settings.prefix_length :])
+        halt_B = self.halt_head(y[:, 0].float())[:, 0]
+        return State(y.detach(), z.detach()), logits_BSV, halt_B

@@ -1,0 +1,110 @@
+"""Settings of the solver. Importing them does not import torch.
+
+The text beside a type says what the setting means and its unit; ``--help`` prints it.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from augment.errors import InputError
+from augment.puzzles import RowsPer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """The architecture; it travels inside every checkpoint. Defaults: the reference on ARC."""
+
+    variant: Annotated[
+        Literal["attention", "mlp"], "what mixes positions: attention, or an MLP over the sequence"
+    ] = "attention"
+    canvas_side: Annotated[int, "side of the square canvas, cells"] = 30
+    dim: Annotated[int, "width D of the state"] = 512
+    num_heads: Annotated[int, "attention heads"] = 8
+    num_layers: Annotated[int, "layers of the one network"] = 2
+    expansion: Annotated[float, "SwiGLU expansion; its width is 2/3 of that, up to a 256"] = 4.0
+    prefix_length: Annotated[int, "slots before the canvas; the first carries the puzzle row"] = 16
+    rows_per: Annotated[
+        RowsPer, "a puzzle row per view (reference), or per task with the view told in the prefix"
+    ] = "view"
+    num_cycles: Annotated[int, "T: cycles per supervision step; all but the last have no grad"] = 3
+    num_latent_steps: Annotated[int, "n: updates of z before each update of y"] = 4
+    max_supervision_steps: Annotated[int, "N_sup: supervision steps at which a slot halts"] = 16
+    norm_eps: Annotated[float, "epsilon of the RMS norm"] = 1e-5
+    rotary_base: Annotated[float, "base of the rotary positions"] = 10000.0
+
+    def __post_init__(self) -> None:
+        require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
+        require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
+        require(1 <= self.canvas_side <= 30, f"model.canvas_side must be 1..30: {self.canvas_side}")
+        require(self.prefix_length >= self.num_told_slots, "model.prefix_length is too short")
+        for name in ("num_layers", "num_cycles", "num_latent_steps", "max_supervision_steps"):
+            require(getattr(self, name) >= 1, f"model.{name} must be at least 1")
+
+    @property
+    def num_told_slots(self) -> int:
+        """Prefix slots in use: the row, and with rows per task the view's ten features."""
+        return 1 if self.rows_per == "view" else 11
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """One training run: pretraining, or test-time training on tasks never seen."""
+
+    num_steps: Annotated[int, "supervision steps to train for"] = 518_000
+    global_batch: Annotated[int, "slots over all processes"] = 768
+    lr: Annotated[float, "learning rate of the trunk"] = 1e-4
+    betas: Annotated[tuple[float, float], "AdamATan2 betas"] = (0.9, 0.95)
+    weight_decay: Annotated[float, "weight decay of the trunk"] = 0.1
+    atan2_scale: Annotated[float, "AdamATan2's a: scale of its steps"] = 1.0
+    rows_lr: Annotated[float, "learning rate of the puzzle rows (sign descent)"] = 1e-2
+    rows_weight_decay: Annotated[float, "weight decay of the puzzle rows in a batch"] = 0.1
+    warmup_steps: Annotated[int, "steps over which both learning rates rise linearly"] = 2000
+    ema_rate: Annotated[float, "rate of the trunk's moving average"] = 0.999
+    halt_exploration: Annotated[float, "chance per step of a random minimum of steps"] = 0.1
+    rows_only: Annotated[bool, "train the puzzle rows and leave the trunk as it is"] = False
+    seed: Annotated[int, "seed of weights, sampling and exploration"] = 0
+    time_limit_seconds: Annotated[float, "stop (resumable) after this long; 0 = no limit"] = 0.0
+    log_every: Annotated[int, "steps per line of metrics.jsonl"] = 100
+    checkpoint_every: Annotated[int, "steps between checkpoints"] = 5000
+    keep_checkpoints: Annotated[int, "newest checkpoints kept"] = 2
+    save_carry: Annotated[bool, "keep the slots' states too: exact resumption, large files"] = True
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "global_batch", "log_every", "checkpoint_every"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        require(self.keep_checkpoints >= 1, "keep_checkpoints must be at least 1")
+        require(self.lr > 0, f"lr must be above 0, got {self.lr}")
+        require(0 <= self.ema_rate < 1, f"ema_rate must be in [0, 1), got {self.ema_rate}")
+        require(0 <= self.halt_exploration <= 1, "halt_exploration must be in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSettings:
+    """How views become predictions."""
+
+    num_views: Annotated[int, "views predicted per test, the identity first"] = 1000
+    num_supervision_steps: Annotated[int, "supervision steps; 0 = as many as in training"] = 0
+    batch: Annotated[int, "views per forward pass"] = 256
+
+    def __post_init__(self) -> None:
+        require(self.num_views >= 1, f"predict.num_views must be at least 1: {self.num_views}")
+        require(self.num_supervision_steps >= 0, "predict.num_supervision_steps must not be negative")
+        require(self.batch >= 1, f"predict.batch must be at least 1, got {self.batch}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Where and in which precision the network runs."""
+
+    device: Annotated[Literal["auto", "cpu", "cuda"], "where to compute"] = "auto"
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        "arithmetic; auto = bfloat16 where the hardware has it, else float16 (GPU) or float32",
+    ] = "auto"
+    compile: Annotated[bool, "compile the network's pass with torch.compile"] = False
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise :class:`InputError` with ``message`` unless the setting ``holds``."""
+    if not holds:
+        raise InputError(message)

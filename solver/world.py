@@ -1,0 +1,71 @@
+"""The processes of a run: one, or several started by torchrun."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among those of the run; with one process nothing is communicated."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files and talks to the person."""
+        return self.rank == 0
+
+    def share(self, total: int) -> slice:
+        """Return this process' equal part of ``total`` slots."""
+        if total % self.size:
+            raise ValueError(f"{total} slots do not divide over {self.size} processes")
+        part = total // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Replace ``tensor`` by its sum over the processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def concat(self, tensor: Tensor) -> Tensor:
+        """Return the equally shaped tensors of all processes, joined in order of rank."""
+        if self.size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Return whether ``flag`` holds on any process."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum_(torch.tensor(int(flag), device=device)).item())
+
+    def wait(self) -> None:
+        """Return once every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def join_world(device: torch.device) -> World:
+    """Return the world torchrun describes in the environment; one process without torchrun."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(dist.get_rank(), size)
+
+
+def leave_world() -> None:
+    """End communication, if there was any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
