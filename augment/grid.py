@@ -26,9 +26,7 @@ def check_grid(raw: object, where: str) -> Grid:
         raise InputError(f"{where}: the grid is empty")
     for number, row in enumerate(raw):
         if len(row) != len(raw[0]):
-            raise InputError(
-                f"{where}: row {number} has {len(row)} cells, row 0 has {len(raw[0])}"
-            )
+            raise InputError(f"{where}: row {number} has {len(row)} cells, row 0 has {len(raw[0])}")
     if len(raw) > MAX_SIDE or len(raw[0]) > MAX_SIDE:
         raise InputError(
             f"{where}: the grid is {len(raw)}x{len(raw[0])}, at most {MAX_SIDE}x{MAX_SIDE} goes"

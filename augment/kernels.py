@@ -75,10 +75,8 @@ def decode_grids(canvases: NDArray[np.uint8], codes: ViewCodes) -> list[Grid | N
     ]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _source_cell(
-    dihedral: int, row: int, column: int, height: int, width: int
-) -> tuple[int, int]:
+@njit(cache=True, nogil=True)
+def _source_cell(dihedral: int, row: int, column: int, height: int, width: int) -> tuple[int, int]:
     """Return where cell (row, column) of the transformed height x width grid comes from."""
     if dihedral == 0:
         return row, column
@@ -97,14 +95,14 @@ def _source_cell(
     return height - 1 - column, width - 1 - row
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _turned_size(dihedral: int, height: int, width: int) -> tuple[int, int]:
     if dihedral == 1 or dihedral == 3 or dihedral >= 6:
         return width, height
     return height, width
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _encode(  # type: ignore[no-untyped-def]
     cells, starts, heights, widths, grid_ids, codes, offsets, color_maps, canvases
 ):
@@ -123,7 +121,7 @@ def _encode(  # type: ignore[no-untyped-def]
         write_end_markers(canvases[n], top, left, new_height, new_width)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _decode(  # type: ignore[no-untyped-def]
     canvases, codes, color_maps, inverse_dihedral, cells, sizes
 ):

@@ -1,7 +1,8 @@
 """Tasks, and every JSON form they come in.
 
 Forms: one file per task (``{"train": [...], "test": [...]}``), one file for all
-(``{task_id: task}``), and Kaggle's two files (challenges, and solutions ``{task_id: [grid, ...]}``).
+(``{task_id: task}``), and Kaggle's two files (challenges, and solutions ``{task_id: [grid,
+...]}``).
 """
 
 import hashlib
@@ -62,7 +63,9 @@ def parse_task(task_id: str, raw: object, where: str) -> Task:
     """Return the task in the JSON value ``raw``; errors open with ``where`` and the task."""
     where = f"{where}: task {shorten(task_id)}"
     if not isinstance(raw, dict):
-        raise InputError(f"{where}: a task is an object with 'train' and 'test', got {shorten(raw)}")
+        raise InputError(
+            f"{where}: a task is an object with 'train' and 'test', got {shorten(raw)}"
+        )
     train = tuple(
         Pair(_grid(pair, "input", place), _grid(pair, "output", place))
         for pair, place in _pairs(raw, "train", where)
@@ -124,9 +127,7 @@ def read_challenges(challenges: Path, solutions: Path | None = None) -> list[Tas
     return parse_challenges(_read_object(challenges), challenges, solutions)
 
 
-def parse_challenges(
-    raw: object, challenges: Path, solutions: Path | None = None
-) -> list[Task]:
+def parse_challenges(raw: object, challenges: Path, solutions: Path | None = None) -> list[Task]:
     """Return the tasks of the JSON value ``raw``, read from the file ``challenges``."""
     if not isinstance(raw, dict) or not raw:
         raise InputError(f"{challenges}: expected an object of tasks, got {shorten(raw)}")

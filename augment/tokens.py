@@ -19,7 +19,7 @@ Canvas = NDArray[np.uint8]
 """Height x width tokens."""
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def write_end_markers(canvas: Canvas, top: int, left: int, height: int, width: int) -> None:
     """Mark the row below and the column right of the rectangle, as far as the canvas reaches."""
     if top + height < canvas.shape[0]:
@@ -28,7 +28,7 @@ def write_end_markers(canvas: Canvas, top: int, left: int, height: int, width: i
         canvas[top : top + height, left + width] = END
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def measure_grid(canvas: Canvas) -> tuple[int, int]:
     """Return height and width of the largest rectangle of colors that starts at the top left.
 

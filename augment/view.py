@@ -184,4 +184,5 @@ def _canonical_keys(
         + colors[:, color_map[used]].astype(np.int64) @ weights
         for dihedral, color_map in symmetries
     ]
-    return np.minimum.reduce(keys)
+    smallest: NDArray[np.int64] = np.min(keys, axis=0)
+    return smallest

@@ -89,7 +89,8 @@ def attend(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
     if q_BHLK.device.type != "cpu":
         return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK)
     scores_BHLL = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
-    return scores_BHLL.softmax(-1) @ v_BHLK
+    mixed_BHLK: Tensor = scores_BHLL.softmax(-1) @ v_BHLK
+    return mixed_BHLK
 
 
 class Attention(nn.Module):

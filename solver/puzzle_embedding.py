@@ -26,7 +26,7 @@ def update_rows(
     The gradients of slots with the same row are summed first; rows no slot used stay as they are.
     Source: the TRM reference (SignSGD with decoupled weight decay).
     """
-    unique_U, inverse_B = rows_B.unique(return_inverse=True)
+    unique_U, inverse_B = torch.unique(rows_B, return_inverse=True)
     summed_UD = gradients_BD.new_zeros(len(unique_U), gradients_BD.shape[1])
     summed_UD.index_add_(0, inverse_B, gradients_BD)
     table_ND[unique_U] = table_ND[unique_U] * (1 - lr * weight_decay) - lr * summed_UD.sign()

@@ -71,7 +71,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "global_batch", "log_every", "checkpoint_every"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+            require(
+                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
+            )
         require(self.keep_checkpoints >= 1, "keep_checkpoints must be at least 1")
         require(self.lr > 0, f"lr must be above 0, got {self.lr}")
         require(0 <= self.ema_rate < 1, f"ema_rate must be in [0, 1), got {self.ema_rate}")
@@ -88,7 +90,9 @@ class PredictSettings:
 
     def __post_init__(self) -> None:
         require(self.num_views >= 1, f"predict.num_views must be at least 1: {self.num_views}")
-        require(self.num_supervision_steps >= 0, "predict.num_supervision_steps must not be negative")
+        require(
+            self.num_supervision_steps >= 0, "predict.num_supervision_steps must not be negative"
+        )
         require(self.batch >= 1, f"predict.batch must be at least 1, got {self.batch}")
 
 

@@ -3,6 +3,7 @@
 Shapes: B slots of this process, D width.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ class Training:
 class Metrics:
     """Means over the steps since the last report, over all processes.
 
-    The loss is per slot and step; all others are over the slots that halted.
+    The loss is per slot and step; all others are over the slots that halted, NaN if none did.
     """
 
     step: int
@@ -134,7 +135,7 @@ def _sum_gradients(model: TRM, global_batch: int, world: World) -> None:
     if world.size > 1:
         flat = world.sum_(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, part in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
+            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
         ):
             gradient.copy_(part.view_as(gradient))
     torch._foreach_div_(gradients, global_batch)
@@ -162,7 +163,10 @@ def take_metrics(training: Training, num_steps: int, global_batch: int, world: W
     """Return the means since the last report, which covered ``num_steps``, and start anew."""
     halted, loss, *of_halted = world.sum_(training.sums).tolist()
     training.sums.zero_()
-    means = [loss / (num_steps * global_batch), *(value / max(halted, 1) for value in of_halted)]
+    means = [
+        loss / (num_steps * global_batch),
+        *(value / halted if halted else math.nan for value in of_halted),
+    ]
     return Metrics(training.step, dict(zip(METRICS, means, strict=True)))
 
 
@@ -198,7 +202,7 @@ def train(
         on_step()
         if training.step % settings.log_every == 0:
             metrics = take_metrics(training, settings.log_every, settings.global_batch, world)
-            if not torch.tensor(metrics.values["loss"]).isfinite():
+            if not math.isfinite(metrics.values["loss"]):
                 raise FloatingPointError(f"the loss is not finite at step {training.step}")
             on_metrics(metrics)
         if training.step % settings.checkpoint_every == 0:

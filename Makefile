@@ -1,0 +1,62 @@
+# Every stage is one line: python -m pipeline STAGE. `make` alone lists the targets.
+RECIPE ?= demo
+RUN ?= $(RECIPE)
+SET ?=
+NPROC ?= 1
+PYTHON ?= python3
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+LAUNCH = $(if $(filter 1,$(NPROC)),$(PY),$(VENV)/bin/torchrun --standalone --nproc-per-node $(NPROC)) -m pipeline
+ARGUMENTS = --recipe "$(RECIPE)" --run "$(RUN)" --set "$(SET)"
+SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CHALLENGES)" \
+	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run "$(RUN)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data build pretrain predict score settings test lint clean
+
+help: ## List the targets
+	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.batch=64"] [NPROC=1]'
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-9s %s\n", $$1, $$2}'
+
+$(READY): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(READY_DEV): requirements-dev.txt $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+setup: $(READY) ## Make .venv with everything a run needs
+
+data: $(READY) ## Print what each source of tasks holds; fetch what is missing
+	@$(PY) -m pipeline data
+
+build: $(READY) ## Write the data set: tasks and the plan of their views
+	@$(PY) -m pipeline build $(ARGUMENTS)
+
+pretrain: $(READY) ## Train; the same command goes on where it stopped
+	@$(LAUNCH) pretrain $(ARGUMENTS)
+
+predict: $(READY) ## Answer the tasks: runs/RUN/submission.json, and the score
+	@$(LAUNCH) predict $(ARGUMENTS)
+
+score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
+	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)
+
+settings: $(READY) ## Print every setting of RECIPE: name, value, meaning
+	@$(PY) -m pipeline settings --recipe "$(RECIPE)" --set "$(SET)"
+
+test: $(READY_DEV) ## Run all tests
+	$(PY) -m pytest -q
+
+lint: $(READY_DEV) ## Check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+clean: ## Remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,18 @@
+"""What a solver says about test inputs: the type between solving and voting."""
+
+from dataclasses import dataclass
+
+from augment.grid import Grid
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """One guess at a test output, made under one view, the view already undone."""
+
+    task_id: str
+    test: int
+    """Number of the test within its task, from 0."""
+    grid: Grid | None
+    """None when nothing could be cut out of the predicted canvas."""
+    q: float
+    """The probability the model gives to being right, from the halt logit."""

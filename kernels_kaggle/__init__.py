@@ -1,0 +1,1 @@
+"""The way to Kaggle: the notebook, the data set of weights, pushing and submitting."""

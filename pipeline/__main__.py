@@ -1,0 +1,107 @@
+"""``python -m pipeline STAGE``: one command per stage; errors are one line, without a traceback."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from augment.errors import InputError
+from pipeline import recipes, stages
+from pipeline.runs import Run
+
+_SETTINGS_HELP = "\b\nSettings (values of the recipe demo):\n" + "\n".join(
+    f"  {name}={value}  {meaning}"
+    for name, value, meaning in recipes.describe_settings(recipes.demo())
+)
+
+app = typer.Typer(
+    help="From ARC tasks to a scored submission.json with the Tiny Recursion Model.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Recipe = Annotated[str, typer.Option(help=f"One of: {', '.join(recipes.RECIPES)}.")]
+RunName = Annotated[
+    str, typer.Option("--run", help="Folder below runs/; the recipe's name if empty.")
+]
+Changes = Annotated[
+    str, typer.Option("--set", help='Changed settings, such as "train.lr=3e-4 predict.batch=64".')
+]
+
+
+def _open(recipe: str, run: str, changes: str) -> tuple[recipes.Settings, Run]:
+    return recipes.load_recipe(recipe, changes.split()), Run.named(run or recipe)
+
+
+@app.command()
+def data(
+    source: Annotated[
+        list[str] | None, typer.Argument(help="Sources; all bundled ones if none.")
+    ] = None,
+) -> None:
+    """Print what each source of tasks holds; fetch what is missing."""
+    stages.data(source) if source else stages.data()
+
+
+@app.command(epilog=_SETTINGS_HELP)
+def build(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
+    """Write the data set: tasks and the plan of their views."""
+    stages.build(*_open(recipe, run, changes))
+
+
+@app.command(epilog=_SETTINGS_HELP)
+def pretrain(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
+    """Train; the same command goes on where it stopped."""
+    stages.pretrain(*_open(recipe, run, changes))
+
+
+@app.command(epilog=_SETTINGS_HELP)
+def predict(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
+    """Answer the tasks: submission.json, and the score where answers are known."""
+    stages.predict(*_open(recipe, run, changes))
+
+
+@app.command()
+def score(
+    run: RunName = "",
+    submission: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
+    challenges: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
+    solutions: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
+    votes: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print pass@1, pass@2 and, from the votes, the oracle's pass@k; per task and per output."""
+    if run:
+        place = Run.named(run)
+        votes = votes or (None if submission else place.votes)
+        submission = submission or place.submission
+        challenges = challenges or place.challenges
+        solutions = solutions or place.solutions
+    if submission is None or challenges is None or solutions is None:
+        raise InputError("score needs --run, or --submission, --challenges and --solutions")
+    stages.score(submission, challenges, solutions, votes, json)
+
+
+@app.command()
+def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
+    """Print every setting of a recipe: name, value, meaning."""
+    for name, value, meaning in recipes.describe_settings(
+        recipes.load_recipe(recipe, changes.split())
+    ):
+        print(f"{name}={value}  {meaning}")
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

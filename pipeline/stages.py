@@ -1,0 +1,428 @@
+"""The stages: each goes from files to files, can be run again alone, and resumes.
+
+Torch is imported only by the stages that compute with it.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from augment.errors import InputError
+from augment.files import write_atomic
+from augment.grid import Grid
+from augment.task import Task, read_challenges, write_challenges, write_solutions
+from pipeline.clock import Stopwatch
+from pipeline.recipes import Settings
+from pipeline.runs import Run, code_version
+from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
+from submission.score import ORACLE_KS, Score, score_json, score_submission
+from submission.vote import count_votes, read_tally, write_tally
+from submission.writer import build_submission, read_submission, write_submission
+
+if TYPE_CHECKING:
+    import torch
+
+    from augment.dataset import Dataset
+    from augment.predictions import Prediction
+    from solver.checkpoint import Weights
+    from solver.train import Metrics
+    from solver.world import World
+
+_UNTOUCHED_BY_TRAINING = ("adapt", "predict", "weights", "engine")
+_FREE_TO_CHANGE = (
+    "num_steps",
+    "time_limit_seconds",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "save_carry",
+)
+
+
+def data(names: Sequence[str] = BUNDLED) -> None:
+    """Print what each source of tasks holds; fetch what is not here yet."""
+    table = _table("source", "tasks", "demonstrations", "test outputs", "answers", "largest side")
+    failures = []
+    for name in names:
+        try:
+            tasks = load_source(name)
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        table.add_row(
+            name,
+            str(len(tasks)),
+            str(sum(len(task.train) for task in tasks)),
+            str(sum(len(task.test_inputs) for task in tasks)),
+            "known" if all(task.answers is not None for task in tasks) else "hidden",
+            str(max(_longest_side(task.visible_grids) for task in tasks)),
+        )
+    _print(table)
+    if failures:
+        raise InputError("; ".join(failures))
+
+
+def build(settings: Settings, run: Run) -> "Dataset":
+    """Write the data set of ``settings`` into the run and print its table."""
+    from augment.dataset import Dataset
+    from augment.puzzles import PuzzleIndex, tasks_by_id
+
+    start = time.monotonic()
+    trained = _leave_out(load_sources(settings.data.trained), settings.data.left_out)
+    predicted = load_sources(settings.data.predicted)
+    refuse_leaks(trained, predicted)
+    trained, predicted = (
+        _within_side(tasks, settings.data.max_side) for tasks in (trained, predicted)
+    )
+    tasks = tuple(tasks_by_id([*trained, *(task.without_answers() for task in predicted)]).values())
+    index = PuzzleIndex.of(
+        tasks, settings.data.views_per_task, settings.data.seed, settings.model.rows_per
+    )
+    with_answers = tuple(number < len(trained) for number in range(len(tasks)))
+    dataset = Dataset(tasks, index, with_answers, settings.model.canvas_side)
+    dataset.save(run.dataset)
+    run.record("build", asdict(settings))
+    num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
+    table = _table("tasks", "pairs", "views", "rows", "fewest views", "MB", "seconds")
+    table.add_row(
+        f"{len(tasks):,}",
+        f"{dataset.num_pairs:,}",
+        f"{len(index.codes):,}",
+        f"{index.num_rows:,}",
+        str(index.num_views.min()),
+        f"{num_bytes / 1e6:.1f}",
+        f"{time.monotonic() - start:.1f}",
+    )
+    _print(table)
+    return dataset
+
+
+def _built(settings: Settings, run: Run, world: "World") -> "Dataset":
+    """Return the run's data set; build it when it is missing or was made otherwise."""
+    from augment.dataset import Dataset
+
+    def basis(config: Any) -> tuple[Any, ...]:
+        return (config["data"], config["model"]["rows_per"], config["model"]["canvas_side"])
+
+    if world.leads:
+        recorded = run.recorded().get("build")
+        present = orjson.loads(orjson.dumps(asdict(settings)))
+        if recorded is None or basis(recorded["settings"]) != basis(present):
+            build(settings, run)
+    world.wait()
+    return Dataset.load(run.dataset)
+
+
+def pretrain(settings: Settings, run: Run) -> None:
+    """Train the model of ``settings`` until its steps are done or its time is up; resumes."""
+    from augment.dataset import ExampleStream
+    from solver.checkpoint import latest_checkpoint, restore_training, save_checkpoint
+    from solver.engine import choose_device, choose_dtype
+    from solver.model import TRM
+    from solver.puzzle_embedding import start_rows
+    from solver.train import start_training, train
+    from solver.world import join_world, leave_world
+
+    device = choose_device(settings.engine)
+    dtype = choose_dtype(settings.engine, device)
+    world = join_world(device)
+    dataset = _built(settings, run, world)
+    model = TRM(settings.model, settings.train.seed)
+    if settings.engine.compile:
+        model.net.compile()
+    table_ND = start_rows(dataset.index.num_rows, settings.model.dim)
+    training = start_training(model, table_ND, settings.train, world, dtype, device)
+    deciding = _what_decides_training(settings, dtype)
+    latest = latest_checkpoint(run.checkpoints)
+    if latest is not None:
+        restore_training(latest, training, dataset.index, deciding, world)
+    if world.leads:
+        run.record("pretrain", asdict(settings))
+        _cut_metrics(run.metrics, training.step)
+        _say(
+            f"pretrain: {_count(model)} parameters, {device}, {dtype}, {world.size} processes, "
+            + (f"going on from {latest}" if latest else "from the start")
+        )
+
+    def checkpoint() -> None:
+        save_checkpoint(
+            run.checkpoints,
+            training,
+            dataset.index,
+            deciding,
+            code_version(),
+            world,
+            keep=settings.train.keep_checkpoints,
+            save_carry=settings.train.save_carry,
+        )
+
+    with (
+        Stopwatch(settings.train.time_limit_seconds) as clock,
+        _TrainingLog(settings.train, training.step, world, run.metrics) as log,
+    ):
+        train(
+            training,
+            ExampleStream(dataset, settings.train.seed),
+            settings.train,
+            world,
+            should_stop=clock.should_stop,
+            on_step=log.on_step,
+            on_metrics=log.on_metrics,
+            on_checkpoint=checkpoint,
+        )
+    if world.leads:
+        done = training.step >= settings.train.num_steps
+        _say(
+            f"pretrain: step {training.step} of {settings.train.num_steps}, "
+            f"{latest_checkpoint(run.checkpoints)}"
+            + ("" if done else "; the same command goes on from here")
+        )
+    leave_world()
+
+
+def _what_decides_training(settings: Settings, dtype: "torch.dtype") -> dict[str, Any]:
+    """Return the settings that must be the same for a run to go on as if never stopped."""
+    values = {k: v for k, v in asdict(settings).items() if k not in _UNTOUCHED_BY_TRAINING}
+    del values["model"]  # compared as the architecture
+    for name in _FREE_TO_CHANGE:
+        del values["train"][name]
+    return {**values, "dtype": str(dtype)}
+
+
+class _TrainingLog:
+    """The progress bar of a training run and, with a path, its metrics file."""
+
+    def __init__(
+        self, settings: Any, first_step: int, world: "World", path: Path | None = None
+    ) -> None:
+        self._path = path
+        self._leads = world.leads
+        self._batch = settings.global_batch
+        self._mark = (time.monotonic(), first_step)
+        self._bar = tqdm(
+            total=settings.num_steps,
+            initial=first_step,
+            desc="train",
+            unit="step",
+            disable=None if world.leads else True,  # None: no bar in a file
+            file=sys.stderr,
+        )
+
+    def __enter__(self) -> "_TrainingLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def on_step(self) -> None:
+        self._bar.update()
+
+    def on_metrics(self, metrics: "Metrics") -> None:
+        if not self._leads:
+            return
+        now = time.monotonic()
+        rate = (metrics.step - self._mark[1]) * self._batch / (now - self._mark[0])
+        self._mark = (now, metrics.step)
+        self._bar.set_postfix(
+            loss=f"{metrics.values['loss']:.3f}",
+            exact=f"{metrics.values['exact_accuracy']:.3f}",
+            examples_per_second=f"{rate:.0f}",
+        )
+        if self._path is not None:
+            line = {"step": metrics.step, **metrics.values, "examples_per_second": round(rate, 1)}
+            with self._path.open("ab") as file:
+                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _cut_metrics(path: Path, step: int) -> None:
+    """Drop the lines after ``step``: the run is going to write them again."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+    write_atomic(path, b"".join(kept))
+
+
+def predict(settings: Settings, run: Run) -> None:
+    """Answer the tasks of ``settings``: train on those never seen, predict views, vote, write."""
+    from solver.engine import choose_device, choose_dtype
+    from solver.world import join_world, leave_world
+
+    device = choose_device(settings.engine)
+    dtype = choose_dtype(settings.engine, device)
+    world = join_world(device)
+    tasks = _within_side(load_sources(settings.data.predicted), settings.data.max_side)
+    if not tasks:
+        raise InputError("no task to predict: data.predicted is empty or data.max_side too small")
+    weights = _find_weights(settings, run)
+    if world.leads:
+        run.record("predict", asdict(settings))
+        _say(f"predict: {len(tasks)} tasks with {weights.source}, {device}, {dtype}")
+    visible = [task.without_answers() for task in tasks]
+    predictions = _solve(visible, weights, settings, world, dtype, device)
+    if world.leads:
+        _write_answers(tasks, predictions, run)
+    world.wait()
+    leave_world()
+
+
+def _find_weights(settings: Settings, run: Run) -> "Weights":
+    from solver.checkpoint import latest_checkpoint, load_weights
+
+    latest = latest_checkpoint(run.checkpoints)
+    if latest is not None:
+        return load_weights(latest)
+    if not settings.weights:
+        raise InputError(
+            f"{run.checkpoints}: no checkpoint; run pretrain first, or name one: weights=FOLDER"
+        )
+    return load_weights(Path(settings.weights))
+
+
+def _solve(
+    tasks: Sequence[Task],
+    weights: "Weights",
+    settings: Settings,
+    world: "World",
+    dtype: "torch.dtype",
+    device: "torch.device",
+) -> "list[Prediction]":
+    """Return predictions for all tasks that fit the canvas, those never seen after training."""
+    from solver.adapt import adapt
+    from solver.predict import predict as predict_views
+
+    side = weights.model.settings.canvas_side
+    fitting = _within_side(tasks, side)
+    if len(fitting) < len(tasks):
+        _say(
+            f"predict: {len(tasks) - len(fitting)} tasks do not fit the {side}x{side} canvas of "
+            "these weights and get a fallback answer"
+        )
+    known = [task for task in fitting if weights.index.find(task) is not None]
+    unseen = [task for task in fitting if weights.index.find(task) is None]
+    predictions = []
+    groups = [(known, weights)]
+    if unseen:
+        _say(f"adapt: {len(unseen)} tasks never seen, {settings.adapt.num_steps} steps")
+        with (
+            Stopwatch(settings.adapt.time_limit_seconds) as clock,
+            _TrainingLog(settings.adapt, 0, world) as log,
+        ):
+            adapted = adapt(
+                weights,
+                unseen,
+                settings.data.views_per_task,
+                settings.adapt,
+                world,
+                dtype,
+                device,
+                should_stop=clock.should_stop,
+                on_step=log.on_step,
+                on_metrics=log.on_metrics,
+            )
+        groups.append((unseen, adapted))
+    for group, group_weights in groups:
+        if not group:
+            continue
+        if settings.engine.compile:
+            group_weights.model.net.compile()
+        with tqdm(desc="predict", unit="view", disable=None if world.leads else True) as bar:
+            predictions += predict_views(
+                group_weights, group, settings.predict, world, dtype, device, bar.update
+            )
+    return predictions
+
+
+def _write_answers(tasks: Sequence[Task], predictions: "Iterable[Prediction]", run: Run) -> None:
+    tally = count_votes(predictions)
+    submission, coverage = build_submission(tasks, tally.candidates)
+    write_tally(run.votes, tally)
+    write_challenges(run.challenges, tasks)
+    write_submission(run.submission, submission, tasks)
+    _say(f"{run.submission}: {coverage}; {tally.num_empty} empty predictions dropped")
+    if all(task.answers is not None for task in tasks):
+        write_solutions(run.solutions, tasks)
+        _print_score(score_submission(submission, tasks, tally.candidates))
+    else:
+        run.solutions.unlink(missing_ok=True)
+
+
+def score(
+    submission: Path, challenges: Path, solutions: Path, votes: Path | None, as_json: bool
+) -> None:
+    """Print the scores of a submission file, with those of all votes where there are any."""
+    tasks = read_challenges(challenges, solutions)
+    answers = read_submission(submission, tasks)
+    candidates = None if votes is None else read_tally(votes).candidates
+    found = score_submission(answers, tasks, candidates)
+    if as_json:
+        print(orjson.dumps(score_json(found), option=orjson.OPT_INDENT_2).decode())
+        return
+    table = _table("task", "test", "solved by", "rank in the votes")
+    for task in found.tasks:
+        for test, attempt in enumerate(task.attempts):
+            rank = None if task.votes is None else task.votes[test]
+            table.add_row(
+                task.task_id,
+                str(test),
+                "-" if attempt is None else f"attempt {attempt + 1}",
+                "-" if rank is None else str(rank + 1),
+            )
+    _print(table)
+    _print_score(found)
+
+
+def _print_score(found: Score) -> None:
+    table = _table("metric", "per task", "per output")
+    named = [(f"pass@{k}", found.pass_at(k)) for k in (1, 2)]
+    for k in ORACLE_KS:
+        oracle = found.oracle_pass_at(k)
+        if oracle is not None:
+            named.append((f"oracle pass@{k}", oracle))
+    for name, (per_task, per_output) in named:
+        table.add_row(name, f"{per_task:.2%}", f"{per_output:.2%}")
+    _print(table)
+    _say(f"{found.num_solved()} of {found.num_outputs} test outputs solved in two attempts")
+
+
+def _leave_out(tasks: Sequence[Task], task_ids: Sequence[str]) -> list[Task]:
+    unknown = set(task_ids) - {task.task_id for task in tasks}
+    if unknown:
+        raise InputError(f"data.left_out: {', '.join(sorted(unknown))} not in data.trained")
+    return [task for task in tasks if task.task_id not in task_ids]
+
+
+def _within_side(tasks: Iterable[Task], side: int) -> list[Task]:
+    """Return the tasks whose visible grids are no larger; answers play no part."""
+    return [task for task in tasks if _longest_side(task.visible_grids) <= side]
+
+
+def _longest_side(grids: Iterable[Grid]) -> int:
+    return max(int(side) for grid in grids for side in grid.shape)
+
+
+def _count(model: "torch.nn.Module") -> str:
+    return f"{sum(parameter.numel() for parameter in model.parameters()):,}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    return table
+
+
+def _print(table: Table) -> None:
+    Console(soft_wrap=True).print(table)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

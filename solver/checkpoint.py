@@ -1,0 +1,294 @@
+"""Checkpoints: a folder of safetensors files and one JSON that names and hashes them.
+
+``checkpoint.json`` holds step, architecture, settings, code version, the row map's digest and the
+SHA-256 of every other file. Weights and puzzle rows are enough to predict; the training files
+beside them are what a run needs to go on exactly where it stopped.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from augment.errors import InputError
+from augment.files import parse_json, read_bytes, write_atomic
+from augment.puzzles import PuzzleIndex
+from solver.batch import Carry
+from solver.model import TRM, State
+from solver.optimizer import optimizer_tensors, restore_optimizer
+from solver.puzzle_embedding import mean_row
+from solver.reference import read_reference
+from solver.settings import ModelSettings
+from solver.train import Training
+from solver.world import World
+
+_FORMAT = 1
+_DESCRIPTION = "checkpoint.json"
+_FOLDER = "step_{:09d}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """What prediction needs: the averaged model, the puzzle rows (N, D) and what each row means."""
+
+    model: TRM
+    table_ND: Tensor
+    index: PuzzleIndex
+    source: str
+    """Where the weights come from, for the person who reads the log."""
+
+    @property
+    def mean_row(self) -> Tensor:
+        """The row (D,) from which tasks never seen start."""
+        return mean_row(self.table_ND)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint with the highest step in ``folder``, None when there is none."""
+    found = sorted(folder.glob("step_" + "[0-9]" * 9))
+    return found[-1] if found else None
+
+
+def save_checkpoint(
+    folder: Path,
+    training: Training,
+    index: PuzzleIndex,
+    settings: Mapping[str, object],
+    code_version: str,
+    world: World,
+    *,
+    keep: int,
+    save_carry: bool,
+) -> None:
+    """Write the checkpoint of the present step into ``folder``; called by every process.
+
+    The checkpoint appears under its name only when it is whole; the oldest beyond ``keep`` go.
+    """
+    final = folder / _FOLDER.format(training.step)
+    temporary = folder / f".{final.name}.tmp"
+    if world.leads:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    world.wait()
+    if save_carry:
+        _save_tensors(temporary / f"carry_{world.rank:05d}.safetensors", _pack(training.carry))
+    sums = world.sum_(training.sums)
+    if not world.leads:
+        sums.zero_()
+    world.wait()
+    if world.leads:
+        model = training.model
+        average = {**model.state_dict(), **training.ema.average}
+        _save_tensors(temporary / "weights.safetensors", average)
+        _save_tensors(temporary / "rows.safetensors", {"rows": training.table_ND})
+        index.save(temporary)
+        _save_tensors(
+            temporary / "training.safetensors",
+            {
+                **{f"trunk.{name}": p for name, p in model.named_parameters()},
+                **{
+                    f"optimizer.{name}": tensor
+                    for name, tensor in optimizer_tensors(training.optimizer, model).items()
+                },
+                "sums": sums,
+            },
+        )
+        _describe(temporary, training.step, model.settings, settings, index, code_version)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _sync(folder)
+        for old in sorted(folder.glob("step_" + "[0-9]" * 9))[:-keep]:
+            shutil.rmtree(old)
+    world.wait()
+
+
+def export_weights(checkpoint: Path, destination: Path) -> None:
+    """Copy what prediction needs, and nothing that only training needs, to ``destination``."""
+    description = verify_checkpoint(checkpoint)
+    destination.mkdir(parents=True, exist_ok=True)
+    kept = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy")
+    for name in kept:
+        shutil.copyfile(checkpoint / name, destination / name)
+    files = {name: description["files"][name] for name in kept}
+    _write_description(destination, {**description, "files": files})
+
+
+def verify_checkpoint(folder: Path) -> dict[str, Any]:
+    """Return the description of a checkpoint whose every file has the hash it should have."""
+    path = folder / _DESCRIPTION
+    description = parse_json(read_bytes(path), path)
+    if not isinstance(description, dict) or description.get("format") != _FORMAT:
+        raise InputError(f"{path}: not a checkpoint of format {_FORMAT}")
+    for name, expected in description["files"].items():
+        if _hash(folder / name) != expected:
+            raise InputError(f"{folder / name}: differs from what {_DESCRIPTION} says was written")
+    return description
+
+
+def load_weights(path: Path) -> Weights:
+    """Return the weights of a checkpoint folder, or of a reference checkpoint's ``step_N`` file.
+
+    A reference checkpoint does not say which row belongs to which demonstrations, so only its
+    trunk and its mean row are used.
+    """
+    if path.is_file():
+        model, table_ND = read_reference(path)
+        rows = torch.stack([torch.zeros_like(table_ND[0]), mean_row(table_ND)])
+        empty = PuzzleIndex.of([], 0, 0, "view")
+        return Weights(model, rows, empty, f"{path} (reference)")
+    if not path.is_dir():
+        raise InputError(f"{path}: no such checkpoint")
+    description = verify_checkpoint(path)
+    try:
+        model = TRM(ModelSettings(**description["architecture"]))
+        model.load_state_dict(load_file(path / "weights.safetensors"))
+        table_ND = load_file(path / "rows.safetensors")["rows"]
+    except (KeyError, RuntimeError, SafetensorError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: weights do not fit their description ({reason})") from None
+    index = PuzzleIndex.load(path)
+    if index.digest != description["rows_digest"] or index.num_rows != len(table_ND):
+        raise InputError(f"{path}: the rows are not those of its row map")
+    return Weights(
+        model.requires_grad_(False), table_ND, index, f"{path}, step {description['step']}"
+    )
+
+
+def restore_training(
+    folder: Path,
+    training: Training,
+    index: PuzzleIndex,
+    settings: Mapping[str, object],
+    world: World,
+) -> None:
+    """Put ``training`` back to where the checkpoint was written.
+
+    Raises :class:`InputError`, naming every difference, when architecture, settings or row map
+    are not those of the checkpoint. Slots without a saved carry start with fresh examples.
+    """
+    description = verify_checkpoint(folder)
+    differences = [
+        *_differences("model", description["architecture"], asdict(training.model.settings)),
+        *_differences("", description["settings"], settings),
+    ]
+    if description["rows_digest"] != index.digest:
+        differences.append("the tasks or views of the data set")
+    if differences:
+        raise InputError(f"{folder}: cannot go on, these differ: {'; '.join(differences)}")
+    device = training.table_ND.device
+    model = training.model
+    saved = load_file(folder / "training.safetensors", device=str(device))
+    average = load_file(folder / "weights.safetensors", device=str(device))
+    model.load_state_dict(
+        {**average, **{n.removeprefix("trunk."): t for n, t in saved.items() if n[0] == "t"}}
+    )
+    restore_optimizer(
+        training.optimizer,
+        model,
+        {n.removeprefix("optimizer."): t for n, t in saved.items() if n[0] == "o"},
+    )
+    for name, tensor in training.ema.average.items():
+        tensor.copy_(average[name])
+    training.table_ND.copy_(load_file(folder / "rows.safetensors")["rows"])
+    training.sums.copy_(saved["sums"] if world.leads else torch.zeros_like(training.sums))
+    training.step = description["step"]
+    carries = [load_file(path) for path in sorted(folder.glob("carry_*.safetensors"))]
+    if carries:
+        joined = {name: torch.cat([carry[name] for carry in carries]) for name in carries[0]}
+        share = world.share(len(joined["steps"]))
+        training.carry = _unpack({name: t[share].to(device) for name, t in joined.items()})
+
+
+def _pack(carry: Carry) -> dict[str, Tensor]:
+    return {
+        "y": carry.state.y,
+        "z": carry.state.z,
+        "steps": carry.steps_B,
+        "halted": carry.halted_B,
+        "tokens": carry.tokens_BS,
+        "labels": carry.labels_BS,
+        "rows": carry.rows_B,
+        "views": carry.views_BF,
+    }
+
+
+def _unpack(tensors: Mapping[str, Tensor]) -> Carry:
+    return Carry(
+        State(tensors["y"], tensors["z"]),
+        tensors["steps"],
+        tensors["halted"],
+        tensors["tokens"],
+        tensors["labels"],
+        tensors["rows"],
+        tensors["views"],
+    )
+
+
+def _differences(
+    place: str, saved: object, present: object
+) -> list[str]:  # one entry per setting that differs
+    if isinstance(saved, Mapping) and isinstance(present, Mapping):
+        return [
+            difference
+            for key in sorted(saved.keys() | present.keys())
+            for difference in _differences(
+                f"{place}.{key}".removeprefix("."), saved.get(key), present.get(key)
+            )
+        ]
+    same = orjson.dumps(saved) == orjson.dumps(present)  # tuples and lists are one in JSON
+    return [] if same else [f"{place} was {saved!r}, now {present!r}"]
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+
+
+def _describe(
+    folder: Path,
+    step: int,
+    architecture: ModelSettings,
+    settings: Mapping[str, object],
+    index: PuzzleIndex,
+    code_version: str,
+) -> None:
+    for path in folder.iterdir():
+        _sync(path)
+    description = {
+        "format": _FORMAT,
+        "step": step,
+        "architecture": asdict(architecture),
+        "settings": settings,
+        "rows_digest": index.digest,
+        "code_version": code_version,
+        "files": {path.name: _hash(path) for path in sorted(folder.iterdir())},
+    }
+    _write_description(folder, description)
+
+
+def _write_description(folder: Path, description: Mapping[str, object]) -> None:
+    write_atomic(folder / _DESCRIPTION, orjson.dumps(description, option=orjson.OPT_INDENT_2))
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""From predictions to points: votes, submission.json and scores. Runs without torch."""

@@ -1,0 +1,111 @@
+"""Scores: pass@k over tasks and over outputs, of a submission and of all the votes.
+
+Two metrics are in use and both are reported: the mean over tasks of the solved fraction of the
+task's tests ("per task"), and the solved fraction of all test outputs ("per output").
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from augment.grid import Grid
+from augment.task import Task
+from submission.vote import Candidate, TestKey
+from submission.writer import ATTEMPTS, Submission
+
+ORACLE_KS = (1, 2, 5, 10, 100, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """For each test, the position (from 0) of the right grid, None where it is not there."""
+
+    task_id: str
+    attempts: tuple[int | None, ...]
+    votes: tuple[int | None, ...] | None
+    """Position among all candidates; None without votes to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The scores of all tasks."""
+
+    tasks: tuple[TaskScore, ...]
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of test outputs."""
+        return sum(len(task.attempts) for task in self.tasks)
+
+    def pass_at(self, k: int) -> tuple[float, float]:
+        """Return the share solved within ``k`` attempts, per task and per output."""
+        return _pass_at(k, [task.attempts for task in self.tasks])
+
+    def oracle_pass_at(self, k: int) -> tuple[float, float] | None:
+        """Return the share solved within the first ``k`` candidates; None without votes."""
+        votes = [task.votes for task in self.tasks if task.votes is not None]
+        return _pass_at(k, votes) if len(votes) == len(self.tasks) else None
+
+    def num_solved(self, k: int = len(ATTEMPTS)) -> int:
+        """Return the number of outputs solved within ``k`` attempts."""
+        return sum(_within(k, position) for task in self.tasks for position in task.attempts)
+
+
+def _within(k: int, position: int | None) -> bool:
+    return position is not None and position < k
+
+
+def _pass_at(k: int, positions: Sequence[Sequence[int | None]]) -> tuple[float, float]:
+    solved = [[_within(k, position) for position in tests] for tests in positions]
+    per_task = float(np.mean([np.mean(tests) for tests in solved]))
+    per_output = float(np.mean([hit for tests in solved for hit in tests]))
+    return per_task, per_output
+
+
+def score_submission(
+    submission: Submission,
+    tasks: Sequence[Task],
+    candidates: Mapping[TestKey, Sequence[Candidate]] | None = None,
+) -> Score:
+    """Return the scores of ``tasks``, whose answers must be known."""
+    scores = []
+    for task in tasks:
+        assert task.answers is not None, task.task_id
+        numbered = list(enumerate(task.answers))
+        attempts = submission.attempts[task.task_id]
+        votes = None
+        if candidates is not None:
+            votes = tuple(
+                _position(answer, [c.grid for c in candidates.get((task.task_id, test), ())])
+                for test, answer in numbered
+            )
+        found = tuple(_position(answer, attempts[test]) for test, answer in numbered)
+        scores.append(TaskScore(task.task_id, found, votes))
+    return Score(tuple(scores))
+
+
+def _position(answer: Grid, grids: Sequence[Grid]) -> int | None:
+    return next((n for n, grid in enumerate(grids) if np.array_equal(grid, answer)), None)
+
+
+def score_json(score: Score) -> dict[str, object]:
+    """Return the score as JSON values."""
+    metrics: dict[str, dict[str, float]] = {"per_task": {}, "per_output": {}}
+    for k in range(1, len(ATTEMPTS) + 1):
+        metrics["per_task"][f"pass@{k}"], metrics["per_output"][f"pass@{k}"] = score.pass_at(k)
+    for k in ORACLE_KS:
+        oracle = score.oracle_pass_at(k)
+        if oracle is not None:
+            name = f"oracle_pass@{k}"
+            metrics["per_task"][name], metrics["per_output"][name] = oracle
+    return {
+        "num_tasks": len(score.tasks),
+        "num_outputs": score.num_outputs,
+        "solved_outputs": score.num_solved(),
+        **metrics,
+        "tasks": [
+            {"task": task.task_id, "attempt": task.attempts, "candidate": task.votes}
+            for task in score.tasks
+        ],
+    }
