@@ -98,7 +98,7 @@ def main() -> None:
     """Run the command line."""
     try:
         app()
-    except InputError as error:
+    except (InputError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from augment.dataset import Dataset
     from augment.predictions import Prediction
     from solver.checkpoint import Weights
+    from solver.engine import Engine
     from solver.train import Metrics
     from solver.world import World
 
@@ -125,22 +126,19 @@ def pretrain(settings: Settings, run: Run) -> None:
     """Train the model of ``settings`` until its steps are done or its time is up; resumes."""
     from augment.dataset import ExampleStream
     from solver.checkpoint import latest_checkpoint, restore_training, save_checkpoint
-    from solver.engine import choose_device, choose_dtype
+    from solver.engine import open_engine
     from solver.model import TRM
     from solver.puzzle_embedding import start_rows
     from solver.train import start_training, train
-    from solver.world import join_world, leave_world
+    from solver.world import leave_world
 
-    device = choose_device(settings.engine)
-    dtype = choose_dtype(settings.engine, device)
-    world = join_world(device)
+    engine = open_engine(settings.engine)
+    world = engine.world
     dataset = _built(settings, run, world)
     model = TRM(settings.model, settings.train.seed)
-    if settings.engine.compile:
-        model.net.compile()
     table_ND = start_rows(dataset.index.num_rows, settings.model.dim)
-    training = start_training(model, table_ND, settings.train, world, dtype, device)
-    deciding = _what_decides_training(settings, dtype)
+    training = start_training(model, table_ND, settings.train, engine)
+    deciding = _what_decides_training(settings, engine)
     latest = latest_checkpoint(run.checkpoints)
     if latest is not None:
         restore_training(latest, training, dataset.index, deciding, world)
@@ -148,7 +146,7 @@ def pretrain(settings: Settings, run: Run) -> None:
         run.record("pretrain", asdict(settings))
         _cut_metrics(run.metrics, training.step)
         _say(
-            f"pretrain: {_count(model)} parameters, {device}, {dtype}, {world.size} processes, "
+            f"pretrain: {_count(model)} parameters, {_name(engine)}, "
             + (f"going on from {latest}" if latest else "from the start")
         )
 
@@ -172,7 +170,7 @@ def pretrain(settings: Settings, run: Run) -> None:
             training,
             ExampleStream(dataset, settings.train.seed),
             settings.train,
-            world,
+            engine,
             should_stop=clock.should_stop,
             on_step=log.on_step,
             on_metrics=log.on_metrics,
@@ -188,13 +186,13 @@ def pretrain(settings: Settings, run: Run) -> None:
     leave_world()
 
 
-def _what_decides_training(settings: Settings, dtype: "torch.dtype") -> dict[str, Any]:
+def _what_decides_training(settings: Settings, engine: "Engine") -> dict[str, Any]:
     """Return the settings that must be the same for a run to go on as if never stopped."""
     values = {k: v for k, v in asdict(settings).items() if k not in _UNTOUCHED_BY_TRAINING}
     del values["model"]  # compared as the architecture
     for name in _FREE_TO_CHANGE:
         del values["train"][name]
-    return {**values, "dtype": str(dtype)}
+    return {**values, "dtype": str(engine.dtype)}
 
 
 class _TrainingLog:
@@ -253,21 +251,20 @@ def _cut_metrics(path: Path, step: int) -> None:
 
 def predict(settings: Settings, run: Run) -> None:
     """Answer the tasks of ``settings``: train on those never seen, predict views, vote, write."""
-    from solver.engine import choose_device, choose_dtype
-    from solver.world import join_world, leave_world
+    from solver.engine import open_engine
+    from solver.world import leave_world
 
-    device = choose_device(settings.engine)
-    dtype = choose_dtype(settings.engine, device)
-    world = join_world(device)
+    engine = open_engine(settings.engine)
+    world = engine.world
     tasks = _within_side(load_sources(settings.data.predicted), settings.data.max_side)
     if not tasks:
         raise InputError("no task to predict: data.predicted is empty or data.max_side too small")
     weights = _find_weights(settings, run)
     if world.leads:
         run.record("predict", asdict(settings))
-        _say(f"predict: {len(tasks)} tasks with {weights.source}, {device}, {dtype}")
+        _say(f"predict: {len(tasks)} tasks with {weights.source}, {_name(engine)}")
     visible = [task.without_answers() for task in tasks]
-    predictions = _solve(visible, weights, settings, world, dtype, device)
+    predictions = _solve(visible, weights, settings, engine)
     if world.leads:
         _write_answers(tasks, predictions, run)
     world.wait()
@@ -291,9 +288,7 @@ def _solve(
     tasks: Sequence[Task],
     weights: "Weights",
     settings: Settings,
-    world: "World",
-    dtype: "torch.dtype",
-    device: "torch.device",
+    engine: "Engine",
 ) -> "list[Prediction]":
     """Return predictions for all tasks that fit the canvas, those never seen after training."""
     from solver.adapt import adapt
@@ -301,7 +296,8 @@ def _solve(
 
     side = weights.model.settings.canvas_side
     fitting = _within_side(tasks, side)
-    if len(fitting) < len(tasks):
+    world = engine.world
+    if len(fitting) < len(tasks) and world.leads:
         _say(
             f"predict: {len(tasks) - len(fitting)} tasks do not fit the {side}x{side} canvas of "
             "these weights and get a fallback answer"
@@ -311,7 +307,8 @@ def _solve(
     predictions = []
     groups = [(known, weights)]
     if unseen:
-        _say(f"adapt: {len(unseen)} tasks never seen, {settings.adapt.num_steps} steps")
+        if world.leads:
+            _say(f"adapt: {len(unseen)} tasks never seen, {settings.adapt.num_steps} steps")
         with (
             Stopwatch(settings.adapt.time_limit_seconds) as clock,
             _TrainingLog(settings.adapt, 0, world) as log,
@@ -321,9 +318,7 @@ def _solve(
                 unseen,
                 settings.data.views_per_task,
                 settings.adapt,
-                world,
-                dtype,
-                device,
+                engine,
                 should_stop=clock.should_stop,
                 on_step=log.on_step,
                 on_metrics=log.on_metrics,
@@ -332,12 +327,8 @@ def _solve(
     for group, group_weights in groups:
         if not group:
             continue
-        if settings.engine.compile:
-            group_weights.model.net.compile()
         with tqdm(desc="predict", unit="view", disable=None if world.leads else True) as bar:
-            predictions += predict_views(
-                group_weights, group, settings.predict, world, dtype, device, bar.update
-            )
+            predictions += predict_views(group_weights, group, settings.predict, engine, bar.update)
     return predictions
 
 
@@ -390,7 +381,10 @@ def _print_score(found: Score) -> None:
     for name, (per_task, per_output) in named:
         table.add_row(name, f"{per_task:.2%}", f"{per_output:.2%}")
     _print(table)
-    _say(f"{found.num_solved()} of {found.num_outputs} test outputs solved in two attempts")
+    line = f"{found.num_solved} of {found.num_outputs} test outputs solved in two attempts"
+    if found.oracle_pass_at(1) is not None:
+        line += f", {found.num_solved_by_votes} of them by votes of the model"
+    _say(line)
 
 
 def _leave_out(tasks: Sequence[Task], task_ids: Sequence[str]) -> list[Task]:
@@ -407,6 +401,11 @@ def _within_side(tasks: Iterable[Task], side: int) -> list[Task]:
 
 def _longest_side(grids: Iterable[Grid]) -> int:
     return max(int(side) for grid in grids for side in grid.shape)
+
+
+def _name(engine: "Engine") -> str:
+    processes = f", {engine.world.size} processes" if engine.world.size > 1 else ""
+    return f"{engine.device}, {str(engine.dtype).removeprefix('torch.')}{processes}"
 
 
 def _count(model: "torch.nn.Module") -> str:

@@ -7,15 +7,13 @@ the trained rows. Answers play no part.
 import copy
 from collections.abc import Callable, Sequence
 
-import torch
-
 from augment.dataset import Dataset, ExampleStream
 from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from solver.checkpoint import Weights
+from solver.engine import Engine
 from solver.settings import TrainSettings
 from solver.train import Metrics, start_training, train
-from solver.world import World
 
 
 def adapt(
@@ -23,9 +21,7 @@ def adapt(
     tasks: Sequence[Task],
     views_per_task: int,
     settings: TrainSettings,
-    world: World,
-    dtype: torch.dtype,
-    device: torch.device,
+    engine: Engine,
     *,
     should_stop: Callable[[], bool],
     on_step: Callable[[], None],
@@ -40,15 +36,13 @@ def adapt(
         copy.deepcopy(weights.model),
         weights.mean_row.repeat(index.num_rows, 1),
         settings,
-        world,
-        dtype,
-        device,
+        engine,
     )
     train(
         training,
         ExampleStream(dataset, settings.seed),
         settings,
-        world,
+        engine,
         should_stop=should_stop,
         on_step=on_step,
         on_metrics=on_metrics,

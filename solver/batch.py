@@ -13,10 +13,10 @@ from torch import Tensor
 
 from augment.dataset import Examples, ExampleStream, view_features
 from augment.tokens import PAD
+from solver.engine import Engine
 from solver.loss import IGNORED
 from solver.model import TRM, State
 from solver.settings import TrainSettings
-from solver.world import World
 
 _EXPLORATION = 1  # what this generator is for; sampling in augment.dataset has another number
 
@@ -75,21 +75,20 @@ def batches(
     stream: ExampleStream,
     settings: TrainSettings,
     max_supervision_steps: int,
-    world: World,
-    device: torch.device,
+    engine: Engine,
     first_step: int,
 ) -> Iterator[Batch]:
     """Yield this process' share of the batch of every step from ``first_step`` on, counted from 0.
 
     The next batch is made in a thread while the present one is used.
     """
-    share = world.share(settings.global_batch)
+    share = engine.world.share(settings.global_batch)
 
     def make(step: int) -> Batch:
         start = step * settings.global_batch
         examples = stream.examples(start + share.start, start + share.stop)
         return make_batch(
-            examples, draw_min_steps(settings, max_supervision_steps, step)[share], device
+            examples, draw_min_steps(settings, max_supervision_steps, step)[share], engine.device
         )
 
     with ThreadPoolExecutor(max_workers=1) as thread:
@@ -100,16 +99,16 @@ def batches(
             yield batch
 
 
-def start_carry(model: TRM, batch: int, dtype: torch.dtype, device: torch.device) -> Carry:
+def start_carry(model: TRM, batch: int, engine: Engine) -> Carry:
     """Return the carry of a run's beginning: every slot has halted and waits for an example."""
     cells = model.settings.canvas_side**2
     zeros: Callable[..., Tensor] = lambda *shape: torch.zeros(  # noqa: E731
-        shape, dtype=torch.long, device=device
+        shape, dtype=torch.long, device=engine.device
     )
     return Carry(
-        model.start(batch, dtype),
+        model.start(batch, engine.dtype),
         steps_B=zeros(batch),
-        halted_B=torch.ones(batch, dtype=torch.bool, device=device),
+        halted_B=torch.ones(batch, dtype=torch.bool, device=engine.device),
         tokens_BS=zeros(batch, cells),
         labels_BS=zeros(batch, cells),
         rows_B=zeros(batch),

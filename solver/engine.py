@@ -1,13 +1,38 @@
-"""Which device computes, in which precision."""
+"""Which device computes, in which precision, in how many processes."""
 
 import os
+from dataclasses import dataclass
 
 import torch
 
 from augment.errors import InputError
+from solver.model import TRM
 from solver.settings import EngineSettings
+from solver.world import World, join_world
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where this process computes, and how; its world says beside whom."""
+
+    device: torch.device
+    dtype: torch.dtype
+    compile: bool
+    world: World
+
+    def prepare(self, model: TRM) -> TRM:
+        """Return the model, moved here in place and compiled where that is asked for."""
+        if self.compile:
+            model.net.compile()  # in place: the names of the weights stay as they are
+        return model.to(self.device)
+
+
+def open_engine(settings: EngineSettings) -> Engine:
+    """Return the engine of this process, joined with the others that torchrun started."""
+    device = choose_device(settings)
+    return Engine(device, choose_dtype(settings, device), settings.compile, join_world(device))
 
 
 def choose_device(settings: EngineSettings) -> torch.device:

@@ -16,8 +16,8 @@ from augment.predictions import Prediction
 from augment.task import Task
 from augment.view import ViewCodes
 from solver.checkpoint import Weights
+from solver.engine import Engine
 from solver.settings import PredictSettings
-from solver.world import World
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,9 +49,7 @@ def predict(
     weights: Weights,
     tasks: Sequence[Task],
     settings: PredictSettings,
-    world: World,
-    dtype: torch.dtype,
-    device: torch.device,
+    engine: Engine,
     on_views: Callable[[int], object],
 ) -> list[Prediction]:
     """Return the predictions of every test of ``tasks``, all known to ``weights``.
@@ -60,7 +58,8 @@ def predict(
     the number of processes, which take turns at them, so the predictions are the same too.
     """
     work = plan_work(weights, tasks, settings.num_views)
-    model = weights.model.to(device).eval()
+    device, world = engine.device, engine.world
+    model = engine.prepare(weights.model).eval()
     table_ND = weights.table_ND.to(device)
     side = model.settings.canvas_side
     num_steps = settings.num_supervision_steps or model.settings.max_supervision_steps
@@ -74,8 +73,8 @@ def predict(
             torch.from_numpy(inputs[part]).to(device).long(),
             table_ND[torch.from_numpy(work.rows[part]).to(device)],
             torch.from_numpy(view_features(work.codes[part])).to(device),
-        ).to(dtype)
-        state = model.start(len(x_BLD), dtype)
+        ).to(engine.dtype)
+        state = model.start(len(x_BLD), engine.dtype)
         for _ in range(num_steps):
             state, logits_BSV, halt_B = model(state, x_BLD)
         canvases_NS[part] = logits_BSV.argmax(-1).to(torch.uint8)

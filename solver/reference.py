@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # only what torch.load raises, nothing is unpickled
 
 import torch
 import yaml
@@ -108,7 +109,7 @@ def read_reference(path: Path) -> tuple[TRM, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (yaml.YAMLError, UnpicklingError, RuntimeError, ValueError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a reference checkpoint ({reason})") from None
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from augment.dataset import ExampleStream
 from solver.batch import Batch, Carry, batches, refill, start_carry
+from solver.engine import Engine
 from solver.loss import Losses, compute_losses
 from solver.model import TRM
 from solver.optimizer import EMA, make_optimizer, warmup_factor
@@ -54,22 +55,20 @@ def start_training(
     model: TRM,
     table_ND: Tensor,
     settings: TrainSettings,
-    world: World,
-    dtype: torch.dtype,
-    device: torch.device,
+    engine: Engine,
 ) -> Training:
     """Return the beginning of a run that trains ``model`` and ``table_ND``, in place."""
-    model.to(device)
-    share = world.share(settings.global_batch)
+    engine.prepare(model)
+    share = engine.world.share(settings.global_batch)
     model.requires_grad_(not settings.rows_only)
     return Training(
         model,
-        table_ND.to(device),
+        table_ND.to(engine.device),
         make_optimizer(model.parameters(), settings),
         EMA(model, settings.ema_rate),
-        start_carry(model, share.stop - share.start, dtype, device),
+        start_carry(model, share.stop - share.start, engine),
         step=0,
-        sums=torch.zeros(1 + len(METRICS), dtype=torch.float64, device=device),
+        sums=torch.zeros(1 + len(METRICS), dtype=torch.float64, device=engine.device),
     )
 
 
@@ -174,7 +173,7 @@ def train(
     training: Training,
     stream: ExampleStream,
     settings: TrainSettings,
-    world: World,
+    engine: Engine,
     *,
     should_stop: Callable[[], bool],
     on_step: Callable[[], None],
@@ -186,15 +185,14 @@ def train(
     Raises ``FloatingPointError`` when the loss is no longer finite. ``on_checkpoint`` is called
     on every process at regular steps and at the end.
     """
-    device = training.table_ND.device
-    saved_step = None
+    world = engine.world
+    saved_step = training.step
     training.model.train()
     upcoming = batches(
         stream,
         settings,
         training.model.settings.max_supervision_steps,
-        world,
-        device,
+        engine,
         training.step,
     )
     for batch in upcoming:
@@ -209,7 +207,7 @@ def train(
             on_checkpoint()
             saved_step = training.step
         may_stop = world.size == 1 or training.step % _STEPS_BETWEEN_STOP_CHECKS == 0
-        if may_stop and world.any(should_stop(), device):
+        if may_stop and world.any(should_stop(), engine.device):
             break
     if saved_step != training.step:
         on_checkpoint()

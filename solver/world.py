@@ -7,6 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from augment.errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -23,7 +25,7 @@ class World:
     def share(self, total: int) -> slice:
         """Return this process' equal part of ``total`` slots."""
         if total % self.size:
-            raise ValueError(f"{total} slots do not divide over {self.size} processes")
+            raise InputError(f"a batch of {total} does not divide over {self.size} processes")
         part = total // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 

@@ -47,9 +47,19 @@ class Score:
         votes = [task.votes for task in self.tasks if task.votes is not None]
         return _pass_at(k, votes) if len(votes) == len(self.tasks) else None
 
-    def num_solved(self, k: int = len(ATTEMPTS)) -> int:
-        """Return the number of outputs solved within ``k`` attempts."""
-        return sum(_within(k, position) for task in self.tasks for position in task.attempts)
+    @property
+    def num_solved(self) -> int:
+        """The number of outputs that an attempt solved."""
+        return sum(attempt is not None for task in self.tasks for attempt in task.attempts)
+
+    @property
+    def num_solved_by_votes(self) -> int:
+        """The number of these that the model voted for; the others are lucky fallbacks."""
+        return sum(
+            attempt is not None and rank is not None
+            for task in self.tasks
+            for attempt, rank in zip(task.attempts, task.votes or (), strict=False)
+        )
 
 
 def _within(k: int, position: int | None) -> bool:
@@ -102,7 +112,7 @@ def score_json(score: Score) -> dict[str, object]:
     return {
         "num_tasks": len(score.tasks),
         "num_outputs": score.num_outputs,
-        "solved_outputs": score.num_solved(),
+        "solved_outputs": score.num_solved,
         **metrics,
         "tasks": [
             {"task": task.task_id, "attempt": task.attempts, "candidate": task.votes}

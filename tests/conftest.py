@@ -1,0 +1,75 @@
+"""What tests share: real tasks, a small model, and an engine that computes the same everywhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+from augment.dataset import Dataset
+from augment.puzzles import PuzzleIndex
+from augment.task import Task
+from pipeline.sources import DATA_DIR_VARIABLE, load_source
+from solver.engine import Engine, open_engine
+from solver.settings import EngineSettings, ModelSettings, TrainSettings
+
+torch.set_num_threads(1)
+# No test depends on the machine's speed, and a failure comes back on the next run.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+SMALL_MODEL = ModelSettings(
+    canvas_side=10,
+    dim=32,
+    num_heads=2,
+    num_cycles=2,
+    num_latent_steps=1,
+    max_supervision_steps=3,
+)
+SHORT_TRAINING = TrainSettings(
+    num_steps=8, global_batch=8, warmup_steps=2, log_every=2, checkpoint_every=3
+)
+
+
+@pytest.fixture(scope="session")
+def arc1() -> list[Task]:
+    return load_source("arc1/training")
+
+
+@pytest.fixture(scope="session")
+def small_tasks(arc1: list[Task]) -> list[Task]:
+    """The first twelve real tasks of which every grid fits 10x10."""
+    fitting = [t for t in arc1 if max(s for g in t.visible_grids for s in g.shape) <= 10]
+    return fitting[:12]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    return open_engine(EngineSettings(device="cpu", dtype="float32"))
+
+
+@pytest.fixture
+def small_dataset(small_tasks: list[Task]) -> Dataset:
+    return make_dataset(small_tasks)
+
+
+def make_dataset(
+    tasks: list[Task], rows_per: str = "view", views: int = 5, canvas_side: int = 10
+) -> Dataset:
+    tasks = [task.without_answers() for task in tasks]
+    index = PuzzleIndex.of(tasks, views, 0, rows_per)
+    return Dataset(tuple(tasks), index, (False,) * len(tasks), canvas_side)
+
+
+@pytest.fixture
+def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in a folder of the test's own, so that runs/ lies there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+needs_concept = pytest.mark.skipif(
+    not os.environ.get(DATA_DIR_VARIABLE),
+    reason=f"{DATA_DIR_VARIABLE} is not set, so ConceptARC would have to be downloaded",
+)

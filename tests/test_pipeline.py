@@ -1,0 +1,336 @@
+"""The commands, run as a person runs them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import needs_concept
+
+from augment.errors import InputError
+from augment.task import read_challenges, write_tasks
+from pipeline import stages
+from pipeline.__main__ import main
+from pipeline.recipes import RECIPES, describe_settings, load_recipe, settings_json
+from pipeline.runs import Run, code_version
+from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = [
+    "data.predicted=arc1/training",
+    "data.max_side=4",
+    "data.views_per_task=6",
+    "model.canvas_side=4",
+    "model.dim=32",
+    "model.num_heads=2",
+    "model.max_supervision_steps=2",
+    "train.num_steps=6",
+    "train.global_batch=8",
+    "train.log_every=2",
+    "train.checkpoint_every=4",
+    "adapt.num_steps=3",
+    "adapt.global_batch=8",
+    "predict.num_views=3",
+    "predict.batch=32",
+    "engine.device=cpu",
+    "engine.dtype=float32",
+]
+
+
+def call(*arguments, changes=SHORT):
+    """Run a command in this process; return its exit status."""
+    settings = ["--set", " ".join(changes)] if changes else []
+    sys.argv = ["pipeline", *arguments, *settings]
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def keep_arguments(monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+def test_from_tasks_to_a_score(run_here, capsys):
+    assert call("build", "--run", "a") == 0
+    assert call("pretrain", "--run", "a") == 0
+    assert call("predict", "--run", "a") == 0
+    folder = run_here / "runs" / "a"
+    tasks = read_challenges(folder / "challenges.json", folder / "solutions.json")
+    expected = [
+        task
+        for task in load_source("arc1/training")
+        if max(side for grid in task.visible_grids for side in grid.shape) <= 4
+    ]
+    assert [task.task_id for task in tasks] == [task.task_id for task in expected]
+    hidden = json.loads((folder / "challenges.json").read_text())
+    assert all(set(pair) == {"input"} for task in hidden.values() for pair in task["test"])
+    submission = json.loads((folder / "submission.json").read_text())
+    assert list(submission) == [task.task_id for task in tasks]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert set(json.loads((folder / "config.json").read_text())) == {
+        "build", "pretrain", "predict"
+    }  # fmt: skip
+
+    capsys.readouterr()
+    assert call("score", "--run", "a", changes=()) == 0
+    assert "oracle pass@1000" in capsys.readouterr().out
+    assert call("score", "--run", "a", "--json", changes=()) == 0
+    by_run = json.loads(capsys.readouterr().out)
+    files = [
+        part
+        for name in ("submission", "challenges", "solutions")
+        for part in (f"--{name}", str(folder / f"{name}.json"))
+    ]
+    assert call("score", *files, "--json", changes=()) == 0
+    by_files = json.loads(capsys.readouterr().out)
+    assert by_files["per_task"]["pass@2"] == by_run["per_task"]["pass@2"]
+    assert "oracle_pass@1" in by_run["per_task"]
+    assert "oracle_pass@1" not in by_files["per_task"]
+    assert by_run["num_outputs"] == sum(len(task.test_inputs) for task in tasks)
+
+
+def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):
+    assert call("pretrain", "--run", "whole") == 0
+    assert call("pretrain", "--run", "parts", changes=[*SHORT, "train.num_steps=3"]) == 0
+    metrics = run_here / "runs" / "parts" / "metrics.jsonl"
+    # What a run killed after its last checkpoint leaves behind is written again.
+    metrics.write_text(metrics.read_text() + '{"step": 4, "loss": 0}\n{"step": 6, "lo')
+    assert call("pretrain", "--run", "parts") == 0
+    whole, parts = (
+        [
+            {k: v for k, v in json.loads(line).items() if k != "examples_per_second"}
+            for line in (run_here / "runs" / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "parts")
+    )
+    assert parts == whole
+
+
+def test_a_time_limit_stops_a_run_that_can_go_on(run_here, capsys):
+    changes = [*SHORT, "train.time_limit_seconds=0.000001"]
+    assert call("pretrain", "--run", "a", changes=changes) == 0
+    assert "step 1 of 6" in capsys.readouterr().out
+    assert call("pretrain", "--run", "a") == 0
+    assert "going on from" in capsys.readouterr().out
+
+
+def test_a_changed_setting_does_not_go_on_silently(run_here, capsys):
+    assert call("pretrain", "--run", "a") == 0
+    assert call("pretrain", "--run", "a", changes=[*SHORT, "train.lr=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "train.lr was 0.0005, now 0.5" in error
+    assert call("pretrain", "--run", "a", changes=[*SHORT, "data.seed=9"]) == 2
+    assert "data.seed was 0, now 9" in capsys.readouterr().err
+
+
+def test_predictions_are_the_same_without_the_answers(run_here):
+    """Trap 15: outputs of tests that stand in the task files play no part."""
+    tasks = [
+        task
+        for task in load_source("arc1/training")
+        if max(side for grid in task.visible_grids for side in grid.shape) <= 4
+    ]
+    for name, shown in (("known", tasks), ("hidden", [t.without_answers() for t in tasks])):
+        folder = run_here / name
+        folder.mkdir()
+        write_tasks(folder / "all.json", shown)
+        for task_id, task in json.loads((folder / "all.json").read_text()).items():
+            (folder / f"{task_id}.json").write_text(json.dumps(task))
+        (folder / "all.json").unlink()
+        changes = [*SHORT, f"data.predicted=folder:{folder}"]
+        assert call("pretrain", "--run", name, changes=changes) == 0
+        assert call("predict", "--run", name, changes=changes) == 0
+    runs = run_here / "runs"
+    for file in ("submission.json", "challenges.json", "votes/candidates.json"):
+        assert (runs / "known" / file).read_bytes() == (runs / "hidden" / file).read_bytes()
+    assert (runs / "known" / "solutions.json").exists()
+    assert not (runs / "hidden" / "solutions.json").exists()
+
+
+def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys):
+    assert call("pretrain", "--run", "a") == 0
+    changes = [
+        *SHORT, "data.predicted=arc1/training,arc2/evaluation", "data.max_side=9",
+        f"weights={Run.named('a').checkpoints / 'step_000000006'}",
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert call("predict", "--run", "b", changes=changes) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"\d+ tasks do not fit the 4x4 canvas", printed)
+    assert re.search(r"model \d+ of \d+, fallback \d+", printed)
+    changes = [
+        *SHORT, "data.predicted=arc1/evaluation", "data.max_side=4", "data.seed=1",
+        f"weights={Run.named('a').checkpoints / 'step_000000006'}",
+    ]  # fmt: skip
+    assert call("predict", "--run", "c", changes=changes) == 0
+    assert re.search(r"adapt: \d+ tasks never seen, 3 steps", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "named"),
+    [
+        (["build", "--recipe", "nope"], [], "recipe 'nope' is not known; choose from demo, arc1"),
+        (["build"], ["train.speed=1"], "setting 'train.speed' is not known; choose from train."),
+        (["build"], ["speed=1"], "choose from data, model, train"),
+        (["build"], ["train=1"], "setting 'train' is not known"),
+        (["build"], ["train.lr.x=1"], "setting 'train.lr.x' is not known"),
+        (["build"], ["train.lr"], "expected name=value"),
+        (["build"], ["train.lr=fast"], "setting train.lr=fast: Input should be a valid number"),
+        (["build"], ["train.num_steps=1.5"], "setting train.num_steps=1.5: Input should be"),
+        (["build"], ["model.variant=cnn"], "Input should be 'attention' or 'mlp'"),
+        (["build"], ["engine.dtype=int8"], "Input should be 'auto', 'bfloat16'"),
+        (["build"], ["train.global_batch=0"], "global_batch must be at least 1, got 0"),
+        (["build"], ["data.predicted=arc3/training"], "source 'arc3/training' is not known; choo"),
+        (["build"], ["data.predicted=folder:nowhere"], "nowhere: not a folder"),
+        (["build"], ["data.predicted=kaggle/test:nowhere"], "challenges.json: cannot be read"),
+        (["build"], ["data.predicted=arc1/training,arc1/training"], "'007bbfb7' comes twice"),
+        (["build"], ["data.left_out=abc"], "data.left_out: abc not in data.trained"),
+        (["build"], ["data.trained=arc1/training"], "training would see answers of"),
+        (["build", "--run", "a/b"], [], "run 'a/b': a run's name is one folder name"),
+        (["build", "--run", ".."], [], "run '..'"),
+        (["predict"], ["weights=nowhere"], "nowhere: no such checkpoint"),
+        (["predict", "--recipe", "arc1"], [], "no checkpoint; run pretrain first"),
+        (["predict"], ["data.max_side=1"], "no task to predict"),
+        (["score"], None, "score needs --run, or --submission"),
+        (["score", "--run", "nope"], None, "challenges.json: cannot be read"),
+        (["data", "nope"], None, "source 'nope' is not known"),
+    ],
+)
+def test_errors_are_one_line(run_here, capsys, arguments, changes, named):
+    assert call(*arguments, changes=changes) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert named in captured.err
+    assert not list(run_here.rglob("submission.json"))
+    assert not list(run_here.rglob("dataset.json"))
+
+
+def test_settings_are_read_by_their_type():
+    settings = load_recipe(
+        "arc1", ["train.lr=3e-4", "train.betas=0.8,0.9", "data.trained=", "engine.compile=true"]
+    )
+    assert settings.train.lr == 3e-4
+    assert settings.train.betas == (0.8, 0.9)
+    assert settings.data.trained == ()
+    assert settings.engine.compile is True
+    assert settings_json(settings)["train"]["lr"] == 3e-4
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_setting_is_explained(recipe, capsys):
+    described = list(describe_settings(RECIPES[recipe]()))
+    assert len({name for name, _, _ in described}) == len(described)
+    assert all(len(meaning) > 5 for _, _, meaning in described)
+    assert RECIPES[recipe].__doc__
+    assert call("pretrain", "--help", changes=()) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name}=" in shown for name, _, _ in described)
+
+
+def test_recipes_of_the_reference_have_its_settings():
+    for recipe in ("arc1", "arc2"):
+        model, train = RECIPES[recipe]().model, RECIPES[recipe]().train
+        assert (model.dim, model.num_heads, model.num_layers, model.prefix_length) == (
+            512, 8, 2, 16
+        )  # fmt: skip
+        assert (model.num_cycles, model.num_latent_steps, model.max_supervision_steps) == (3, 4, 16)
+        assert (train.lr, train.betas, train.weight_decay) == (1e-4, (0.9, 0.95), 0.1)
+        assert (train.rows_lr, train.rows_weight_decay, train.warmup_steps) == (1e-2, 0.1, 2000)
+        assert (train.global_batch, train.ema_rate, train.atan2_scale) == (768, 0.999, 1.0)
+
+
+SIZES = {
+    "arc1/training": (400, 416),
+    "arc1/evaluation": (400, 419),
+    "arc2/training": (1000, 1076),
+    "arc2/evaluation": (120, 172),
+    "arc2-167/training": (1000, 1076),
+    "arc2-167/evaluation": (120, 167),
+    "concept": (160, 480),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=needs_concept) if n == "concept" else n for n in BUNDLED]
+)
+def test_sources_are_whole(name):
+    tasks = load_source(name)
+    num_outputs = sum(len(task.answers) for task in tasks)
+    assert (len(tasks), num_outputs) == SIZES[name]
+
+
+@needs_concept
+def test_data_prints_every_source(capsys):
+    stages.data()
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in BUNDLED)
+
+
+def test_kaggle_files_with_and_without_solutions(run_here, arc1):
+    write_tasks(run_here / "arc-agi_evaluation_challenges.json", arc1[:3])
+    tasks = load_source(f"kaggle/evaluation:{run_here}")
+    assert [task.task_id for task in tasks] == [task.task_id for task in arc1[:3]]
+
+
+@pytest.mark.parametrize(
+    ("trained", "predicted", "count"),
+    [
+        ("arc2/training", "arc1/evaluation", 376),
+        ("arc1/evaluation", "arc2/evaluation", 7),
+        ("arc1/training", "arc1/evaluation", 1),
+        ("arc2/training", "arc2/evaluation", 0),
+        ("arc2/training", "arc2-167/evaluation", 0),
+    ],
+)
+def test_leaks_are_found_by_content(trained, predicted, count):
+    """Also the one inside ARC-AGI-1: task 40853293 gives the answer of 070dd51e away."""
+    teachers = load_source(trained)
+    for asked in (load_source(predicted), [t.without_answers() for t in load_source(predicted)]):
+        renamed = [type(t)(f"r{n}", t.train, t.test_inputs, t.answers) for n, t in enumerate(asked)]
+        for tasks in (asked, renamed):
+            if count == 0:
+                refuse_leaks(teachers, tasks)
+                continue
+            with pytest.raises(InputError) as caught:
+                refuse_leaks(teachers, tasks)
+            assert f"answers of {count} tasks" in str(caught.value)
+            assert str(caught.value).count("(") == count
+
+
+@needs_concept
+@pytest.mark.parametrize("recipe", ["arc1", "arc2"])
+def test_recipes_of_the_reference_leak_nothing(recipe):
+    data = RECIPES[recipe]().data
+    kept = [t for t in load_sources(data.trained) if t.task_id not in data.left_out]
+    refuse_leaks(kept, load_sources(data.predicted))
+
+
+def test_the_code_names_its_version():
+    assert code_version() != "unknown"
+
+
+def test_the_help_and_the_light_stages_need_no_torch(run_here):
+    script = (
+        "import sys; sys.argv = ['x', '--help']\n"
+        "from pipeline.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "from pipeline import stages\n"
+        "from pipeline.recipes import load_recipe; from pipeline.runs import Run\n"
+        "stages.build(load_recipe('demo', ['data.max_side=3']), Run.named('a'))\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=run_here,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False"

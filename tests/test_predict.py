@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset
+
+from solver.adapt import adapt
+from solver.checkpoint import Weights
+from solver.model import TRM
+from solver.predict import plan_work, predict
+from solver.settings import PredictSettings
+from solver.world import World
+from submission.vote import count_votes
+
+
+def random_weights(dataset, seed=0):
+    """An untrained model whose rows differ, so that predictions differ too."""
+    model = replace(SMALL_MODEL, rows_per=dataset.index.rows_per)
+    table = torch.randn(
+        dataset.index.num_rows, model.dim, generator=torch.Generator().manual_seed(seed)
+    )
+    return Weights(TRM(model, seed).requires_grad_(False), table, dataset.index, "test")
+
+
+def as_lists(predictions):
+    return [
+        (p.task_id, p.test, None if p.grid is None else p.grid.tolist(), p.q) for p in predictions
+    ]
+
+
+def run(dataset, tasks, engine, settings, weights=None):
+    return predict(weights or random_weights(dataset), tasks, settings, engine, lambda n: None)
+
+
+@pytest.mark.parametrize("rows_per", ["view", "task"])
+def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows_per):
+    dataset = make_dataset(small_tasks, rows_per)
+    tasks = [task.without_answers() for task in reversed(small_tasks)]
+    done = []
+    settings = PredictSettings(num_views=4, batch=7)
+    predictions = predict(random_weights(dataset), tasks, settings, engine, done.append)
+    expected = [
+        (task.task_id, test)
+        for task in tasks
+        for test in range(len(task.test_inputs))
+        for _ in range(4)
+    ]
+    assert [(p.task_id, p.test) for p in predictions] == expected
+    assert sum(done) == len(expected)
+    assert all(0 < p.q < 1 for p in predictions)
+
+
+def test_the_batch_plays_no_part(small_tasks, small_dataset, engine):
+    one, other = (
+        run(small_dataset, small_tasks, engine, PredictSettings(num_views=3, batch=batch))
+        for batch in (1, 50)
+    )
+    assert [p[:3] for p in as_lists(one)] == [p[:3] for p in as_lists(other)]
+    assert np.allclose([p.q for p in one], [p.q for p in other], atol=1e-5)
+
+
+def test_supervision_steps_can_be_fewer(small_tasks, small_dataset, engine):
+    full, three, one = (
+        as_lists(
+            run(
+                small_dataset,
+                small_tasks,
+                engine,
+                PredictSettings(num_views=2, num_supervision_steps=steps),
+            )
+        )
+        for steps in (0, SMALL_MODEL.max_supervision_steps, 1)
+    )
+    assert full == three
+    assert full != one
+
+
+def test_rows_and_views_are_those_of_the_index(small_tasks, small_dataset):
+    index = small_dataset.index
+    work = plan_work(random_weights(small_dataset), small_tasks[2:4], 100)
+    first, last = index.starts[2], index.starts[4]
+    assert work.rows.tolist() == list(range(1 + first, 1 + last))
+    assert work.codes.tolist() == index.codes[first:last].tolist()
+
+
+def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
+    known = make_dataset(small_tasks[:6])
+    weights = random_weights(known)
+    before = {name: tensor.clone() for name, tensor in weights.model.state_dict().items()}
+    unseen = small_tasks[6:]
+    adapted = adapt(
+        weights,
+        unseen,
+        3,
+        SHORT_TRAINING,
+        engine,
+        should_stop=lambda: False,
+        on_step=lambda: None,
+        on_metrics=lambda metrics: None,
+    )
+    assert [adapted.index.find(task) is not None for task in unseen] == [True] * len(unseen)
+    # Rows no slot has met lie where all of them began; the others moved, and so did the trunk.
+    moved = ~(adapted.table_ND == weights.mean_row).all(1)
+    assert not moved[0]
+    assert moved.any()
+    for name, tensor in weights.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    assert not torch.equal(adapted.model.token_embedding, weights.model.token_embedding)
+    predictions = run(known, unseen, engine, PredictSettings(num_views=2), adapted)
+    assert {p.task_id for p in predictions} == {task.task_id for task in unseen}
+
+
+def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, engine, monkeypatch):
+    """Each of three processes, its neighbours' part being zero, holds every third batch."""
+    monkeypatch.setattr(World, "sum_", lambda self, tensor: tensor)
+    settings = PredictSettings(num_views=4, batch=5)
+    alone = as_lists(run(small_dataset, small_tasks, engine, settings))
+    owners = []
+    for rank in range(3):
+        part = as_lists(
+            run(small_dataset, small_tasks, replace(engine, world=World(rank, 3)), settings)
+        )
+        filled = [n for n, prediction in enumerate(part) if prediction[3] > 0]
+        assert all(n // settings.batch % 3 == rank for n in filled)
+        assert [part[n] for n in filled] == [alone[n] for n in filled]
+        owners += filled
+    assert sorted(owners) == list(range(len(alone)))
+
+
+def test_votes_of_one_prediction_are_not_joined_by_those_of_another(
+    small_tasks, small_dataset, engine
+):
+    settings = PredictSettings(num_views=4)
+    for _ in range(2):
+        tally = count_votes(run(small_dataset, small_tasks, engine, settings))
+        for candidates in tally.candidates.values():
+            assert sum(candidate.votes for candidate in candidates) <= 4

@@ -1,0 +1,135 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from augment.kernels import GridStore, decode_grids, encode_grids
+from augment.tokens import FIRST_COLOR, NUM_TOKENS, decode_grid, encode_grid
+from augment.view import NUM_VIEWS, View, color_maps, sample_views
+
+permutations = st.permutations(range(1, 10)).map(lambda colors: (0, *colors))
+views = st.builds(View, st.integers(0, 7), permutations)
+
+
+@st.composite
+def grids(draw, max_side=30):
+    shape = draw(st.tuples(st.integers(1, max_side), st.integers(1, max_side)))
+    seed = draw(st.integers(0, 2**32 - 1))
+    num_colors = draw(st.integers(1, 10))
+    return np.random.default_rng(seed).integers(num_colors, size=shape).astype(np.uint8)
+
+
+@given(grids(), permutations)
+def test_invert_undoes_all_eight_dihedrals(grid, colors):
+    for dihedral in range(8):
+        view = View(dihedral, colors)
+        assert np.array_equal(view.invert().apply(view.apply(grid)), grid)
+
+
+@given(grids(), views, views)
+def test_compose_is_one_after_the_other(grid, after, before):
+    assert np.array_equal(after.compose(before).apply(grid), after.apply(before.apply(grid)))
+
+
+@given(views)
+def test_code_names_the_view(view):
+    assert View.from_code(view.code) == view
+    assert 0 <= view.code < NUM_VIEWS
+
+
+def test_color_maps_are_all_there_in_order():
+    maps = color_maps()
+    assert maps.shape == (math.factorial(9), 10)
+    expected = itertools.islice(itertools.permutations(range(1, 10)), 1000)
+    assert maps[:1000, 1:].tolist() == [list(p) for p in expected]
+    assert maps[-1].tolist() == [0, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("dihedral", "colors"),
+    [(8, range(10)), (-1, range(10)), (0, range(9)), (0, [1, 0, *range(2, 10)]), (0, [0] * 10)],
+)
+def test_what_is_no_view_is_refused(dihedral, colors):
+    with pytest.raises(ValueError, match="must"):
+        View(dihedral, tuple(colors))
+
+
+@given(st.lists(grids(max_side=4), min_size=1, max_size=3), st.integers(0, 40))
+def test_sampled_views_are_distinct_on_the_grids(task_grids, count):
+    codes = sample_views(task_grids, "task", count, seed=0)
+    shown = set()
+    for code in codes:
+        view = View.from_code(code)
+        seen = [view.apply(grid) for grid in task_grids]
+        shown.add(tuple((grid.shape, grid.tobytes()) for grid in seen))
+    assert codes[0] == 0
+    assert len(shown) == len(codes) <= count + 1
+
+
+def test_all_views_are_found_where_there_are_few():
+    """By brute force: a square of two colors, symmetric under some of the transforms."""
+    grid = np.array([[1, 2], [2, 1]], dtype=np.uint8)
+    existing = {
+        (shown.shape, shown.tobytes())
+        for dihedral in range(8)
+        for a, b in itertools.permutations(range(1, 10), 2)
+        for shown in [View(dihedral, fill_colors(a, b)).apply(grid)]
+    }
+    assert len(sample_views([grid], "task", 1000, seed=0)) == len(existing) == 72
+    black = np.zeros((3, 3), dtype=np.uint8)
+    assert sample_views([black], "task", 1000, seed=0).tolist() == [0]
+
+
+def fill_colors(a, b):
+    return (0, a, b, *(c for c in range(1, 10) if c not in (a, b)))
+
+
+def test_views_of_a_task_do_not_depend_on_other_tasks(arc1):
+    alone = sample_views(arc1[3].visible_grids, arc1[3].task_id, 100, seed=5)
+    again = sample_views(arc1[3].visible_grids, arc1[3].task_id, 100, seed=5)
+    other_seed = sample_views(arc1[3].visible_grids, arc1[3].task_id, 100, seed=6)
+    fewer = sample_views(arc1[3].visible_grids, arc1[3].task_id, 10, seed=5)
+    assert np.array_equal(alone, again)
+    assert not np.array_equal(alone, other_seed)
+    assert len(fewer) == 11
+
+
+@given(grids(), st.data())
+def test_decode_after_encode_at_every_offset(grid, data):
+    """The canvas from the grid's offset on decodes to the grid, whatever the offset."""
+    side = data.draw(st.integers(max(grid.shape), 30))
+    top = data.draw(st.integers(0, side - grid.shape[0]))
+    left = data.draw(st.integers(0, side - grid.shape[1]))
+    canvas = encode_grid(grid, side, (top, left))
+    assert np.array_equal(decode_grid(np.ascontiguousarray(canvas[top:, left:])), grid)
+    colors = (canvas >= FIRST_COLOR) & (canvas < NUM_TOKENS)
+    assert colors.sum() == grid.size
+
+
+def test_a_grid_that_leaves_the_canvas_is_refused():
+    with pytest.raises(ValueError, match="leaves the 10 canvas"):
+        encode_grid(np.zeros((3, 3), dtype=np.uint8), 10, (8, 0))
+
+
+@given(st.lists(st.tuples(grids(max_side=12), views), min_size=1, max_size=5))
+def test_batches_show_what_views_show(pairs):
+    store = GridStore.of(grid for grid, _ in pairs)
+    codes = np.array([view.code for _, view in pairs], dtype=np.uint32)
+    offsets = np.array([(n % 3, n % 2) for n in range(len(pairs))])
+    tokens = encode_grids(store, np.arange(len(pairs)), codes, offsets, 14).reshape(-1, 14, 14)
+    for (grid, view), canvas, offset in zip(pairs, tokens, offsets.tolist(), strict=True):
+        assert np.array_equal(canvas, encode_grid(view.apply(grid), 14, tuple(offset)))
+    placed = encode_grids(store, np.arange(len(pairs)), codes, offsets * 0, 14)
+    decoded = decode_grids(placed.reshape(-1, 14, 14), codes)
+    for (grid, _), found in zip(pairs, decoded, strict=True):
+        assert np.array_equal(found, grid)
+
+
+def test_a_canvas_without_a_grid_decodes_to_none():
+    canvases = np.zeros((2, 5, 5), dtype=np.uint8)
+    canvases[1, 0, 0] = 12  # no token at all, and larger than the last color
+    assert decode_grids(canvases, np.zeros(2, dtype=np.uint32)) == [None, None]
+    assert decode_grid(canvases[1]) is None
