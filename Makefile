@@ -10,9 +10,9 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 LAUNCH = $(if $(filter 1,$(NPROC)),$(PY),$(VENV)/bin/torchrun --standalone --nproc-per-node $(NPROC)) -m pipeline
-ARGUMENTS = --recipe "$(RECIPE)" --run "$(RUN)" --set "$(SET)"
+ARGUMENTS = --recipe "$(RECIPE)" --run-name "$(RUN)" --set "$(SET)"
 SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CHALLENGES)" \
-	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run "$(RUN)")
+	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data build pretrain predict score settings test lint clean

@@ -25,7 +25,7 @@ app = typer.Typer(
 
 Recipe = Annotated[str, typer.Option(help=f"One of: {', '.join(recipes.RECIPES)}.")]
 RunName = Annotated[
-    str, typer.Option("--run", help="Folder below runs/; the recipe's name if empty.")
+    str, typer.Option("--run-name", help="Folder below runs/; the recipe's name if empty.")
 ]
 Changes = Annotated[
     str, typer.Option("--set", help='Changed settings, such as "train.lr=3e-4 predict.batch=64".')
@@ -81,7 +81,7 @@ def score(
         challenges = challenges or place.challenges
         solutions = solutions or place.solutions
     if submission is None or challenges is None or solutions is None:
-        raise InputError("score needs --run, or --submission, --challenges and --solutions")
+        raise InputError("score needs --run-name, or --submission, --challenges and --solutions")
     stages.score(submission, challenges, solutions, votes, json)
 
 

@@ -59,7 +59,7 @@ def demo() -> Settings:
     """
     return Settings(
         data=DataSettings(
-            predicted=("arc1/training", "arc1/evaluation"), max_side=10, views_per_task=255
+            predicted=("arc1/training", "arc1/evaluation"), max_side=10, views_per_task=63
         ),
         model=ModelSettings(
             canvas_side=10,
@@ -68,7 +68,7 @@ def demo() -> Settings:
             rows_per="task",
             num_cycles=1,
             num_latent_steps=2,
-            max_supervision_steps=8,
+            max_supervision_steps=4,
         ),
         train=TrainSettings(
             num_steps=12_000,

@@ -12,7 +12,7 @@ import orjson
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
 
-_ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def code_version() -> str:
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
-            cwd=_ROOT,
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,

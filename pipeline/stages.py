@@ -21,7 +21,7 @@ from augment.grid import Grid
 from augment.task import Task, read_challenges, write_challenges, write_solutions
 from pipeline.clock import Stopwatch
 from pipeline.recipes import Settings
-from pipeline.runs import Run, code_version
+from pipeline.runs import ROOT, Run, code_version
 from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
 from submission.score import ORACLE_KS, Score, score_json, score_submission
 from submission.vote import count_votes, read_tally, write_tally
@@ -281,7 +281,8 @@ def _find_weights(settings: Settings, run: Run) -> "Weights":
         raise InputError(
             f"{run.checkpoints}: no checkpoint; run pretrain first, or name one: weights=FOLDER"
         )
-    return load_weights(Path(settings.weights))
+    path = Path(settings.weights)
+    return load_weights(path if path.exists() else ROOT / path)
 
 
 def _solve(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from adam_atan2_pytorch import AdamAtan2
 
-from augment.kernels import decode_grids, encode_grids, GridStore
+from augment.kernels import GridStore, decode_grids, encode_grids
 from augment.predictions import Prediction
 from augment.task import parse_task
 from augment.tokens import decode_grid, encode_grid
@@ -129,9 +129,7 @@ class TestModel:
     def test_training_step(self, name, engine):
         golden = read_npz(name)
         model, table = read_model(golden)
-        batch = make_batch(
-            golden["inputs"], golden["train_labels"], golden["puzzle_identifiers"]
-        )
+        batch = make_batch(golden["inputs"], golden["train_labels"], golden["puzzle_identifiers"])
         carry = start_carry(model, len(batch.rows_B), engine)
         outcome = supervise(model, table, carry, batch)
         losses = outcome.losses
@@ -183,9 +181,7 @@ def test_trajectory(engine):
 def read_votes():
     """The golden votes as predictions, and the tasks they belong to."""
     golden, arrays = read_json("votes.json"), read_npz("votes.npz")
-    tasks = {
-        task_id: parse_test_only(task_id, task) for task_id, task in golden["tasks"].items()
-    }
+    tasks = {task_id: parse_test_only(task_id, task) for task_id, task in golden["tasks"].items()}
     predictions = []
     for number, (view, tokens) in enumerate(zip(arrays["view"], arrays["inputs"], strict=True)):
         task_id, *transform = golden["view_names"][view].split("|||")
@@ -225,9 +221,7 @@ def test_votes():
     compared = defaultdict(int)
     for task in tasks:
         # The reference leaves tests without votes out, and so its later answers move up (trap 1).
-        voted = [
-            n for n in range(len(task.test_inputs)) if (task.task_id, n) in tally.candidates
-        ]
+        voted = [n for n in range(len(task.test_inputs)) if (task.task_id, n) in tally.candidates]
         expected_tests = golden["submission"].get(task.task_id, [])
         assert len(expected_tests) == len(voted)
         for test, expected in zip(voted, expected_tests, strict=True):
@@ -246,5 +240,3 @@ def test_votes_name_every_test_of_every_task():
     answered = [len(submission.attempts[task.task_id]) for task in tasks]
     assert answered == [len(task.test_inputs) for task in tasks]
     assert coverage.model + coverage.fallback == sum(answered)
-
-

@@ -4,59 +4,23 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from commands import ROOT, SHORT, call
 from conftest import needs_concept
 
 from augment.errors import InputError
 from augment.task import read_challenges, write_tasks
 from pipeline import stages
-from pipeline.__main__ import main
 from pipeline.recipes import RECIPES, describe_settings, load_recipe, settings_json
 from pipeline.runs import Run, code_version
 from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
 
-ROOT = Path(__file__).resolve().parent.parent
-SHORT = [
-    "data.predicted=arc1/training",
-    "data.max_side=4",
-    "data.views_per_task=6",
-    "model.canvas_side=4",
-    "model.dim=32",
-    "model.num_heads=2",
-    "model.max_supervision_steps=2",
-    "train.num_steps=6",
-    "train.global_batch=8",
-    "train.log_every=2",
-    "train.checkpoint_every=4",
-    "adapt.num_steps=3",
-    "adapt.global_batch=8",
-    "predict.num_views=3",
-    "predict.batch=32",
-    "engine.device=cpu",
-    "engine.dtype=float32",
-]
-
-
-def call(*arguments, changes=SHORT):
-    """Run a command in this process; return its exit status."""
-    settings = ["--set", " ".join(changes)] if changes else []
-    sys.argv = ["pipeline", *arguments, *settings]
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
-
-
-@pytest.fixture(autouse=True)
-def keep_arguments(monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
-
 
 def test_from_tasks_to_a_score(run_here, capsys):
-    assert call("build", "--run", "a") == 0
-    assert call("pretrain", "--run", "a") == 0
-    assert call("predict", "--run", "a") == 0
+    assert call("build", "--run-name", "a") == 0
+    assert call("pretrain", "--run-name", "a") == 0
+    assert call("predict", "--run-name", "a") == 0
     folder = run_here / "runs" / "a"
     tasks = read_challenges(folder / "challenges.json", folder / "solutions.json")
     expected = [
@@ -76,9 +40,9 @@ def test_from_tasks_to_a_score(run_here, capsys):
     }  # fmt: skip
 
     capsys.readouterr()
-    assert call("score", "--run", "a", changes=()) == 0
+    assert call("score", "--run-name", "a", changes=()) == 0
     assert "oracle pass@1000" in capsys.readouterr().out
-    assert call("score", "--run", "a", "--json", changes=()) == 0
+    assert call("score", "--run-name", "a", "--json", changes=()) == 0
     by_run = json.loads(capsys.readouterr().out)
     files = [
         part
@@ -94,12 +58,12 @@ def test_from_tasks_to_a_score(run_here, capsys):
 
 
 def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):
-    assert call("pretrain", "--run", "whole") == 0
-    assert call("pretrain", "--run", "parts", changes=[*SHORT, "train.num_steps=3"]) == 0
+    assert call("pretrain", "--run-name", "whole") == 0
+    assert call("pretrain", "--run-name", "parts", changes=[*SHORT, "train.num_steps=3"]) == 0
     metrics = run_here / "runs" / "parts" / "metrics.jsonl"
     # What a run killed after its last checkpoint leaves behind is written again.
     metrics.write_text(metrics.read_text() + '{"step": 4, "loss": 0}\n{"step": 6, "lo')
-    assert call("pretrain", "--run", "parts") == 0
+    assert call("pretrain", "--run-name", "parts") == 0
     whole, parts = (
         [
             {k: v for k, v in json.loads(line).items() if k != "examples_per_second"}
@@ -112,53 +76,29 @@ def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):
 
 def test_a_time_limit_stops_a_run_that_can_go_on(run_here, capsys):
     changes = [*SHORT, "train.time_limit_seconds=0.000001"]
-    assert call("pretrain", "--run", "a", changes=changes) == 0
+    assert call("pretrain", "--run-name", "a", changes=changes) == 0
     assert "step 1 of 6" in capsys.readouterr().out
-    assert call("pretrain", "--run", "a") == 0
+    assert call("pretrain", "--run-name", "a") == 0
     assert "going on from" in capsys.readouterr().out
 
 
 def test_a_changed_setting_does_not_go_on_silently(run_here, capsys):
-    assert call("pretrain", "--run", "a") == 0
-    assert call("pretrain", "--run", "a", changes=[*SHORT, "train.lr=0.5"]) == 2
+    assert call("pretrain", "--run-name", "a") == 0
+    assert call("pretrain", "--run-name", "a", changes=[*SHORT, "train.lr=0.5"]) == 2
     error = capsys.readouterr().err
     assert "train.lr was 0.0005, now 0.5" in error
-    assert call("pretrain", "--run", "a", changes=[*SHORT, "data.seed=9"]) == 2
+    assert call("pretrain", "--run-name", "a", changes=[*SHORT, "data.seed=9"]) == 2
     assert "data.seed was 0, now 9" in capsys.readouterr().err
 
 
-def test_predictions_are_the_same_without_the_answers(run_here):
-    """Trap 15: outputs of tests that stand in the task files play no part."""
-    tasks = [
-        task
-        for task in load_source("arc1/training")
-        if max(side for grid in task.visible_grids for side in grid.shape) <= 4
-    ]
-    for name, shown in (("known", tasks), ("hidden", [t.without_answers() for t in tasks])):
-        folder = run_here / name
-        folder.mkdir()
-        write_tasks(folder / "all.json", shown)
-        for task_id, task in json.loads((folder / "all.json").read_text()).items():
-            (folder / f"{task_id}.json").write_text(json.dumps(task))
-        (folder / "all.json").unlink()
-        changes = [*SHORT, f"data.predicted=folder:{folder}"]
-        assert call("pretrain", "--run", name, changes=changes) == 0
-        assert call("predict", "--run", name, changes=changes) == 0
-    runs = run_here / "runs"
-    for file in ("submission.json", "challenges.json", "votes/candidates.json"):
-        assert (runs / "known" / file).read_bytes() == (runs / "hidden" / file).read_bytes()
-    assert (runs / "known" / "solutions.json").exists()
-    assert not (runs / "hidden" / "solutions.json").exists()
-
-
 def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys):
-    assert call("pretrain", "--run", "a") == 0
+    assert call("pretrain", "--run-name", "a") == 0
     changes = [
         *SHORT, "data.predicted=arc1/training,arc2/evaluation", "data.max_side=9",
         f"weights={Run.named('a').checkpoints / 'step_000000006'}",
     ]  # fmt: skip
     capsys.readouterr()
-    assert call("predict", "--run", "b", changes=changes) == 0
+    assert call("predict", "--run-name", "b", changes=changes) == 0
     printed = capsys.readouterr().out
     assert re.search(r"\d+ tasks do not fit the 4x4 canvas", printed)
     assert re.search(r"model \d+ of \d+, fallback \d+", printed)
@@ -166,7 +106,7 @@ def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys)
         *SHORT, "data.predicted=arc1/evaluation", "data.max_side=4", "data.seed=1",
         f"weights={Run.named('a').checkpoints / 'step_000000006'}",
     ]  # fmt: skip
-    assert call("predict", "--run", "c", changes=changes) == 0
+    assert call("predict", "--run-name", "c", changes=changes) == 0
     assert re.search(r"adapt: \d+ tasks never seen, 3 steps", capsys.readouterr().out)
 
 
@@ -190,13 +130,13 @@ def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys)
         (["build"], ["data.predicted=arc1/training,arc1/training"], "'007bbfb7' comes twice"),
         (["build"], ["data.left_out=abc"], "data.left_out: abc not in data.trained"),
         (["build"], ["data.trained=arc1/training"], "training would see answers of"),
-        (["build", "--run", "a/b"], [], "run 'a/b': a run's name is one folder name"),
-        (["build", "--run", ".."], [], "run '..'"),
+        (["build", "--run-name", "a/b"], [], "run 'a/b': a run's name is one folder name"),
+        (["build", "--run-name", ".."], [], "run '..'"),
         (["predict"], ["weights=nowhere"], "nowhere: no such checkpoint"),
         (["predict", "--recipe", "arc1"], [], "no checkpoint; run pretrain first"),
         (["predict"], ["data.max_side=1"], "no task to predict"),
-        (["score"], None, "score needs --run, or --submission"),
-        (["score", "--run", "nope"], None, "challenges.json: cannot be read"),
+        (["score"], None, "score needs --run-name, or --submission"),
+        (["score", "--run-name", "nope"], None, "challenges.json: cannot be read"),
         (["data", "nope"], None, "source 'nope' is not known"),
     ],
 )

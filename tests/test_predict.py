@@ -11,7 +11,6 @@ from solver.model import TRM
 from solver.predict import plan_work, predict
 from solver.settings import PredictSettings
 from solver.world import World
-from submission.vote import count_votes
 
 
 def random_weights(dataset, seed=0):
@@ -126,13 +125,3 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
         assert [part[n] for n in filled] == [alone[n] for n in filled]
         owners += filled
     assert sorted(owners) == list(range(len(alone)))
-
-
-def test_votes_of_one_prediction_are_not_joined_by_those_of_another(
-    small_tasks, small_dataset, engine
-):
-    settings = PredictSettings(num_views=4)
-    for _ in range(2):
-        tally = count_votes(run(small_dataset, small_tasks, engine, settings))
-        for candidates in tally.candidates.values():
-            assert sum(candidate.votes for candidate in candidates) <= 4

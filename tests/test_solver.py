@@ -45,9 +45,7 @@ def test_overfits_two_tasks(arc1, engine, variant, rows_per):
     tasks = [task for task in arc1 if task.task_id in ("d037b0a7", "3c9b0459")]
     dataset = make_dataset(tasks, rows_per, views=0, canvas_side=3)
     settings = TrainSettings(num_steps=350, global_batch=8, lr=2e-3, warmup_steps=10, log_every=50)
-    model = replace(
-        SMALL_MODEL, canvas_side=3, num_cycles=1, variant=variant, rows_per=rows_per
-    )
+    model = replace(SMALL_MODEL, canvas_side=3, num_cycles=1, variant=variant, rows_per=rows_per)
     _, reported = fit(dataset, settings, engine, model)
     assert reported[-1].values["exact_accuracy"] > 0.9
     assert reported[-1].values["loss"] < 0.3 * reported[0].values["loss"]

@@ -1,0 +1,55 @@
+"""The commands, called as a person calls them, on tasks and a model small enough for seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from pipeline.__main__ import main
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = [
+    "data.predicted=arc1/training",
+    "data.max_side=4",
+    "data.views_per_task=6",
+    "model.canvas_side=4",
+    "model.dim=32",
+    "model.num_heads=2",
+    "model.max_supervision_steps=2",
+    "train.num_steps=6",
+    "train.global_batch=8",
+    "train.log_every=2",
+    "train.checkpoint_every=4",
+    "adapt.num_steps=3",
+    "adapt.global_batch=8",
+    "predict.num_views=3",
+    "predict.batch=32",
+    "engine.device=cpu",
+    "engine.dtype=float32",
+]
+
+
+def call(*arguments, changes=SHORT):
+    """Run a command in this process; return its exit status."""
+    settings = ["--set", " ".join(changes)] if changes else []
+    command = ["pipeline", *arguments, *settings]
+    with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def call_in_processes(count, *arguments, changes=SHORT):
+    """Run a command in ``count`` processes started by torchrun."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "pipeline", *arguments, "--set", " ".join(changes)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

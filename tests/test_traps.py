@@ -1,0 +1,241 @@
+"""The traps of the reference implementation; each must be impossible here."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from commands import SHORT, call, call_in_processes
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, needs_concept
+
+from augment.dataset import Dataset, ExampleStream
+from augment.errors import InputError
+from augment.predictions import Prediction
+from augment.puzzles import PuzzleIndex
+from augment.task import write_tasks
+from augment.view import View
+from pipeline import stages
+from pipeline.recipes import load_recipe
+from pipeline.runs import Run
+from pipeline.sources import load_source
+from solver.batch import batches
+from solver.checkpoint import latest_checkpoint, load_weights
+from solver.model import TRM
+from solver.train import start_training, train_step
+from solver.world import World
+from submission.vote import count_votes
+from submission.writer import build_submission
+
+
+@pytest.fixture
+def two_tests(arc1):
+    return next(task for task in arc1 if len(task.test_inputs) == 2)
+
+
+def test_trap_01_a_test_without_votes_is_answered_in_its_place(two_tests):
+    grid = two_tests.answers[1]
+    tally = count_votes([Prediction(two_tests.task_id, 1, grid, 0.5)])
+    submission, coverage = build_submission([two_tests], tally.candidates)
+    first, second = submission.attempts[two_tests.task_id]
+    assert np.array_equal(second[0], grid)
+    assert all(attempt.size for attempt in first)
+    assert (coverage.model, coverage.fallback) == (1, 1)
+
+
+def test_trap_02_an_empty_prediction_is_counted_and_never_submitted(two_tests):
+    empty = [Prediction(two_tests.task_id, test, None, 0.99) for test in (0, 1)]
+    tally = count_votes(empty)
+    assert tally.num_empty == 2
+    assert not tally.candidates
+    submission, _ = build_submission([two_tests], tally.candidates)
+    assert all(g.size for pair in submission.attempts[two_tests.task_id] for g in pair)
+
+
+def test_trap_03_the_second_attempt_does_not_repeat_the_first(two_tests):
+    votes = [Prediction(two_tests.task_id, 0, two_tests.answers[0], 0.5)] * 3
+    submission, _ = build_submission([two_tests], count_votes(votes).candidates)
+    for first, second in submission.attempts[two_tests.task_id]:
+        assert first.shape != second.shape or (first != second).any()
+
+
+@pytest.fixture
+def trained(run_here):
+    """A run ``a`` that has been trained and predicted with."""
+    assert call("pretrain", "--run-name", "a") == 0
+    assert call("predict", "--run-name", "a") == 0
+    return run_here / "runs" / "a"
+
+
+def test_trap_04_votes_of_successive_predictions_do_not_pile_up(trained):
+    before = (trained / "votes" / "candidates.json").read_bytes()
+    assert call("predict", "--run-name", "a") == 0
+    assert (trained / "votes" / "candidates.json").read_bytes() == before
+    for test in json.loads(before)["tests"]:
+        assert sum(candidate["votes"] for candidate in test["candidates"]) <= 3
+
+
+def test_trap_05_and_10_five_processes_or_none_vote_the_same(trained):
+    files = ("votes/candidates.json", "submission.json")
+    alone = [(trained / name).read_bytes() for name in files]
+    call_in_processes(5, "predict", "--run-name", "a")
+    assert [(trained / name).read_bytes() for name in files] == alone
+
+
+def test_trap_06_a_data_set_smaller_than_the_batch_trains(small_tasks, engine):
+    dataset = make_dataset(small_tasks[:1])
+    settings = replace(SHORT_TRAINING, global_batch=64, num_steps=3)
+    assert dataset.num_pairs < settings.global_batch
+    model = TRM(SMALL_MODEL)
+    table = torch.zeros(dataset.index.num_rows, SMALL_MODEL.dim)
+    training = start_training(model, table, settings, engine)
+    stream = ExampleStream(dataset, 0)
+    for batch in batches(stream, settings, SMALL_MODEL.max_supervision_steps, engine, 0):
+        assert len(batch.rows_B) == settings.global_batch
+        train_step(training, batch, settings, engine.world)
+    assert training.step == 3
+
+
+def test_trap_07_rows_are_found_by_task_and_view(trained, capsys):
+    """As many other tasks of the same names are not taken for those of the checkpoint."""
+    weights = load_weights(latest_checkpoint(trained / "checkpoints"))
+    tasks = stages._within_side(load_source("arc1/training"), 4)
+    foreign = [
+        replace(task, train=other.train) for task, other in zip(tasks, tasks[::-1], strict=True)
+    ]
+    assert all(weights.index.find(task) is not None for task in tasks)
+    assert not any(weights.index.find(task) is not None for task in foreign[: len(tasks) // 2])
+    assert call("pretrain", "--run-name", "a", changes=[*SHORT, "data.views_per_task=5"]) == 2
+    assert "the tasks or views of the data set" in capsys.readouterr().err
+
+
+def test_trap_08_processes_share_a_batch_without_overlap(small_dataset, engine):
+    settings = replace(SHORT_TRAINING, num_steps=5)
+    stream = ExampleStream(small_dataset, 0)
+    whole, *parts = (
+        list(batches(stream, settings, 3, replace(engine, world=world), 0))
+        for world in (World(), World(0, 2), World(1, 2))
+    )
+    for batch, *shares in zip(whole, *parts, strict=True):
+        for column, joined in zip(batch, zip(*shares, strict=True), strict=True):
+            assert torch.equal(column, torch.cat(joined))
+
+
+def test_trap_09_a_checkpoint_holds_all_a_run_is(trained):
+    """Raw and averaged trunk, rows and optimiser; test_checkpoint shows that it is enough."""
+    from safetensors.torch import load_file
+
+    folder = latest_checkpoint(trained / "checkpoints")
+    saved = load_file(folder / "training.safetensors")
+    average = load_file(folder / "weights.safetensors")
+    names = [name for name, _ in load_weights(folder).model.named_parameters()]
+    for name in names:
+        assert {f"trunk.{name}", f"optimizer.{name}.exp_avg", f"optimizer.{name}.steps"} <= {*saved}
+    assert any(not torch.equal(saved[f"trunk.{name}"], average[name]) for name in names)
+    assert load_file(folder / "rows.safetensors")["rows"].any()
+    assert (folder / "carry_00000.safetensors").exists()
+
+
+def test_trap_11_an_unknown_answer_is_none_and_never_trained_on(two_tests):
+    hidden = two_tests.without_answers()
+    assert hidden.answers is None
+    index = PuzzleIndex.of([hidden], 2, 0, "view")
+    dataset = Dataset((hidden,), index, (True,), 30)
+    assert dataset.trained_pairs == (two_tests.train,)
+
+
+def test_trap_12_what_is_not_known_is_refused():
+    with pytest.raises(InputError, match="not known; choose from"):
+        load_recipe("demo", ["train.halt_max_steps=3"])
+    with pytest.raises(InputError, match="not known; choose from"):
+        load_source("arc1/evaluaton")
+    with pytest.raises(ValueError, match="dihedral must be"):
+        View(9, tuple(range(10)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.variant=mlp",
+        "model.rows_per=view",
+        "model.num_cycles=3",
+        "model.max_supervision_steps=1",
+        "train.halt_exploration=1",
+        "train.halt_exploration=0",
+        "train.rows_only=true",
+        "train.save_carry=false",
+        "train.ema_rate=0",
+        "train.warmup_steps=0",
+        "train.weight_decay=0",
+        "adapt.rows_only=true",
+        "predict.num_supervision_steps=1",
+        "engine.dtype=bfloat16",
+        "engine.dtype=float16",
+    ],
+)
+def test_trap_13_whatever_can_be_chosen_works(run_here, change):
+    assert call("pretrain", "--run-name", "a", changes=[*SHORT, change]) == 0
+    assert call("predict", "--run-name", "a", changes=[*SHORT, change]) == 0
+
+
+def test_trap_14_the_architecture_travels_inside_the_checkpoint(trained):
+    before = (trained / "submission.json").read_bytes()
+    changes = [*SHORT, "model.num_cycles=3", "model.dim=64", "model.max_supervision_steps=7"]
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert (trained / "submission.json").read_bytes() == before
+
+
+def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
+    """Outputs of tests that stand in the task files play no part."""
+    tasks = stages._within_side(load_source("arc1/training"), 4)
+    for name, shown in (("known", tasks), ("hidden", [t.without_answers() for t in tasks])):
+        folder = run_here / name
+        folder.mkdir()
+        write_tasks(folder / "all.json", shown)
+        for task_id, task in json.loads((folder / "all.json").read_text()).items():
+            (folder / f"{task_id}.json").write_text(json.dumps(task))
+        (folder / "all.json").unlink()
+        changes = [*SHORT, f"data.predicted=folder:{folder}"]
+        assert call("pretrain", "--run-name", name, changes=changes) == 0
+        assert call("predict", "--run-name", name, changes=changes) == 0
+    runs = run_here / "runs"
+    for file in ("submission.json", "challenges.json", "votes/candidates.json"):
+        assert (runs / "known" / file).read_bytes() == (runs / "hidden" / file).read_bytes()
+    assert (runs / "known" / "solutions.json").exists()
+    assert not (runs / "hidden" / "solutions.json").exists()
+
+
+def test_trap_16_compiling_does_not_rename_the_weights(engine):
+    plain, compiled = TRM(SMALL_MODEL), TRM(SMALL_MODEL)
+    replace(engine, compile=True).prepare(compiled)
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+
+
+@needs_concept
+def test_trap_17_a_data_set_is_a_plan_and_not_its_grids(run_here):
+    """Seven bytes a view, where a written-out view of the reference takes thousands."""
+    dataset = stages.build(load_recipe("arc1", []), Run.named("a"))
+    num_bytes = sum(path.stat().st_size for path in Run.named("a").dataset.iterdir())
+    assert len(dataset.index.codes) > 870_000
+    assert num_bytes < 10 * len(dataset.index.codes)
+
+
+def test_two_processes_train_as_one(run_here):
+    assert call("pretrain", "--run-name", "one") == 0
+    call_in_processes(2, "pretrain", "--run-name", "two")
+    one, two = (
+        [json.loads(line) for line in (run_here / "runs" / name / "metrics.jsonl").open()]
+        for name in ("one", "two")
+    )
+    for ours, theirs in zip(one, two, strict=True):
+        for key in ("step", "loss", "accuracy", "exact_accuracy", "supervision_steps"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4), key
+    first, second = (
+        load_weights(latest_checkpoint(run_here / "runs" / name / "checkpoints"))
+        for name in ("one", "two")
+    )
+    for name, tensor in first.model.state_dict().items():
+        assert torch.allclose(tensor, second.model.state_dict()[name], atol=1e-5), name
+    # A run of two processes goes on in one: slots are those of the whole batch.
+    longer = [*SHORT, "train.num_steps=8"]
+    assert call("pretrain", "--run-name", "two", changes=longer) == 0
