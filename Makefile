@@ -15,7 +15,7 @@ SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CH
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict score settings test lint clean
+.PHONY: help setup data build pretrain predict export score settings test lint clean
 
 help: ## List the targets
 	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.batch=64"] [NPROC=1]'
@@ -43,6 +43,9 @@ pretrain: $(READY) ## Train; the same command goes on where it stopped
 
 predict: $(READY) ## Answer the tasks: runs/RUN/submission.json, and the score
 	@$(LAUNCH) predict $(ARGUMENTS)
+
+export: $(READY) ## Copy the weights of RUN, without what only training needs, to TO=
+	@$(PY) -m pipeline export --run-name "$(RUN)" --to "$(TO)"
 
 score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
 	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)

@@ -46,6 +46,11 @@ class Task:
         """Every grid a solver may look at: all but the answers."""
         return (*(g for pair in self.train for g in (pair.input, pair.output)), *self.test_inputs)
 
+    @property
+    def longest_side(self) -> int:
+        """The longest side among the visible grids."""
+        return max(int(side) for grid in self.visible_grids for side in grid.shape)
+
     def without_answers(self) -> "Task":
         """Return the task as a competitor sees it."""
         return replace(self, answers=None)

@@ -65,6 +65,15 @@ def predict(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -
 
 
 @app.command()
+def export(
+    to: Annotated[Path, typer.Option(help="Folder to write; it may not exist yet.")],
+    run: RunName = "demo",
+) -> None:
+    """Copy what prediction needs of a run's newest checkpoint into a folder of its own."""
+    stages.export(Run.named(run), to)
+
+
+@app.command()
 def score(
     run: RunName = "",
     submission: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,

@@ -17,12 +17,12 @@ from tqdm import tqdm
 
 from augment.errors import InputError
 from augment.files import write_atomic
-from augment.grid import Grid
 from augment.task import Task, read_challenges, write_challenges, write_solutions
 from pipeline.clock import Stopwatch
 from pipeline.recipes import Settings
 from pipeline.runs import ROOT, Run, code_version
 from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
+from solver.settings import TrainSettings
 from submission.score import ORACLE_KS, Score, score_json, score_submission
 from submission.vote import count_votes, read_tally, write_tally
 from submission.writer import build_submission, read_submission, write_submission
@@ -64,7 +64,7 @@ def data(names: Sequence[str] = BUNDLED) -> None:
             str(sum(len(task.train) for task in tasks)),
             str(sum(len(task.test_inputs) for task in tasks)),
             "known" if all(task.answers is not None for task in tasks) else "hidden",
-            str(max(_longest_side(task.visible_grids) for task in tasks)),
+            str(max(task.longest_side for task in tasks)),
         )
     _print(table)
     if failures:
@@ -81,7 +81,7 @@ def build(settings: Settings, run: Run) -> "Dataset":
     predicted = load_sources(settings.data.predicted)
     refuse_leaks(trained, predicted)
     trained, predicted = (
-        _within_side(tasks, settings.data.max_side) for tasks in (trained, predicted)
+        within_side(tasks, settings.data.max_side) for tasks in (trained, predicted)
     )
     tasks = tuple(tasks_by_id([*trained, *(task.without_answers() for task in predicted)]).values())
     index = PuzzleIndex.of(
@@ -199,7 +199,7 @@ class _TrainingLog:
     """The progress bar of a training run and, with a path, its metrics file."""
 
     def __init__(
-        self, settings: Any, first_step: int, world: "World", path: Path | None = None
+        self, settings: TrainSettings, first_step: int, world: "World", path: Path | None = None
     ) -> None:
         self._path = path
         self._leads = world.leads
@@ -256,7 +256,7 @@ def predict(settings: Settings, run: Run) -> None:
 
     engine = open_engine(settings.engine)
     world = engine.world
-    tasks = _within_side(load_sources(settings.data.predicted), settings.data.max_side)
+    tasks = within_side(load_sources(settings.data.predicted), settings.data.max_side)
     if not tasks:
         raise InputError("no task to predict: data.predicted is empty or data.max_side too small")
     weights = _find_weights(settings, run)
@@ -269,6 +269,18 @@ def predict(settings: Settings, run: Run) -> None:
         _write_answers(tasks, predictions, run)
     world.wait()
     leave_world()
+
+
+def export(run: Run, destination: Path) -> None:
+    """Write the run's newest weights, without what only training needs, into ``destination``."""
+    from solver.checkpoint import export_weights, latest_checkpoint
+
+    latest = latest_checkpoint(run.checkpoints)
+    if latest is None:
+        raise InputError(f"{run.checkpoints}: no checkpoint to export")
+    export_weights(latest, destination)
+    num_bytes = sum(path.stat().st_size for path in destination.iterdir())
+    _say(f"export: {latest} to {destination}, {num_bytes / 1e6:.1f} MB")
 
 
 def _find_weights(settings: Settings, run: Run) -> "Weights":
@@ -293,10 +305,11 @@ def _solve(
 ) -> "list[Prediction]":
     """Return predictions for all tasks that fit the canvas, those never seen after training."""
     from solver.adapt import adapt
+    from solver.predict import plan_work
     from solver.predict import predict as predict_views
 
     side = weights.model.settings.canvas_side
-    fitting = _within_side(tasks, side)
+    fitting = within_side(tasks, side)
     world = engine.world
     if len(fitting) < len(tasks) and world.leads:
         _say(
@@ -328,8 +341,16 @@ def _solve(
     for group, group_weights in groups:
         if not group:
             continue
-        with tqdm(desc="predict", unit="view", disable=None if world.leads else True) as bar:
-            predictions += predict_views(group_weights, group, settings.predict, engine, bar.update)
+        work = plan_work(group_weights, group, settings.predict.num_views)
+        with tqdm(
+            total=len(work.codes),
+            desc="predict",
+            unit="view",
+            disable=None if world.leads else True,
+        ) as bar:
+            predictions += predict_views(
+                group_weights, group, work, settings.predict, engine, bar.update
+            )
     return predictions
 
 
@@ -395,13 +416,9 @@ def _leave_out(tasks: Sequence[Task], task_ids: Sequence[str]) -> list[Task]:
     return [task for task in tasks if task.task_id not in task_ids]
 
 
-def _within_side(tasks: Iterable[Task], side: int) -> list[Task]:
+def within_side(tasks: Iterable[Task], side: int) -> list[Task]:
     """Return the tasks whose visible grids are no larger; answers play no part."""
-    return [task for task in tasks if _longest_side(task.visible_grids) <= side]
-
-
-def _longest_side(grids: Iterable[Grid]) -> int:
-    return max(int(side) for grid in grids for side in grid.shape)
+    return [task for task in tasks if task.longest_side <= side]
 
 
 def _name(engine: "Engine") -> str:

@@ -114,6 +114,8 @@ def save_checkpoint(
 def export_weights(checkpoint: Path, destination: Path) -> None:
     """Copy what prediction needs, and nothing that only training needs, to ``destination``."""
     description = verify_checkpoint(checkpoint)
+    if destination.exists() and not (destination / _DESCRIPTION).exists():
+        raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
     destination.mkdir(parents=True, exist_ok=True)
     kept = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy")
     for name in kept:

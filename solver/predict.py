@@ -48,16 +48,16 @@ def plan_work(weights: Weights, tasks: Sequence[Task], num_views: int) -> Work:
 def predict(
     weights: Weights,
     tasks: Sequence[Task],
+    work: Work,
     settings: PredictSettings,
     engine: Engine,
     on_views: Callable[[int], object],
 ) -> list[Prediction]:
-    """Return the predictions of every test of ``tasks``, all known to ``weights``.
+    """Return the predictions of ``work``, planned for ``weights`` and ``tasks``, in its order.
 
     ``on_views`` is told how many views each finished batch held. Batches are the same whatever
     the number of processes, which take turns at them, so the predictions are the same too.
     """
-    work = plan_work(weights, tasks, settings.num_views)
     device, world = engine.device, engine.world
     model = engine.prepare(weights.model).eval()
     table_ND = weights.table_ND.to(device)

@@ -180,6 +180,13 @@ def test_exported_weights_are_the_average_and_predict_alone(small_dataset, engin
     assert verify_checkpoint(tmp_path / "weights")["step"] == SHORT_TRAINING.num_steps
 
 
+def test_a_folder_of_something_else_is_not_written_over(small_dataset, engine, tmp_path):
+    Session(tmp_path / "run", small_dataset, engine).go_on(1)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="exists and is no checkpoint"):
+        export_weights(latest_checkpoint(tmp_path / "run"), tmp_path / "mine")
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such checkpoint"):
         load_weights(tmp_path / "missing")
@@ -245,7 +252,7 @@ def test_reference_checkpoints_that_do_not_fit_are_refused(tmp_path, capsys):
     with pytest.raises(InputError, match="not a reference checkpoint"):
         read_reference(path)
     (tmp_path / "all_config.yaml").write_text("arch: 3")
-    with pytest.raises(InputError, match="not a reference checkpoint|no section"):
+    with pytest.raises(InputError, match=r"not a reference checkpoint|no section"):
         read_reference(path)
     (tmp_path / "all_config.yaml").unlink()
     with pytest.raises(InputError, match="cannot be read"):

@@ -1,17 +1,23 @@
 """The commands, run as a person runs them."""
 
+import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import orjson
 import pytest
 from commands import ROOT, SHORT, call
 from conftest import needs_concept
 
 from augment.errors import InputError
-from augment.task import read_challenges, write_tasks
-from pipeline import stages
+from augment.task import read_challenges, write_challenges, write_solutions, write_tasks
+from pipeline import sources, stages
 from pipeline.recipes import RECIPES, describe_settings, load_recipe, settings_json
 from pipeline.runs import Run, code_version
 from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
@@ -23,11 +29,7 @@ def test_from_tasks_to_a_score(run_here, capsys):
     assert call("predict", "--run-name", "a") == 0
     folder = run_here / "runs" / "a"
     tasks = read_challenges(folder / "challenges.json", folder / "solutions.json")
-    expected = [
-        task
-        for task in load_source("arc1/training")
-        if max(side for grid in task.visible_grids for side in grid.shape) <= 4
-    ]
+    expected = [task for task in load_source("arc1/training") if task.longest_side <= 4]
     assert [task.task_id for task in tasks] == [task.task_id for task in expected]
     hidden = json.loads((folder / "challenges.json").read_text())
     assert all(set(pair) == {"input"} for task in hidden.values() for pair in task["test"])
@@ -55,6 +57,16 @@ def test_from_tasks_to_a_score(run_here, capsys):
     assert "oracle_pass@1" in by_run["per_task"]
     assert "oracle_pass@1" not in by_files["per_task"]
     assert by_run["num_outputs"] == sum(len(task.test_inputs) for task in tasks)
+
+
+def test_exported_weights_answer_the_same(run_here):
+    assert call("pretrain", "--run-name", "a") == 0
+    assert call("predict", "--run-name", "a") == 0
+    assert call("export", "--run-name", "a", "--to", "kept", changes=()) == 0
+    assert call("predict", "--run-name", "b", changes=[*SHORT, "weights=kept"]) == 0
+    first, second = (run_here / "runs" / name / "submission.json" for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert call("export", "--run-name", "b", "--to", "kept", changes=()) == 2
 
 
 def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):
@@ -212,9 +224,65 @@ def test_data_prints_every_source(capsys):
 
 
 def test_kaggle_files_with_and_without_solutions(run_here, arc1):
-    write_tasks(run_here / "arc-agi_evaluation_challenges.json", arc1[:3])
+    write_challenges(run_here / "arc-agi_evaluation_challenges.json", arc1[:3])
     tasks = load_source(f"kaggle/evaluation:{run_here}")
     assert [task.task_id for task in tasks] == [task.task_id for task in arc1[:3]]
+    assert all(task.answers is None for task in tasks)
+    write_solutions(run_here / "arc-agi_evaluation_solutions.json", arc1[:3])
+    assert all(t.answers is not None for t in load_source(f"kaggle/evaluation:{run_here}"))
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch, arc1):
+    """A repository with two one-task files on loopback, and the registry of their hashes."""
+    served = tmp_path / "served"
+    lines = []
+    for task in arc1[:2]:
+        path = served / "corpus" / "Group" / f"{task.task_id}.json"
+        write_tasks(path, [task])
+        path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes())[task.task_id]))
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(f"corpus/Group/{path.name} sha256:{digest}")
+    (tmp_path / "registry").write_text("\n".join(lines))
+    handler = partial(QuietHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(sources, "_CONCEPT_URL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(sources, "_CONCEPT_REGISTRY", tmp_path / "registry")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv(sources.DATA_DIR_VARIABLE, raising=False)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield served
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def test_concept_is_downloaded_once_and_checked(repository, arc1):
+    downloaded = load_source("concept")
+    expected = sorted(task.task_id for task in arc1[:2])
+    assert [task.task_id for task in downloaded] == expected
+    shutil.rmtree(repository / "corpus")
+    assert [task.task_id for task in load_source("concept")] == expected
+
+
+def test_a_changed_or_missing_download_is_refused(repository):
+    path = next(repository.rglob("*.json"))
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(InputError, match="source concept: the download failed"):
+        load_source("concept")
+    path.unlink()
+    with pytest.raises(InputError, match="set ARC_DATA_DIR to a folder"):
+        load_source("concept")
+
+
+def test_the_registry_names_the_whole_corpus():
+    lines = sources._CONCEPT_REGISTRY.read_text().splitlines()
+    assert len(lines) == SIZES["concept"][0]
+    assert all(re.fullmatch(r"corpus/\w+/\w+\.json sha256:[0-9a-f]{64}", line) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ def as_lists(predictions):
     ]
 
 
-def run(dataset, tasks, engine, settings, weights=None):
-    return predict(weights or random_weights(dataset), tasks, settings, engine, lambda n: None)
+def run(dataset, tasks, engine, settings, weights=None, on_views=bool):
+    weights = weights or random_weights(dataset)
+    work = plan_work(weights, tasks, settings.num_views)
+    return predict(weights, tasks, work, settings, engine, on_views)
 
 
 @pytest.mark.parametrize("rows_per", ["view", "task"])
@@ -38,7 +40,7 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
     tasks = [task.without_answers() for task in reversed(small_tasks)]
     done = []
     settings = PredictSettings(num_views=4, batch=7)
-    predictions = predict(random_weights(dataset), tasks, settings, engine, done.append)
+    predictions = run(dataset, tasks, engine, settings, on_views=done.append)
     expected = [
         (task.task_id, test)
         for task in tasks

@@ -99,7 +99,7 @@ def test_trap_06_a_data_set_smaller_than_the_batch_trains(small_tasks, engine):
 def test_trap_07_rows_are_found_by_task_and_view(trained, capsys):
     """As many other tasks of the same names are not taken for those of the checkpoint."""
     weights = load_weights(latest_checkpoint(trained / "checkpoints"))
-    tasks = stages._within_side(load_source("arc1/training"), 4)
+    tasks = stages.within_side(load_source("arc1/training"), 4)
     foreign = [
         replace(task, train=other.train) for task, other in zip(tasks, tasks[::-1], strict=True)
     ]
@@ -187,7 +187,7 @@ def test_trap_14_the_architecture_travels_inside_the_checkpoint(trained):
 
 def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
     """Outputs of tests that stand in the task files play no part."""
-    tasks = stages._within_side(load_source("arc1/training"), 4)
+    tasks = stages.within_side(load_source("arc1/training"), 4)
     for name, shown in (("known", tasks), ("hidden", [t.without_answers() for t in tasks])):
         folder = run_here / name
         folder.mkdir()
@@ -205,6 +205,7 @@ def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
     assert not (runs / "hidden" / "solutions.json").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on import
 def test_trap_16_compiling_does_not_rename_the_weights(engine):
     plain, compiled = TRM(SMALL_MODEL), TRM(SMALL_MODEL)
     replace(engine, compile=True).prepare(compiled)
@@ -224,7 +225,7 @@ def test_two_processes_train_as_one(run_here):
     assert call("pretrain", "--run-name", "one") == 0
     call_in_processes(2, "pretrain", "--run-name", "two")
     one, two = (
-        [json.loads(line) for line in (run_here / "runs" / name / "metrics.jsonl").open()]
+        list(map(json.loads, (run_here / "runs" / name / "metrics.jsonl").read_text().splitlines()))
         for name in ("one", "two")
     )
     for ours, theirs in zip(one, two, strict=True):
