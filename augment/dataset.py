@@ -13,7 +13,7 @@ from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
 from augment.kernels import GridStore, encode_grids, sizes_in_view
 from augment.puzzles import PuzzleIndex
-from augment.task import Pair, Task, read_challenges, write_tasks
+from augment.task import Pair, Task, pair_digest, read_challenges, write_tasks
 from augment.view import ViewCodes, color_maps
 
 _EPOCHS_KEPT = 4
@@ -61,6 +61,13 @@ class Dataset:
             task.train + (task.test_pairs if with_answers else ())
             for task, with_answers in zip(self.tasks, self.with_answers, strict=True)
         )
+
+    @cached_property
+    def taught(self) -> NDArray[np.uint64]:
+        """The digests, in order, of all pairs of the tasks whose answers are trained on."""
+        pairs = zip(self.trained_pairs, self.with_answers, strict=True)
+        digests = {pair_digest(p) for task, with_answers in pairs if with_answers for p in task}
+        return np.array(sorted(digests), dtype=np.uint64)
 
     @cached_property
     def num_pairs(self) -> int:

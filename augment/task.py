@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from augment.errors import InputError
 from augment.files import parse_json, parse_unique_json, read_bytes, write_atomic
@@ -46,10 +48,15 @@ class Task:
         """Every grid a solver may look at: all but the answers."""
         return (*(g for pair in self.train for g in (pair.input, pair.output)), *self.test_inputs)
 
-    @property
-    def longest_side(self) -> int:
-        """The longest side among the visible grids."""
-        return max(int(side) for grid in self.visible_grids for side in grid.shape)
+    def longest_side(self, *, with_answers: bool = False) -> int:
+        """Return the longest side among the visible grids, or among all."""
+        answers = (self.answers or ()) if with_answers else ()
+        return max(int(side) for grid in (*self.visible_grids, *answers) for side in grid.shape)
+
+    def tests_answered_by(self, digests: NDArray[np.uint64]) -> list[int]:
+        """Return the tests whose input and answer are among the pairs with these digests."""
+        own = [pair_digest(pair) for pair in self.test_pairs]
+        return np.flatnonzero(np.isin(np.array(own, dtype=np.uint64), digests)).tolist()
 
     def without_answers(self) -> "Task":
         """Return the task as a competitor sees it."""
@@ -62,6 +69,12 @@ class Task:
             state.update(grid_key(pair.input))
             state.update(grid_key(pair.output))
         return state.hexdigest()
+
+
+def pair_digest(pair: Pair) -> int:
+    """Return a 64-bit hash of input and output, by which weights remember what they were taught."""
+    content = grid_key(pair.input) + grid_key(pair.output)
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
 
 
 def parse_task(task_id: str, raw: object, where: str) -> Task:

@@ -64,7 +64,7 @@ def data(names: Sequence[str] = BUNDLED) -> None:
             str(sum(len(task.train) for task in tasks)),
             str(sum(len(task.test_inputs) for task in tasks)),
             "known" if all(task.answers is not None for task in tasks) else "hidden",
-            str(max(task.longest_side for task in tasks)),
+            str(max(task.longest_side() for task in tasks)),
         )
     _print(table)
     if failures:
@@ -80,9 +80,9 @@ def build(settings: Settings, run: Run) -> "Dataset":
     trained = _leave_out(load_sources(settings.data.trained), settings.data.left_out)
     predicted = load_sources(settings.data.predicted)
     refuse_leaks(trained, predicted)
-    trained, predicted = (
-        within_side(tasks, settings.data.max_side) for tasks in (trained, predicted)
-    )
+    side = settings.data.max_side
+    trained = [task for task in trained if task.longest_side(with_answers=True) <= side]
+    predicted = within_side(predicted, side)
     tasks = tuple(tasks_by_id([*trained, *(task.without_answers() for task in predicted)]).values())
     index = PuzzleIndex.of(
         tasks, settings.data.views_per_task, settings.data.seed, settings.model.rows_per
@@ -154,7 +154,7 @@ def pretrain(settings: Settings, run: Run) -> None:
         save_checkpoint(
             run.checkpoints,
             training,
-            dataset.index,
+            dataset,
             deciding,
             code_version(),
             world,
@@ -260,6 +260,7 @@ def predict(settings: Settings, run: Run) -> None:
     if not tasks:
         raise InputError("no task to predict: data.predicted is empty or data.max_side too small")
     weights = _find_weights(settings, run)
+    _refuse_taught(tasks, weights)
     if world.leads:
         run.record("predict", asdict(settings))
         _say(f"predict: {len(tasks)} tasks with {weights.source}, {_name(engine)}")
@@ -295,6 +296,16 @@ def _find_weights(settings: Settings, run: Run) -> "Weights":
         )
     path = Path(settings.weights)
     return load_weights(path if path.exists() else ROOT / path)
+
+
+def _refuse_taught(tasks: Iterable[Task], weights: "Weights") -> None:
+    """Raise :class:`InputError` when the weights were taught answers they would be scored on."""
+    known = [task.task_id for task in tasks if task.tests_answered_by(weights.taught)]
+    if known:
+        raise InputError(
+            f"{weights.source}: trained on the answers of {len(known)} of the tasks to predict, "
+            f"so their score would mean nothing: {', '.join(known)}"
+        )
 
 
 def _solve(
@@ -418,7 +429,7 @@ def _leave_out(tasks: Sequence[Task], task_ids: Sequence[str]) -> list[Task]:
 
 def within_side(tasks: Iterable[Task], side: int) -> list[Task]:
     """Return the tasks whose visible grids are no larger; answers play no part."""
-    return [task for task in tasks if task.longest_side <= side]
+    return [task for task in tasks if task.longest_side() <= side]
 
 
 def _name(engine: "Engine") -> str:

@@ -50,6 +50,5 @@ def adapt(
     )
     averaged = training.model.requires_grad_(False)
     averaged.load_state_dict({**averaged.state_dict(), **training.ema.average})
-    return Weights(
-        averaged, training.table_ND, index, f"{weights.source}, {training.step} steps on the tasks"
-    )
+    source = f"{weights.source}, {training.step} steps on the tasks"
+    return Weights(averaged, training.table_ND, index, weights.taught, source)

@@ -13,12 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from augment.dataset import Dataset
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
 from augment.puzzles import PuzzleIndex
@@ -34,6 +37,7 @@ from solver.world import World
 _FORMAT = 1
 _DESCRIPTION = "checkpoint.json"
 _FOLDER = "step_{:09d}"
+_TAUGHT = "taught.npy"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +47,8 @@ class Weights:
     model: TRM
     table_ND: Tensor
     index: PuzzleIndex
+    taught: NDArray[np.uint64]
+    """Digests of the pairs of the tasks whose answers were trained on (``Dataset.taught``)."""
     source: str
     """Where the weights come from, for the person who reads the log."""
 
@@ -61,7 +67,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def save_checkpoint(
     folder: Path,
     training: Training,
-    index: PuzzleIndex,
+    dataset: Dataset,
     settings: Mapping[str, object],
     code_version: str,
     world: World,
@@ -90,7 +96,8 @@ def save_checkpoint(
         average = {**model.state_dict(), **training.ema.average}
         _save_tensors(temporary / "weights.safetensors", average)
         _save_tensors(temporary / "rows.safetensors", {"rows": training.table_ND})
-        index.save(temporary)
+        dataset.index.save(temporary)
+        np.save(temporary / _TAUGHT, dataset.taught, allow_pickle=False)
         _save_tensors(
             temporary / "training.safetensors",
             {
@@ -102,7 +109,7 @@ def save_checkpoint(
                 "sums": sums,
             },
         )
-        _describe(temporary, training.step, model.settings, settings, index, code_version)
+        _describe(temporary, training.step, model.settings, settings, dataset.index, code_version)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
@@ -117,7 +124,7 @@ def export_weights(checkpoint: Path, destination: Path) -> None:
     if destination.exists() and not (destination / _DESCRIPTION).exists():
         raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
     destination.mkdir(parents=True, exist_ok=True)
-    kept = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy")
+    kept = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy", _TAUGHT)
     for name in kept:
         shutil.copyfile(checkpoint / name, destination / name)
     files = {name: description["files"][name] for name in kept}
@@ -140,13 +147,14 @@ def load_weights(path: Path) -> Weights:
     """Return the weights of a checkpoint folder, or of a reference checkpoint's ``step_N`` file.
 
     A reference checkpoint does not say which row belongs to which demonstrations, so only its
-    trunk and its mean row are used.
+    trunk and its mean row are used; nor does it say which answers it was taught.
     """
     if path.is_file():
         model, table_ND = read_reference(path)
         rows = torch.stack([torch.zeros_like(table_ND[0]), mean_row(table_ND)])
         empty = PuzzleIndex.of([], 0, 0, "view")
-        return Weights(model, rows, empty, f"{path} (reference)")
+        unknown = np.empty(0, np.uint64)
+        return Weights(model, rows, empty, unknown, f"{path} (reference)")
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint")
     description = verify_checkpoint(path)
@@ -154,15 +162,15 @@ def load_weights(path: Path) -> Weights:
         model = TRM(ModelSettings(**description["architecture"]))
         model.load_state_dict(load_file(path / "weights.safetensors"))
         table_ND = load_file(path / "rows.safetensors")["rows"]
-    except (KeyError, RuntimeError, SafetensorError, TypeError) as error:
+        taught = np.load(path / _TAUGHT, allow_pickle=False)
+    except (KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: weights do not fit their description ({reason})") from None
     index = PuzzleIndex.load(path)
     if index.digest != description["rows_digest"] or index.num_rows != len(table_ND):
         raise InputError(f"{path}: the rows are not those of its row map")
-    return Weights(
-        model.requires_grad_(False), table_ND, index, f"{path}, step {description['step']}"
-    )
+    source = f"{path}, step {description['step']}"
+    return Weights(model.requires_grad_(False), table_ND, index, taught, source)
 
 
 def restore_training(

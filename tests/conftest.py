@@ -40,7 +40,7 @@ def arc1() -> list[Task]:
 @pytest.fixture(scope="session")
 def small_tasks(arc1: list[Task]) -> list[Task]:
     """The first twelve real tasks of which every grid fits 10x10."""
-    return [task for task in arc1 if task.longest_side <= 10][:12]
+    return [task for task in arc1 if task.longest_side() <= 10][:12]
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ class Session:
         save_checkpoint(
             self.folder,
             self.training,
-            self.dataset.index,
+            self.dataset,
             DECIDING,
             "test",
             self.engine.world,
@@ -135,7 +135,7 @@ def test_every_difference_is_named(small_tasks, small_dataset, engine, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name", ["weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy"]
+    "name", ["weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy", "taught.npy"]
 )
 @pytest.mark.parametrize("harm", ["altered", "truncated", "missing"])
 def test_harmed_files_are_found_out(small_dataset, engine, tmp_path, name, harm):
@@ -169,7 +169,8 @@ def test_exported_weights_are_the_average_and_predict_alone(small_dataset, engin
     export_weights(latest_checkpoint(tmp_path / "run"), tmp_path / "weights")
     names = {path.name for path in (tmp_path / "weights").iterdir()}
     assert names == {
-        "checkpoint.json", "weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy"
+        "checkpoint.json", "weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy",
+        "taught.npy",
     }  # fmt: skip
     weights = load_weights(tmp_path / "weights")
     for name, average in session.training.ema.average.items():

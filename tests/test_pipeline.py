@@ -29,7 +29,7 @@ def test_from_tasks_to_a_score(run_here, capsys):
     assert call("predict", "--run-name", "a") == 0
     folder = run_here / "runs" / "a"
     tasks = read_challenges(folder / "challenges.json", folder / "solutions.json")
-    expected = [task for task in load_source("arc1/training") if task.longest_side <= 4]
+    expected = [task for task in load_source("arc1/training") if task.longest_side() <= 4]
     assert [task.task_id for task in tasks] == [task.task_id for task in expected]
     hidden = json.loads((folder / "challenges.json").read_text())
     assert all(set(pair) == {"input"} for task in hidden.values() for pair in task["test"])
@@ -67,6 +67,29 @@ def test_exported_weights_answer_the_same(run_here):
     first, second = (run_here / "runs" / name / "submission.json" for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     assert call("export", "--run-name", "b", "--to", "kept", changes=()) == 2
+
+
+def test_weights_remember_the_answers_they_were_taught(run_here, capsys):
+    """By content: the tasks come back under other names, and from another source."""
+    taught = [*SHORT, "data.trained=arc1/training", "data.predicted="]
+    assert call("pretrain", "--run-name", "a", changes=taught) == 0
+    tasks = [
+        task for task in load_source("arc1/training") if task.longest_side(with_answers=True) <= 4
+    ]
+    write_tasks(run_here / "all.json", tasks)
+    for number, task in enumerate(json.loads((run_here / "all.json").read_text()).values()):
+        path = run_here / "folder" / f"renamed{number}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(task))
+    changes = [*SHORT, "data.predicted=folder:folder"]
+    assert call("predict", "--run-name", "a", changes=changes) == 2
+    error = capsys.readouterr().err
+    assert f"trained on the answers of {len(tasks)} of the tasks to predict" in error
+    assert "renamed0" in error
+    for path in (run_here / "folder").iterdir():
+        task = json.loads(path.read_text())
+        path.write_text(json.dumps({**task, "test": [{"input": t["input"]} for t in task["test"]]}))
+    assert call("predict", "--run-name", "a", changes=changes) == 0
 
 
 def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):

@@ -19,7 +19,9 @@ def random_weights(dataset, seed=0):
     table = torch.randn(
         dataset.index.num_rows, model.dim, generator=torch.Generator().manual_seed(seed)
     )
-    return Weights(TRM(model, seed).requires_grad_(False), table, dataset.index, "test")
+    return Weights(
+        TRM(model, seed).requires_grad_(False), table, dataset.index, dataset.taught, "test"
+    )
 
 
 def as_lists(predictions):
