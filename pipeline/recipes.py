@@ -53,16 +53,16 @@ class Settings:
 
 
 def demo() -> Settings:
-    """Small ARC-AGI-1 tasks (up to 10x10) on a CPU: trained in an hour, predicted in minutes.
+    """Small ARC-AGI-1 tasks (up to 8x8) on a CPU: trained in an hour, predicted in minutes.
 
     A 0.54M-parameter model that never saw a test output; its measured score is in the README.
     """
     return Settings(
         data=DataSettings(
-            predicted=("arc1/training", "arc1/evaluation"), max_side=10, views_per_task=63
+            predicted=("arc1/training", "arc1/evaluation"), max_side=8, views_per_task=63
         ),
         model=ModelSettings(
-            canvas_side=10,
+            canvas_side=8,
             dim=128,
             num_heads=4,
             rows_per="task",

@@ -1,0 +1,56 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import orjson
+from commands import ROOT, SHORT, call
+
+from pipeline.clock import Stopwatch
+
+
+def test_a_limit_of_zero_is_none():
+    assert not Stopwatch(0).should_stop()
+    assert Stopwatch(1e-9).should_stop()
+    assert not Stopwatch(1e9).should_stop()
+
+
+def test_signals_ask_to_stop_once_and_are_given_back():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with Stopwatch() as clock:
+            assert not clock.should_stop()
+            os.kill(os.getpid(), number)
+            time.sleep(0)  # lets Python run the handler
+            assert clock.should_stop()
+            # A second signal acts as it would without the stopwatch.
+            assert signal.getsignal(number) == before[number == signal.SIGTERM]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def read_metrics(run_here, name):
+    lines = (run_here / "runs" / name / "metrics.jsonl").read_bytes().splitlines()
+    return [{k: v for k, v in orjson.loads(line).items() if "second" not in k} for line in lines]
+
+
+def test_a_run_ended_by_a_signal_goes_on_as_if_it_never_stopped(run_here):
+    """SIGTERM stops at the next step with a checkpoint; SIGKILL falls back to the last one."""
+    changes = [*SHORT, "train.num_steps=30", "train.checkpoint_every=3", "train.log_every=3"]
+    assert call("pretrain", "--run-name", "whole", changes=changes) == 0
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        name = number.name
+        command = [sys.executable, "-m", "pipeline", "pretrain", "--run-name", name]
+        process = subprocess.Popen(
+            [*command, "--set", " ".join(changes)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        checkpoints = run_here / "runs" / name / "checkpoints"
+        while process.poll() is None and not list(checkpoints.glob("step_*")):
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(timeout=60) in (0, -number)
+        assert call("pretrain", "--run-name", name, changes=changes) == 0
+        assert read_metrics(run_here, name) == read_metrics(run_here, "whole")
