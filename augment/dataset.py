@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
+from augment.grid import NUM_COLORS
 from augment.kernels import GridStore, encode_grids, sizes_in_view
 from augment.puzzles import PuzzleIndex
 from augment.task import Pair, Task, pair_digest, read_challenges, write_tasks
 from augment.view import ViewCodes, color_maps
+
+NUM_VIEW_FEATURES = NUM_COLORS
+"""The dihedral, and what the colors 1..9 became (:func:`view_features`)."""
 
 _EPOCHS_KEPT = 4
 _SAMPLING = 0  # what this generator is for; exploration in solver.batch has another number
@@ -174,7 +178,7 @@ class ExampleStream:
 
 
 def view_features(codes: ViewCodes) -> NDArray[np.int64]:
-    """Return (N, 10): the dihedral of each view, and the new color of each of the colors 1..9."""
+    """Return (N, NUM_VIEW_FEATURES): each view's dihedral, then what the colors 1..9 became."""
     maps = color_maps()
     dihedrals, ranks = np.divmod(codes, len(maps))
     return np.column_stack([dihedrals, maps[ranks][:, 1:]]).astype(np.int64)

@@ -1,5 +1,6 @@
 """``python -m pipeline STAGE``: one command per stage; errors are one line, without a traceback."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,14 @@ Changes = Annotated[
 
 
 def _open(recipe: str, run: str, changes: str) -> tuple[recipes.Settings, Run]:
-    return recipes.load_recipe(recipe, changes.split()), Run.named(run or recipe)
+    return recipes.load_recipe(recipe, _split(changes)), Run.named(run or recipe)
+
+
+def _split(changes: str) -> list[str]:
+    try:
+        return shlex.split(changes)
+    except ValueError as error:
+        raise InputError(f"settings {changes!r}: {error}") from None
 
 
 @app.command()
@@ -98,7 +106,7 @@ def score(
 def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
     """Print every setting of a recipe: name, value, meaning."""
     for name, value, meaning in recipes.describe_settings(
-        recipes.load_recipe(recipe, changes.split())
+        recipes.load_recipe(recipe, _split(changes))
     ):
         print(f"{name}={value}  {meaning}")
 

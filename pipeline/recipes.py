@@ -1,6 +1,6 @@
 """Recipes: functions that return a whole configuration; and how a person changes one setting."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -125,7 +125,7 @@ def _unseen() -> TrainSettings:
 RECIPES: Mapping[str, Callable[[], Settings]] = {"demo": demo, "arc1": arc1, "arc2": arc2}
 
 
-def load_recipe(name: str, changes: Iterator[str] | list[str]) -> Settings:
+def load_recipe(name: str, changes: Iterable[str]) -> Settings:
     """Return the recipe with ``changes`` of the form ``train.lr=3e-4`` applied in order."""
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is not known; choose from {', '.join(RECIPES)}")

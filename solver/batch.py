@@ -3,15 +3,16 @@
 Shapes: B slots, S canvas cells, F features of a view.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from augment.dataset import Examples, ExampleStream, view_features
+from augment.dataset import NUM_VIEW_FEATURES, Examples, ExampleStream, view_features
 from augment.tokens import PAD
 from solver.engine import Engine
 from solver.loss import IGNORED
@@ -102,9 +103,7 @@ def batches(
 def start_carry(model: TRM, batch: int, engine: Engine) -> Carry:
     """Return the carry of a run's beginning: every slot has halted and waits for an example."""
     cells = model.settings.canvas_side**2
-    zeros: Callable[..., Tensor] = lambda *shape: torch.zeros(  # noqa: E731
-        shape, dtype=torch.long, device=engine.device
-    )
+    zeros = partial(torch.zeros, dtype=torch.long, device=engine.device)
     return Carry(
         model.start(batch, engine.dtype),
         steps_B=zeros(batch),
@@ -112,7 +111,7 @@ def start_carry(model: TRM, batch: int, engine: Engine) -> Carry:
         tokens_BS=zeros(batch, cells),
         labels_BS=zeros(batch, cells),
         rows_B=zeros(batch),
-        views_BF=zeros(batch, 10),
+        views_BF=zeros(batch, NUM_VIEW_FEATURES),
     )
 
 

@@ -101,16 +101,12 @@ def save_checkpoint(
         _save_tensors(
             temporary / "training.safetensors",
             {
-                **{f"trunk.{name}": p for name, p in model.named_parameters()},
-                **{
-                    f"optimizer.{name}": tensor
-                    for name, tensor in optimizer_tensors(training.optimizer, model).items()
-                },
+                **_under("trunk.", dict(model.named_parameters())),
+                **_under("optimizer.", optimizer_tensors(training.optimizer, model)),
                 "sums": sums,
             },
         )
         _describe(temporary, training.step, model.settings, settings, dataset.index, code_version)
-        shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
         for old in sorted(folder.glob("step_" + "[0-9]" * 9))[:-keep]:
@@ -198,14 +194,8 @@ def restore_training(
     model = training.model
     saved = load_file(folder / "training.safetensors", device=str(device))
     average = load_file(folder / "weights.safetensors", device=str(device))
-    model.load_state_dict(
-        {**average, **{n.removeprefix("trunk."): t for n, t in saved.items() if n[0] == "t"}}
-    )
-    restore_optimizer(
-        training.optimizer,
-        model,
-        {n.removeprefix("optimizer."): t for n, t in saved.items() if n[0] == "o"},
-    )
+    model.load_state_dict({**average, **_below("trunk.", saved)})
+    restore_optimizer(training.optimizer, model, _below("optimizer.", saved))
     for name, tensor in training.ema.average.items():
         tensor.copy_(average[name])
     training.table_ND.copy_(load_file(folder / "rows.safetensors")["rows"])
@@ -214,38 +204,29 @@ def restore_training(
     carries = [load_file(path) for path in sorted(folder.glob("carry_*.safetensors"))]
     if carries:
         joined = {name: torch.cat([carry[name] for carry in carries]) for name in carries[0]}
-        share = world.share(len(joined["steps"]))
+        share = world.share(len(joined["steps_B"]))
         training.carry = _unpack({name: t[share].to(device) for name, t in joined.items()})
 
 
 def _pack(carry: Carry) -> dict[str, Tensor]:
-    return {
-        "y": carry.state.y,
-        "z": carry.state.z,
-        "steps": carry.steps_B,
-        "halted": carry.halted_B,
-        "tokens": carry.tokens_BS,
-        "labels": carry.labels_BS,
-        "rows": carry.rows_B,
-        "views": carry.views_BF,
-    }
+    tensors = carry._asdict()
+    return {**tensors.pop("state")._asdict(), **tensors}
 
 
-def _unpack(tensors: Mapping[str, Tensor]) -> Carry:
-    return Carry(
-        State(tensors["y"], tensors["z"]),
-        tensors["steps"],
-        tensors["halted"],
-        tensors["tokens"],
-        tensors["labels"],
-        tensors["rows"],
-        tensors["views"],
-    )
+def _unpack(tensors: dict[str, Tensor]) -> Carry:
+    return Carry(State(tensors.pop("y"), tensors.pop("z")), **tensors)
 
 
-def _differences(
-    place: str, saved: object, present: object
-) -> list[str]:  # one entry per setting that differs
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _differences(place: str, saved: object, present: object) -> list[str]:
+    """Return a line for every setting that is not the same."""
     if isinstance(saved, Mapping) and isinstance(present, Mapping):
         return [
             difference

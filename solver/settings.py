@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from augment.errors import InputError
+from augment.grid import NUM_COLORS
 from augment.puzzles import RowsPer
 
 
@@ -43,7 +44,7 @@ class ModelSettings:
     @property
     def num_told_slots(self) -> int:
         """Prefix slots in use: the row, and with rows per task the view's ten features."""
-        return 1 if self.rows_per == "view" else 11
+        return 1 if self.rows_per == "view" else 1 + NUM_COLORS
 
 
 @dataclass(frozen=True, slots=True)

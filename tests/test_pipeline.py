@@ -165,6 +165,7 @@ def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys)
         (["build"], ["data.predicted=arc1/training,arc1/training"], "'007bbfb7' comes twice"),
         (["build"], ["data.left_out=abc"], "data.left_out: abc not in data.trained"),
         (["build"], ["data.trained=arc1/training"], "training would see answers of"),
+        (["build"], ["train.lr='3"], "No closing quotation"),
         (["build", "--run-name", "a/b"], [], "run 'a/b': a run's name is one folder name"),
         (["build", "--run-name", ".."], [], "run '..'"),
         (["predict"], ["weights=nowhere"], "nowhere: no such checkpoint"),
