@@ -10,11 +10,12 @@ import orjson
 from numpy.typing import NDArray
 
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes, write_atomic
-from augment.grid import NUM_COLORS
-from augment.kernels import GridStore, encode_grids, sizes_in_view
+from augment.files import parse_json, read_bytes, replace_folder, write_atomic
+from augment.grid import MAX_SIDE, NUM_COLORS
+from augment.leaks import collect_taught
 from augment.puzzles import PuzzleIndex
-from augment.task import Pair, Task, pair_digest, read_challenges, write_tasks
+from augment.task import Pair, Task, read_challenges, write_tasks
+from augment.tokens import GridStore, encode_grids, sizes_in_view
 from augment.view import ViewCodes, color_maps
 
 NUM_VIEW_FEATURES = NUM_COLORS
@@ -49,6 +50,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise InputError("the data set has no task to train on")
+        if any(self.index.find(task) != n for n, task in enumerate(self.tasks)):
+            raise InputError("the data set's row map belongs to other tasks")
         for task, pairs in zip(self.tasks, self.trained_pairs, strict=True):
             for number, pair in enumerate(pairs):
                 if max(*pair.input.shape, *pair.output.shape) > self.canvas_side:
@@ -68,10 +71,9 @@ class Dataset:
 
     @cached_property
     def taught(self) -> NDArray[np.uint64]:
-        """The digests, in order, of all pairs of the tasks whose answers are trained on."""
-        pairs = zip(self.trained_pairs, self.with_answers, strict=True)
-        digests = {pair_digest(p) for task, with_answers in pairs if with_answers for p in task}
-        return np.array(sorted(digests), dtype=np.uint64)
+        """The digests of all that the tasks teach whose answers are trained on."""
+        pairs = zip(self.tasks, self.with_answers, strict=True)
+        return collect_taught(task for task, with_answers in pairs if with_answers)
 
     @cached_property
     def num_pairs(self) -> int:
@@ -94,26 +96,28 @@ class Dataset:
         return np.repeat(np.arange(len(counts)), counts)
 
     def save(self, folder: Path) -> None:
-        """Write the data set into ``folder``; ``dataset.json`` comes last and marks it whole."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tasks(folder / "tasks.json", self.tasks)
-        self.index.save(folder)
-        description = {"with_answers": self.with_answers, "canvas_side": self.canvas_side}
-        write_atomic(folder / "dataset.json", orjson.dumps(description))
+        """Write the data set as ``folder``, which is replaced only when the new one is whole."""
+        with replace_folder(folder) as temporary:
+            write_tasks(temporary / "tasks.json", self.tasks)
+            self.index.save(temporary)
+            description = {"with_answers": self.with_answers, "canvas_side": self.canvas_side}
+            write_atomic(temporary / "dataset.json", orjson.dumps(description))
 
     @classmethod
     def load(cls, folder: Path) -> "Dataset":
         """Read what :meth:`save` wrote."""
         path = folder / "dataset.json"
         raw = parse_json(read_bytes(path), path)
-        if not isinstance(raw, dict) or not raw.keys() >= {"with_answers", "canvas_side"}:
-            raise InputError(f"{path}: not a saved data set")
-        return cls(
-            tuple(read_challenges(folder / "tasks.json")),
-            PuzzleIndex.load(folder),
-            tuple(raw["with_answers"]),
-            raw["canvas_side"],
-        )
+        tasks = tuple(read_challenges(folder / "tasks.json"))
+        try:
+            assert isinstance(raw, dict)
+            with_answers = tuple(map(bool, raw["with_answers"]))
+            canvas_side = int(raw["canvas_side"])
+            assert len(with_answers) == len(tasks)
+            assert 1 <= canvas_side <= MAX_SIDE
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a saved data set ({error!r})") from None
+        return cls(tasks, PuzzleIndex.load(folder), with_answers, canvas_side)
 
 
 class ExampleStream:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import orjson
@@ -115,8 +115,12 @@ class PuzzleIndex:
                 np.load(folder / "views.npy", allow_pickle=False),
                 raw["rows_per"],
             )
-        except (AssertionError, KeyError, OSError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a saved row map ({error})") from None
+            assert index.codes.ndim == 1
+            assert index.codes.dtype == np.uint32
+            assert index.rows_per in get_args(RowsPer)
+            assert len(index.task_ids) == len(index.task_digests) == len(index.starts) - 1
+        except (AssertionError, EOFError, KeyError, OSError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: not a saved row map ({error!r})") from None
         if len(index.codes) != index.starts[-1]:
             raise InputError(
                 f"{path}: {index.starts[-1]} views, but views.npy holds {len(index.codes)}"

@@ -10,9 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from augment.errors import InputError
 from augment.files import parse_json, parse_unique_json, read_bytes, write_atomic
@@ -53,11 +51,6 @@ class Task:
         answers = (self.answers or ()) if with_answers else ()
         return max(int(side) for grid in (*self.visible_grids, *answers) for side in grid.shape)
 
-    def tests_answered_by(self, digests: NDArray[np.uint64]) -> list[int]:
-        """Return the tests whose input and answer are among the pairs with these digests."""
-        own = [pair_digest(pair) for pair in self.test_pairs]
-        return np.flatnonzero(np.isin(np.array(own, dtype=np.uint64), digests)).tolist()
-
     def without_answers(self) -> "Task":
         """Return the task as a competitor sees it."""
         return replace(self, answers=None)
@@ -71,15 +64,11 @@ class Task:
         return state.hexdigest()
 
 
-def pair_digest(pair: Pair) -> int:
-    """Return a 64-bit hash of input and output, by which weights remember what they were taught."""
-    content = grid_key(pair.input) + grid_key(pair.output)
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
-
-
 def parse_task(task_id: str, raw: object, where: str) -> Task:
     """Return the task in the JSON value ``raw``; errors open with ``where`` and the task."""
     where = f"{where}: task {shorten(task_id)}"
+    if not task_id.isprintable():
+        raise InputError(f"{where}: a task id is made of printable characters")
     if not isinstance(raw, dict):
         raise InputError(
             f"{where}: a task is an object with 'train' and 'test', got {shorten(raw)}"
@@ -172,6 +161,9 @@ def _join_solutions(tasks: Sequence[Task], path: Path) -> list[Task]:
             check_grid(grid, f"{where}, test pair {number}, output")
             for number, grid in enumerate(grids)
         )
+        for number, (pair, answer) in enumerate(zip(task.test_pairs, answers, strict=False)):
+            if grid_key(pair.output) != grid_key(answer):
+                raise InputError(f"{where}, test pair {number}: not the output in the challenges")
         joined.append(replace(task, answers=answers))
     return joined
 

@@ -1,14 +1,22 @@
-"""Tokens: how a grid is written onto a canvas and read back from one.
+"""Tokens: how grids are written onto canvases under their views, and read back from them.
 
 Source: the TRM reference's ARC encoding. A canvas is a height x width array of tokens; a grid lies
 on it at an offset, with end markers directly below its last row and right of its last column.
+
+Whole batches are done by compiled loops outside Python's lock, so a thread can fill the next batch
+while the model works. All of them stand in this file, because a change elsewhere would not make
+numba compile its stored results again.
 """
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from augment.grid import Grid
+from augment.grid import NUM_COLORS, Grid
+from augment.view import INVERSE_DIHEDRAL, NUM_COLOR_MAPS, ViewCodes, color_maps
 
 PAD = 0
 END = 1
@@ -17,6 +25,86 @@ NUM_TOKENS = 12
 
 Canvas = NDArray[np.uint8]
 """Height x width tokens."""
+
+_INVERSE_DIHEDRAL = np.array(INVERSE_DIHEDRAL)
+
+
+def encode_grid(grid: Grid, canvas_side: int, offset: tuple[int, int] = (0, 0)) -> Canvas:
+    """Return a square canvas with the grid at ``offset``; it must fit."""
+    height, width = grid.shape
+    top, left = offset
+    if top + height > canvas_side or left + width > canvas_side:
+        raise ValueError(f"a {height}x{width} grid at {offset} leaves the {canvas_side} canvas")
+    canvas = np.full((canvas_side, canvas_side), PAD, dtype=np.uint8)
+    canvas[top : top + height, left : left + width] = grid + FIRST_COLOR
+    write_end_markers(canvas, top, left, height, width)
+    return canvas
+
+
+def decode_grid(canvas: Canvas) -> Grid | None:
+    """Return the grid that starts at the top left of the canvas, None when there is none."""
+    height, width = measure_grid(canvas)
+    if height == 0:
+        return None
+    return np.ascontiguousarray(canvas[:height, :width] - FIRST_COLOR)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridStore:
+    """Many grids in one array: grid g is ``cells[starts[g]:]`` as (heights[g], widths[g])."""
+
+    cells: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    heights: NDArray[np.int64]
+    widths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, grids: Iterable[Grid]) -> "GridStore":
+        """Return the grids stored one after the other."""
+        grids = list(grids)
+        sizes = np.array([grid.size for grid in grids], dtype=np.int64)
+        return cls(
+            np.concatenate([np.empty(0, np.uint8), *(grid.ravel() for grid in grids)]),
+            np.cumsum(sizes) - sizes,
+            np.array([grid.shape[0] for grid in grids], dtype=np.int64),
+            np.array([grid.shape[1] for grid in grids], dtype=np.int64),
+        )
+
+
+def encode_grids(
+    store: GridStore,
+    grid_ids: NDArray[np.int64],
+    codes: ViewCodes,
+    offsets: NDArray[np.int64],
+    canvas_side: int,
+) -> NDArray[np.uint8]:
+    """Return (N, canvas_side ** 2) tokens of grids under their views, each at its offset (N, 2)."""
+    canvases = np.zeros((len(grid_ids), canvas_side, canvas_side), dtype=np.uint8)
+    _encode(
+        store.cells, store.starts, store.heights, store.widths,
+        grid_ids, codes, offsets, color_maps(), canvases,
+    )  # fmt: skip
+    return canvases.reshape(len(grid_ids), -1)
+
+
+def sizes_in_view(
+    store: GridStore, grid_ids: NDArray[np.int64], codes: ViewCodes
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return heights and widths (N,) of the grids as their views show them."""
+    turned = np.isin(codes // NUM_COLOR_MAPS, (1, 3, 6, 7))
+    heights, widths = store.heights[grid_ids], store.widths[grid_ids]
+    return np.where(turned, widths, heights), np.where(turned, heights, widths)
+
+
+def decode_grids(canvases: NDArray[np.uint8], codes: ViewCodes) -> list[Grid | None]:
+    """Return what the canvases (N, H, W) show, with the views undone; None where nothing stands."""
+    cells = np.empty_like(canvases).reshape(len(canvases), -1)
+    sizes = np.empty((len(canvases), 2), dtype=np.int64)
+    _decode(canvases, codes, color_maps(), _INVERSE_DIHEDRAL, cells, sizes)
+    return [
+        cells[n, : height * width].reshape(height, width).copy() if height else None
+        for n, (height, width) in enumerate(sizes.tolist())
+    ]
 
 
 @njit(cache=True, nogil=True)
@@ -49,21 +137,67 @@ def measure_grid(canvas: Canvas) -> tuple[int, int]:
     return best_height, best_width
 
 
-def encode_grid(grid: Grid, canvas_side: int, offset: tuple[int, int] = (0, 0)) -> Canvas:
-    """Return a square canvas with the grid at ``offset``; it must fit."""
-    height, width = grid.shape
-    top, left = offset
-    if top + height > canvas_side or left + width > canvas_side:
-        raise ValueError(f"a {height}x{width} grid at {offset} leaves the {canvas_side} canvas")
-    canvas = np.full((canvas_side, canvas_side), PAD, dtype=np.uint8)
-    canvas[top : top + height, left : left + width] = grid + FIRST_COLOR
-    write_end_markers(canvas, top, left, height, width)
-    return canvas
+@njit(cache=True, nogil=True)
+def _source_cell(dihedral: int, row: int, column: int, height: int, width: int) -> tuple[int, int]:
+    """Return where cell (row, column) of the transformed height x width grid comes from."""
+    if dihedral == 0:
+        return row, column
+    if dihedral == 1:
+        return column, width - 1 - row
+    if dihedral == 2:
+        return height - 1 - row, width - 1 - column
+    if dihedral == 3:
+        return height - 1 - column, row
+    if dihedral == 4:
+        return row, width - 1 - column
+    if dihedral == 5:
+        return height - 1 - row, column
+    if dihedral == 6:
+        return column, row
+    return height - 1 - column, width - 1 - row
 
 
-def decode_grid(canvas: Canvas) -> Grid | None:
-    """Return the grid that starts at the top left of the canvas, None when there is none."""
-    height, width = measure_grid(canvas)
-    if height == 0:
-        return None
-    return np.ascontiguousarray(canvas[:height, :width] - FIRST_COLOR)
+@njit(cache=True, nogil=True)
+def _turned_size(dihedral: int, height: int, width: int) -> tuple[int, int]:
+    if dihedral == 1 or dihedral == 3 or dihedral >= 6:
+        return width, height
+    return height, width
+
+
+@njit(cache=True, nogil=True)
+def _encode(  # type: ignore[no-untyped-def]
+    cells, starts, heights, widths, grid_ids, codes, offsets, color_maps, canvases
+):
+    for n in range(len(grid_ids)):
+        grid = grid_ids[n]
+        height, width = heights[grid], widths[grid]
+        dihedral = codes[n] // NUM_COLOR_MAPS
+        colors = color_maps[codes[n] % NUM_COLOR_MAPS]
+        top, left = offsets[n]
+        new_height, new_width = _turned_size(dihedral, height, width)
+        for row in range(new_height):
+            for column in range(new_width):
+                r, c = _source_cell(dihedral, row, column, height, width)
+                color = colors[cells[starts[grid] + r * width + c]]
+                canvases[n, top + row, left + column] = color + FIRST_COLOR
+        write_end_markers(canvases[n], top, left, new_height, new_width)
+
+
+@njit(cache=True, nogil=True)
+def _decode(  # type: ignore[no-untyped-def]
+    canvases, codes, color_maps, inverse_dihedral, cells, sizes
+):
+    old_colors = np.empty(NUM_COLORS, dtype=np.uint8)
+    for n in range(len(canvases)):
+        height, width = measure_grid(canvases[n])
+        dihedral = inverse_dihedral[codes[n] // NUM_COLOR_MAPS]
+        colors = color_maps[codes[n] % NUM_COLOR_MAPS]
+        for color in range(NUM_COLORS):
+            old_colors[colors[color]] = color
+        old_height, old_width = _turned_size(dihedral, height, width)
+        sizes[n, 0] = old_height
+        sizes[n, 1] = old_width
+        for row in range(old_height):
+            for column in range(old_width):
+                r, c = _source_cell(dihedral, row, column, height, width)
+                cells[n, row * old_width + column] = old_colors[canvases[n, r, c] - FIRST_COLOR]

@@ -47,6 +47,11 @@ class Stopwatch:
         """Seconds since the start."""
         return time.monotonic() - self._start
 
+    @property
+    def was_asked(self) -> bool:
+        """Whether a signal asked to stop."""
+        return self._asked
+
     def should_stop(self) -> bool:
         """Return whether the limit has passed or somebody asked."""
         return self._asked or (self._limit > 0 and self.seconds >= self._limit)

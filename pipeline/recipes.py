@@ -8,11 +8,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from augment.errors import InputError
 from solver.settings import (
+    CheckpointSettings,
     EngineSettings,
     ModelSettings,
     PredictSettings,
     TrainSettings,
     require,
+    require_numbers,
 )
 
 
@@ -33,7 +35,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         require(bool(self.trained or self.predicted), "data.trained and data.predicted are empty")
-        require(self.views_per_task >= 0, "data.views_per_task must not be negative")
+        require_numbers(self, at_least={"views_per_task": 0, "seed": 0})
         require(1 <= self.max_side <= 30, f"data.max_side must be 1..30, got {self.max_side}")
 
 
@@ -44,11 +46,15 @@ class Settings:
     data: DataSettings
     model: ModelSettings
     train: TrainSettings
+    checkpoint: CheckpointSettings
     adapt: TrainSettings
     predict: PredictSettings
     engine: EngineSettings
     weights: Annotated[
-        str, "checkpoint to predict with when the run has none: a folder, or a reference file"
+        str, "checkpoint to predict with: a folder, or a reference file; empty: the run's newest"
+    ] = ""
+    shipped_weights: Annotated[
+        str, "checkpoint to predict with when there is no other; below this repository"
     ] = ""
 
 
@@ -71,12 +77,12 @@ def demo() -> Settings:
             max_supervision_steps=4,
         ),
         train=TrainSettings(
-            num_steps=12_000,
+            num_steps=10_000,
             global_batch=64,
             lr=5e-4,
             warmup_steps=100,
-            checkpoint_every=500,
         ),
+        checkpoint=CheckpointSettings(every=500),
         adapt=TrainSettings(
             num_steps=500,
             global_batch=64,
@@ -86,7 +92,7 @@ def demo() -> Settings:
         ),
         predict=PredictSettings(num_views=32, batch=256),
         engine=EngineSettings(),
-        weights="solver/weights/demo",
+        shipped_weights="solver/weights/demo",
     )
 
 
@@ -105,6 +111,7 @@ def arc1() -> Settings:
         data=data,
         model=ModelSettings(),
         train=TrainSettings(),
+        checkpoint=CheckpointSettings(),
         adapt=_unseen(),
         predict=PredictSettings(),
         engine=EngineSettings(),

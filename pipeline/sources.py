@@ -13,7 +13,7 @@ from pathlib import Path
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes
-from augment.grid import grid_key
+from augment.leaks import give_away, taught_by
 from augment.puzzles import tasks_by_id
 from augment.task import Task, parse_challenges, read_challenges, read_task_folder
 
@@ -84,7 +84,7 @@ def _load_concept() -> list[Task]:
         for name in store.registry:
             store.fetch(name)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise InputError(
             f"source concept: the download failed ({reason}); set {DATA_DIR_VARIABLE} to a folder "
             "with arc-agi_concept_challenges.json and arc-agi_concept_solutions.json"
@@ -93,36 +93,18 @@ def _load_concept() -> list[Task]:
 
 
 def refuse_leaks(trained_with_answers: Iterable[Task], predicted: Iterable[Task]) -> None:
-    """Raise :class:`InputError` when training sees answers of what is to be predicted.
-
-    Tasks collide when a trained pair answers a predicted test (the same input with the same
-    output, or with any output where the answer is hidden), or when all demonstrations are the
-    same in any order, whatever the task ids are.
-    """
-    trained = list(trained_with_answers)
-    answers: dict[bytes, dict[bytes, str]] = {}
-    demonstrations = {_demonstrations(task): task.task_id for task in trained}
-    for task in trained:
-        for pair in (*task.train, *task.test_pairs):
-            outputs = answers.setdefault(grid_key(pair.input), {})
-            outputs.setdefault(grid_key(pair.output), task.task_id)
+    """Raise :class:`InputError` when training gives answers away that are to be predicted."""
+    teachers: dict[int, str] = {}
+    for task in trained_with_answers:
+        for digest in taught_by(task):
+            teachers.setdefault(digest, task.task_id)
     collisions = []
     for task in predicted:
-        teacher = demonstrations.get(_demonstrations(task))
-        for test, test_input in enumerate(task.test_inputs):
-            outputs = answers.get(grid_key(test_input), {})
-            if task.answers is not None:
-                teacher = teacher or outputs.get(grid_key(task.answers[test]))
-            else:
-                teacher = teacher or next(iter(outputs.values()), None)
-        if teacher is not None:
-            collisions.append(f"{task.task_id} ({teacher})")
+        found = [teachers[digest] for digest in give_away(task) if digest in teachers]
+        if found:
+            collisions.append(f"{task.task_id} ({found[0]})")
     if collisions:
         raise InputError(
             f"training would see answers of {len(collisions)} tasks it is to be scored on, here "
             f"with the task that gives them away: {', '.join(collisions)}"
         )
-
-
-def _demonstrations(task: Task) -> frozenset[tuple[bytes, bytes]]:
-    return frozenset((grid_key(pair.input), grid_key(pair.output)) for pair in task.train)

@@ -6,7 +6,7 @@ Torch is imported only by the stages that compute with it.
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from augment.errors import InputError
 from augment.files import write_atomic
+from augment.leaks import give_away
+from augment.puzzles import tasks_by_id
 from augment.task import Task, read_challenges, write_challenges, write_solutions
 from pipeline.clock import Stopwatch
-from pipeline.recipes import Settings
+from pipeline.recipes import DataSettings, Settings
 from pipeline.runs import ROOT, Run, code_version
 from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
 from solver.settings import TrainSettings
@@ -37,15 +39,8 @@ if TYPE_CHECKING:
     from solver.train import Metrics
     from solver.world import World
 
-_UNTOUCHED_BY_TRAINING = ("adapt", "predict", "weights", "engine")
-_FREE_TO_CHANGE = (
-    "num_steps",
-    "time_limit_seconds",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "save_carry",
-)
+_UNTOUCHED_BY_TRAINING = ("checkpoint", "adapt", "predict", "weights", "shipped_weights", "engine")
+_FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every")
 
 
 def data(names: Sequence[str] = BUNDLED) -> None:
@@ -74,20 +69,13 @@ def data(names: Sequence[str] = BUNDLED) -> None:
 def build(settings: Settings, run: Run) -> "Dataset":
     """Write the data set of ``settings`` into the run and print its table."""
     from augment.dataset import Dataset
-    from augment.puzzles import PuzzleIndex, tasks_by_id
+    from augment.puzzles import PuzzleIndex
 
     start = time.monotonic()
-    trained = _leave_out(load_sources(settings.data.trained), settings.data.left_out)
-    predicted = load_sources(settings.data.predicted)
-    refuse_leaks(trained, predicted)
-    side = settings.data.max_side
-    trained = [task for task in trained if task.longest_side(with_answers=True) <= side]
-    predicted = within_side(predicted, side)
-    tasks = tuple(tasks_by_id([*trained, *(task.without_answers() for task in predicted)]).values())
+    tasks, with_answers = _choose_tasks(settings.data)
     index = PuzzleIndex.of(
         tasks, settings.data.views_per_task, settings.data.seed, settings.model.rows_per
     )
-    with_answers = tuple(number < len(trained) for number in range(len(tasks)))
     dataset = Dataset(tasks, index, with_answers, settings.model.canvas_side)
     dataset.save(run.dataset)
     run.record("build", asdict(settings))
@@ -106,25 +94,20 @@ def build(settings: Settings, run: Run) -> "Dataset":
     return dataset
 
 
-def _built(settings: Settings, run: Run, world: "World") -> "Dataset":
-    """Return the run's data set; build it when it is missing or was made otherwise."""
-    from augment.dataset import Dataset
-
-    def basis(config: Any) -> tuple[Any, ...]:
-        return (config["data"], config["model"]["rows_per"], config["model"]["canvas_side"])
-
-    if world.leads:
-        recorded = run.recorded().get("build")
-        present = orjson.loads(orjson.dumps(asdict(settings)))
-        if recorded is None or basis(recorded["settings"]) != basis(present):
-            build(settings, run)
-    world.wait()
-    return Dataset.load(run.dataset)
+def _choose_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bool, ...]]:
+    """Return the tasks to train on, and of each whether its answers are trained on too."""
+    trained = _leave_out(load_sources(data.trained), data.left_out)
+    predicted = load_sources(data.predicted)
+    refuse_leaks(trained, predicted)
+    trained = [t for t in trained if t.longest_side(with_answers=True) <= data.max_side]
+    hidden = [task.without_answers() for task in within_side(predicted, data.max_side)]
+    tasks = tuple(tasks_by_id([*trained, *hidden]).values())
+    return tasks, (True,) * len(trained) + (False,) * len(hidden)
 
 
 def pretrain(settings: Settings, run: Run) -> None:
     """Train the model of ``settings`` until its steps are done or its time is up; resumes."""
-    from augment.dataset import ExampleStream
+    from augment.dataset import Dataset, ExampleStream
     from solver.checkpoint import latest_checkpoint, restore_training, save_checkpoint
     from solver.engine import open_engine
     from solver.model import TRM
@@ -134,7 +117,11 @@ def pretrain(settings: Settings, run: Run) -> None:
 
     engine = open_engine(settings.engine)
     world = engine.world
-    dataset = _built(settings, run, world)
+    world.share(settings.train.global_batch)  # an impossible share is found before any work
+    if world.leads:
+        build(settings, run)
+    world.wait()
+    dataset = Dataset.load(run.dataset)
     model = TRM(settings.model, settings.train.seed)
     table_ND = start_rows(dataset.index.num_rows, settings.model.dim)
     training = start_training(model, table_ND, settings.train, engine)
@@ -158,8 +145,8 @@ def pretrain(settings: Settings, run: Run) -> None:
             deciding,
             code_version(),
             world,
-            keep=settings.train.keep_checkpoints,
-            save_carry=settings.train.save_carry,
+            keep=settings.checkpoint.keep,
+            save_carry=settings.checkpoint.carry,
         )
 
     with (
@@ -174,6 +161,7 @@ def pretrain(settings: Settings, run: Run) -> None:
             should_stop=clock.should_stop,
             on_step=log.on_step,
             on_metrics=log.on_metrics,
+            checkpoint_every=settings.checkpoint.every,
             on_checkpoint=checkpoint,
         )
     if world.leads:
@@ -245,7 +233,10 @@ def _cut_metrics(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and orjson.loads(line)["step"] <= step]
+    try:
+        kept = [ln for ln in lines if ln.endswith(b"\n") and orjson.loads(ln)["step"] <= step]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not the metrics of a run") from None
     write_atomic(path, b"".join(kept))
 
 
@@ -262,7 +253,8 @@ def predict(settings: Settings, run: Run) -> None:
     weights = _find_weights(settings, run)
     _refuse_taught(tasks, weights)
     if world.leads:
-        run.record("predict", asdict(settings))
+        # The architecture travels in the checkpoint, whatever the recipe says.
+        run.record("predict", asdict(replace(settings, model=weights.model.settings)))
         _say(f"predict: {len(tasks)} tasks with {weights.source}, {_name(engine)}")
     visible = [task.without_answers() for task in tasks]
     predictions = _solve(visible, weights, settings, engine)
@@ -287,20 +279,22 @@ def export(run: Run, destination: Path) -> None:
 def _find_weights(settings: Settings, run: Run) -> "Weights":
     from solver.checkpoint import latest_checkpoint, load_weights
 
+    if settings.weights:
+        return load_weights(Path(settings.weights))
     latest = latest_checkpoint(run.checkpoints)
     if latest is not None:
         return load_weights(latest)
-    if not settings.weights:
-        raise InputError(
-            f"{run.checkpoints}: no checkpoint; run pretrain first, or name one: weights=FOLDER"
-        )
-    path = Path(settings.weights)
-    return load_weights(path if path.exists() else ROOT / path)
+    if settings.shipped_weights:
+        return load_weights(ROOT / settings.shipped_weights)
+    raise InputError(
+        f"{run.checkpoints}: no checkpoint; run pretrain first, or name one: weights=FOLDER"
+    )
 
 
 def _refuse_taught(tasks: Iterable[Task], weights: "Weights") -> None:
-    """Raise :class:`InputError` when the weights were taught answers they would be scored on."""
-    known = [task.task_id for task in tasks if task.tests_answered_by(weights.taught)]
+    """Raise :class:`InputError` when the weights were taught answers of what they would answer."""
+    taught = set(weights.taught.tolist())
+    known = [task.task_id for task in tasks if not taught.isdisjoint(give_away(task))]
     if known:
         raise InputError(
             f"{weights.source}: trained on the answers of {len(known)} of the tasks to predict, "
@@ -315,7 +309,6 @@ def _solve(
     engine: "Engine",
 ) -> "list[Prediction]":
     """Return predictions for all tasks that fit the canvas, those never seen after training."""
-    from solver.adapt import adapt
     from solver.predict import plan_work
     from solver.predict import predict as predict_views
 
@@ -331,23 +324,8 @@ def _solve(
     unseen = [task for task in fitting if weights.index.find(task) is None]
     predictions = []
     groups = [(known, weights)]
-    if unseen:
-        if world.leads:
-            _say(f"adapt: {len(unseen)} tasks never seen, {settings.adapt.num_steps} steps")
-        with (
-            Stopwatch(settings.adapt.time_limit_seconds) as clock,
-            _TrainingLog(settings.adapt, 0, world) as log,
-        ):
-            adapted = adapt(
-                weights,
-                unseen,
-                settings.data.views_per_task,
-                settings.adapt,
-                engine,
-                should_stop=clock.should_stop,
-                on_step=log.on_step,
-                on_metrics=log.on_metrics,
-            )
+    adapted = _adapt(unseen, weights, settings, engine) if unseen else None
+    if adapted is not None:
         groups.append((unseen, adapted))
     for group, group_weights in groups:
         if not group:
@@ -365,6 +343,40 @@ def _solve(
     return predictions
 
 
+def _adapt(
+    tasks: Sequence[Task], weights: "Weights", settings: Settings, engine: "Engine"
+) -> "Weights | None":
+    """Return weights trained on tasks never seen; None, and a line, when that diverges."""
+    from solver.adapt import adapt
+
+    leads = engine.world.leads
+    if leads:
+        _say(f"adapt: {len(tasks)} tasks never seen, {settings.adapt.num_steps} steps")
+    with (
+        Stopwatch(settings.adapt.time_limit_seconds) as clock,
+        _TrainingLog(settings.adapt, 0, engine.world) as log,
+    ):
+        try:
+            adapted = adapt(
+                weights,
+                tasks,
+                settings.data.views_per_task,
+                settings.data.seed,
+                settings.adapt,
+                engine,
+                should_stop=clock.should_stop,
+                on_step=log.on_step,
+                on_metrics=log.on_metrics,
+            )
+        except FloatingPointError as error:
+            if leads:
+                _say(f"adapt: {error}; these tasks get a fallback answer")
+            return None
+    if clock.was_asked:
+        raise KeyboardInterrupt
+    return adapted
+
+
 def _write_answers(tasks: Sequence[Task], predictions: "Iterable[Prediction]", run: Run) -> None:
     tally = count_votes(predictions)
     submission, coverage = build_submission(tasks, tally.candidates)
@@ -377,6 +389,8 @@ def _write_answers(tasks: Sequence[Task], predictions: "Iterable[Prediction]", r
         _print_score(score_submission(submission, tasks, tally.candidates))
     else:
         run.solutions.unlink(missing_ok=True)
+        hidden = sum(task.answers is None for task in tasks)
+        _say(f"no score: the answers of {hidden} of {len(tasks)} tasks are not known")
 
 
 def score(
@@ -449,7 +463,7 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    Console(soft_wrap=True).print(table)
+    Console(soft_wrap=True, markup=False, emoji=False).print(table)
 
 
 def _say(line: str) -> None:

@@ -20,6 +20,7 @@ def adapt(
     weights: Weights,
     tasks: Sequence[Task],
     views_per_task: int,
+    views_seed: int,
     settings: TrainSettings,
     engine: Engine,
     *,
@@ -30,7 +31,7 @@ def adapt(
     """Return weights that know ``tasks``; ``weights`` itself stays as it is."""
     architecture = weights.model.settings
     tasks = [task.without_answers() for task in tasks]
-    index = PuzzleIndex.of(tasks, views_per_task, settings.seed, architecture.rows_per)
+    index = PuzzleIndex.of(tasks, views_per_task, views_seed, architecture.rows_per)
     dataset = Dataset(tuple(tasks), index, (False,) * len(tasks), architecture.canvas_side)
     training = start_training(
         copy.deepcopy(weights.model),
@@ -46,7 +47,6 @@ def adapt(
         should_stop=should_stop,
         on_step=on_step,
         on_metrics=on_metrics,
-        on_checkpoint=lambda: None,
     )
     averaged = training.model.requires_grad_(False)
     averaged.load_state_dict({**averaged.state_dict(), **training.ema.average})

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from augment.dataset import Dataset
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes, write_atomic
+from augment.files import parse_json, read_bytes, replace_folder, write_atomic
 from augment.puzzles import PuzzleIndex
 from solver.batch import Carry
 from solver.model import TRM, State
@@ -38,6 +38,7 @@ _FORMAT = 1
 _DESCRIPTION = "checkpoint.json"
 _FOLDER = "step_{:09d}"
 _TAUGHT = "taught.npy"
+_KEPT = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy", _TAUGHT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +83,8 @@ def save_checkpoint(
     final = folder / _FOLDER.format(training.step)
     temporary = folder / f".{final.name}.tmp"
     if world.leads:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for unfinished in folder.glob(".step_*.tmp"):
+            shutil.rmtree(unfinished)
         temporary.mkdir(parents=True)
     world.wait()
     if save_carry:
@@ -119,12 +121,11 @@ def export_weights(checkpoint: Path, destination: Path) -> None:
     description = verify_checkpoint(checkpoint)
     if destination.exists() and not (destination / _DESCRIPTION).exists():
         raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
-    destination.mkdir(parents=True, exist_ok=True)
-    kept = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy", _TAUGHT)
-    for name in kept:
-        shutil.copyfile(checkpoint / name, destination / name)
-    files = {name: description["files"][name] for name in kept}
-    _write_description(destination, {**description, "files": files})
+    files = {name: description["files"][name] for name in _KEPT}
+    with replace_folder(destination) as temporary:
+        for name in _KEPT:
+            shutil.copyfile(checkpoint / name, temporary / name)
+        _write_description(temporary, {**description, "files": files})
 
 
 def verify_checkpoint(folder: Path) -> dict[str, Any]:
@@ -133,6 +134,8 @@ def verify_checkpoint(folder: Path) -> dict[str, Any]:
     description = parse_json(read_bytes(path), path)
     if not isinstance(description, dict) or description.get("format") != _FORMAT:
         raise InputError(f"{path}: not a checkpoint of format {_FORMAT}")
+    if description.pop("digest", None) != _digest(description):
+        raise InputError(f"{path}: differs from what was written")
     for name, expected in description["files"].items():
         if _hash(folder / name) != expected:
             raise InputError(f"{folder / name}: differs from what {_DESCRIPTION} says was written")
@@ -150,7 +153,9 @@ def load_weights(path: Path) -> Weights:
         rows = torch.stack([torch.zeros_like(table_ND[0]), mean_row(table_ND)])
         empty = PuzzleIndex.of([], 0, 0, "view")
         unknown = np.empty(0, np.uint64)
-        return Weights(model, rows, empty, unknown, f"{path} (reference)")
+        return Weights(
+            model, rows, empty, unknown, f"{path} (reference; what it was taught is not known)"
+        )
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint")
     description = verify_checkpoint(path)
@@ -160,7 +165,7 @@ def load_weights(path: Path) -> Weights:
         table_ND = load_file(path / "rows.safetensors")["rows"]
         taught = np.load(path / _TAUGHT, allow_pickle=False)
     except (KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or repr(error)).splitlines()[0]
         raise InputError(f"{path}: weights do not fit their description ({reason})") from None
     index = PuzzleIndex.load(path)
     if index.digest != description["rows_digest"] or index.num_rows != len(table_ND):
@@ -266,7 +271,13 @@ def _describe(
 
 
 def _write_description(folder: Path, description: Mapping[str, object]) -> None:
-    write_atomic(folder / _DESCRIPTION, orjson.dumps(description, option=orjson.OPT_INDENT_2))
+    content = {**description, "digest": _digest(description)}
+    write_atomic(folder / _DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def _digest(description: Mapping[str, object]) -> str:
+    content = orjson.dumps(description, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _hash(path: Path) -> str:

@@ -52,7 +52,7 @@ def choose_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         # Without this argument torch says True on a T4, which emulates bfloat16 slowly.
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
+        return torch.bfloat16 if native else torch.float32
     # AVX-512 BF16 comes with every CPU that has AMX, where products run several times faster.
     has_bf16 = torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if has_bf16 else torch.float32

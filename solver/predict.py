@@ -1,6 +1,6 @@
 """Views of test inputs to predictions, with each view undone.
 
-Shapes: N views in all, B views of a batch, S canvas cells.
+Shapes: N views in all, B views of a batch, S canvas cells, D width, F features of a view.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from augment.dataset import encode_test_inputs, view_features
-from augment.kernels import decode_grids
 from augment.predictions import Prediction
 from augment.task import Task
+from augment.tokens import decode_grids
 from augment.view import ViewCodes
 from solver.checkpoint import Weights
 from solver.engine import Engine
+from solver.model import TRM
 from solver.settings import PredictSettings
 
 
@@ -44,7 +46,6 @@ def plan_work(weights: Weights, tasks: Sequence[Task], num_views: int) -> Work:
     return Work(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
-@torch.inference_mode()
 def predict(
     weights: Weights,
     tasks: Sequence[Task],
@@ -69,16 +70,14 @@ def predict(
     starts = range(0, len(inputs), settings.batch)
     for start in starts[world.rank :: world.size]:
         part = slice(start, min(start + settings.batch, len(inputs)))
-        x_BLD = model.embed(
+        canvases_NS[part], halt_N[part] = _answer(
+            model,
             torch.from_numpy(inputs[part]).to(device).long(),
             table_ND[torch.from_numpy(work.rows[part]).to(device)],
             torch.from_numpy(view_features(work.codes[part])).to(device),
-        ).to(engine.dtype)
-        state = model.start(len(x_BLD), engine.dtype)
-        for _ in range(num_steps):
-            state, logits_BSV, halt_B = model(state, x_BLD)
-        canvases_NS[part] = logits_BSV.argmax(-1).to(torch.uint8)
-        halt_N[part] = halt_B.sigmoid()
+            num_steps,
+            engine.dtype,
+        )
         on_views(part.stop - part.start)
     # Each process filled its own batches of a zeroed array, so the sum holds all of them.
     canvases = world.sum_(canvases_NS).cpu().numpy().reshape(-1, side, side)
@@ -88,3 +87,20 @@ def predict(
         Prediction(tasks[task].task_id, int(test), grid, q)
         for task, test, grid, q in zip(work.tasks, work.tests, grids, qs, strict=True)
     ]
+
+
+@torch.inference_mode()
+def _answer(
+    model: TRM,
+    tokens_BS: Tensor,
+    rows_BD: Tensor,
+    views_BF: Tensor,
+    num_steps: int,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Return the tokens (B, S) and the halting probability (B,) after all supervision steps."""
+    x_BLD = model.embed(tokens_BS, rows_BD, views_BF).to(dtype)
+    state = model.start(len(x_BLD), dtype)
+    for _ in range(num_steps):
+        state, logits_BSV, halt_B = model(state, x_BLD)
+    return logits_BSV.argmax(-1).to(torch.uint8), halt_B.sigmoid()

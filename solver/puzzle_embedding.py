@@ -26,7 +26,8 @@ def update_rows(
     The gradients of slots with the same row are summed first; rows no slot used stay as they are.
     Source: the TRM reference (SignSGD with decoupled weight decay).
     """
-    unique_U, inverse_B = torch.unique(rows_B, return_inverse=True)
-    summed_UD = gradients_BD.new_zeros(len(unique_U), gradients_BD.shape[1])
-    summed_UD.index_add_(0, inverse_B, gradients_BD)
+    unique_U = torch.unique(rows_B)
+    # A product sums in the same order everywhere; index_add does not on a GPU, and processes
+    # whose sums differ in their last bit would take steps of different sign.
+    summed_UD = (unique_U[:, None] == rows_B).to(gradients_BD.dtype) @ gradients_BD
     table_ND[unique_U] = table_ND[unique_U] * (1 - lr * weight_decay) - lr * summed_UD.sign()

@@ -68,7 +68,11 @@ def convert_reference(
     settings or tensors are missing, left over or of another shape.
     """
     pattern = re.compile("^(?:" + "|".join(map(re.escape, _PREFIXES)) + ")+")
-    named = {pattern.sub("", name): tensor.float() for name, tensor in tensors.items()}
+    named = {
+        pattern.sub("", str(name)): tensor.float()
+        for name, tensor in tensors.items()
+        if isinstance(tensor, Tensor)
+    }
     model = TRM(_convert_settings(config))
     names = reference_names(model)
     missing = sorted((names.keys() | {_ROWS}) - named.keys())
@@ -82,8 +86,11 @@ def convert_reference(
                 f"reference checkpoint: {theirs} is {tuple(named[theirs].shape)}, its settings "
                 f"ask for {tuple(own[ours].shape)}"
             )
+    rows = named[_ROWS]
+    if rows.ndim != 2 or len(rows) < 2 or rows.shape[1] != model.settings.dim:
+        raise InputError(f"reference checkpoint: {_ROWS} is {tuple(rows.shape)}")
     model.load_state_dict({ours: named[theirs] for theirs, ours in names.items()})
-    return model, named[_ROWS]
+    return model, rows
 
 
 def _convert_settings(config: Mapping[str, object]) -> ModelSettings:
@@ -93,7 +100,10 @@ def _convert_settings(config: Mapping[str, object]) -> ModelSettings:
         if not isinstance(value, int | float):
             raise InputError(f"reference checkpoint: setting {theirs} is {value!r}, not a number")
         values[ours] = value
-    side = math.isqrt(int(str(config.get("seq_len", 900))))
+    seq_len = config.get("seq_len", 900)
+    side = math.isqrt(seq_len) if isinstance(seq_len, int) and seq_len > 0 else 0
+    if side**2 != seq_len:
+        raise InputError(f"reference checkpoint: seq_len is {seq_len!r}, not a square")
     variant = "mlp" if config.get("mlp_t") else "attention"
     return ModelSettings(variant=variant, canvas_side=side, **values)  # type: ignore[arg-type]
 
@@ -109,9 +119,14 @@ def read_reference(path: Path) -> tuple[TRM, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a reference checkpoint ({reason})") from None
+    except (yaml.YAMLError, UnpicklingError, RuntimeError, LookupError, ValueError, EOFError) as e:
+        # torch's own text would advise to load the file unsafely.
+        raise InputError(f"{path}: not a reference checkpoint ({type(e).__name__})") from None
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
         raise InputError(f"{config_path}: no section 'arch' with the model's settings")
-    return convert_reference(tensors, {**config, **config["arch"]})
+    if not isinstance(tensors, dict):
+        raise InputError(f"{path}: not a reference checkpoint (no table of tensors)")
+    try:
+        return convert_reference(tensors, {**config, **config["arch"]})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -3,12 +3,15 @@
 The text beside a type says what the setting means and its unit; ``--help`` prints it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from augment.errors import InputError
 from augment.grid import NUM_COLORS
 from augment.puzzles import RowsPer
+
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,14 @@ class ModelSettings:
     rotary_base: Annotated[float, "base of the rotary positions"] = 10000.0
 
     def __post_init__(self) -> None:
+        require_numbers(self, at_least={
+            "dim": 2, "num_heads": 1, "num_layers": 1, "num_cycles": 1, "num_latent_steps": 1,
+            "max_supervision_steps": 1, "expansion": 0.01, "norm_eps": 0.0, "rotary_base": 1.0,
+        })  # fmt: skip
         require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
         require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
         require(1 <= self.canvas_side <= 30, f"model.canvas_side must be 1..30: {self.canvas_side}")
         require(self.prefix_length >= self.num_told_slots, "model.prefix_length is too short")
-        for name in ("num_layers", "num_cycles", "num_latent_steps", "max_supervision_steps"):
-            require(getattr(self, name) >= 1, f"model.{name} must be at least 1")
 
     @property
     def num_told_slots(self) -> int:
@@ -66,19 +71,28 @@ class TrainSettings:
     seed: Annotated[int, "seed of weights, sampling and exploration"] = 0
     time_limit_seconds: Annotated[float, "stop (resumable) after this long; 0 = no limit"] = 0.0
     log_every: Annotated[int, "steps per line of metrics.jsonl"] = 100
-    checkpoint_every: Annotated[int, "steps between checkpoints"] = 5000
-    keep_checkpoints: Annotated[int, "newest checkpoints kept"] = 2
-    save_carry: Annotated[bool, "keep the slots' states too: exact resumption, large files"] = True
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "global_batch", "log_every", "checkpoint_every"):
-            require(
-                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
-            )
-        require(self.keep_checkpoints >= 1, "keep_checkpoints must be at least 1")
-        require(self.lr > 0, f"lr must be above 0, got {self.lr}")
-        require(0 <= self.ema_rate < 1, f"ema_rate must be in [0, 1), got {self.ema_rate}")
-        require(0 <= self.halt_exploration <= 1, "halt_exploration must be in [0, 1]")
+        require_numbers(self, at_least={
+            "num_steps": 1, "global_batch": 1, "lr": 1e-12, "weight_decay": 0, "atan2_scale": 0,
+            "rows_lr": 0, "rows_weight_decay": 0, "warmup_steps": 0, "ema_rate": 0,
+            "halt_exploration": 0, "seed": 0, "time_limit_seconds": 0, "log_every": 1,
+        })  # fmt: skip
+        require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1): {self.betas}")
+        require(self.ema_rate < 1, f"ema_rate must be below 1, got {self.ema_rate}")
+        require(self.halt_exploration <= 1, "halt_exploration must be at most 1")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings:
+    """What a pretraining run keeps, and how often."""
+
+    every: Annotated[int, "steps between checkpoints"] = 5000
+    keep: Annotated[int, "newest checkpoints kept"] = 2
+    carry: Annotated[bool, "keep the slots' states too: exact resumption, large files"] = True
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={"every": 1, "keep": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +105,6 @@ class PredictSettings:
 
     def __post_init__(self) -> None:
         require(self.num_views >= 1, f"predict.num_views must be at least 1: {self.num_views}")
-        require(
-            self.num_supervision_steps >= 0, "predict.num_supervision_steps must not be negative"
-        )
         require(self.batch >= 1, f"predict.batch must be at least 1, got {self.batch}")
 
 
@@ -104,7 +115,7 @@ class EngineSettings:
     device: Annotated[Literal["auto", "cpu", "cuda"], "where to compute"] = "auto"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        "arithmetic; auto = bfloat16 where the hardware has it, else float16 (GPU) or float32",
+        "arithmetic; auto = bfloat16 where the hardware has it, else float32",
     ] = "auto"
     compile: Annotated[bool, "compile the network's pass with torch.compile"] = False
 
@@ -113,3 +124,16 @@ def require(holds: bool, message: str) -> None:
     """Raise :class:`InputError` with ``message`` unless the setting ``holds``."""
     if not holds:
         raise InputError(message)
+
+
+def require_numbers(settings: object, at_least: Mapping[str, float]) -> None:
+    """Raise :class:`InputError` unless all numbers are finite, sane and not below their limit."""
+    for field in fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float):
+                sane = abs(number) < _LARGEST  # false for NaN
+                require(sane, f"{field.name} must be a number below {_LARGEST}, got {number}")
+    for name, limit in at_least.items():
+        value = getattr(settings, name)
+        require(value >= limit, f"{name} must be at least {limit}, got {value}")

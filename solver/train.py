@@ -37,7 +37,7 @@ class Training:
     carry: Carry
     step: int
     sums: Tensor
-    """Metrics since the last report: halted slots, then the sums behind :data:`METRICS`."""
+    """Since the last report: steps and halted slots, then the sums behind :data:`METRICS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def start_training(
         EMA(model, settings.ema_rate),
         start_carry(model, share.stop - share.start, engine),
         step=0,
-        sums=torch.zeros(1 + len(METRICS), dtype=torch.float64, device=engine.device),
+        sums=torch.zeros(2 + len(METRICS), dtype=torch.float64, device=engine.device),
     )
 
 
@@ -151,6 +151,7 @@ def _sum_metrics(outcome: Supervision) -> Tensor:
     )
     return torch.stack(
         [
+            halted_B.new_ones((), dtype=torch.float64),
             halted_B.sum().double(),
             losses.total.double(),
             *(values.double().where(halted_B, 0.0).sum() for values in of_halted),
@@ -158,15 +159,22 @@ def _sum_metrics(outcome: Supervision) -> Tensor:
     )
 
 
-def take_metrics(training: Training, num_steps: int, global_batch: int, world: World) -> Metrics:
-    """Return the means since the last report, which covered ``num_steps``, and start anew."""
-    halted, loss, *of_halted = world.sum_(training.sums).tolist()
+def take_metrics(training: Training, global_batch: int, world: World) -> Metrics:
+    """Return the means since the last report, and start anew."""
+    steps, halted, loss, *of_halted = world.sum_(training.sums).tolist()
     training.sums.zero_()
-    means = [
-        loss / (num_steps * global_batch),
-        *(value / halted if halted else math.nan for value in of_halted),
-    ]
+    # Every process counted its steps, and its share of the batch in each.
+    num_slots = steps / world.size * global_batch
+    means = [loss / num_slots, *(v / halted if halted else math.nan for v in of_halted)]
     return Metrics(training.step, dict(zip(METRICS, means, strict=True)))
+
+
+def require_finite(training: Training, world: World) -> None:
+    """Raise ``FloatingPointError`` on every process unless loss, trunk and rows are finite."""
+    tensors = (training.sums, training.table_ND, *training.model.parameters())
+    finite = all(bool(tensor.detach().sum().isfinite()) for tensor in tensors)
+    if world.any(not finite, training.table_ND.device):
+        raise FloatingPointError(f"the loss or the weights are not finite at step {training.step}")
 
 
 def train(
@@ -178,12 +186,13 @@ def train(
     should_stop: Callable[[], bool],
     on_step: Callable[[], None],
     on_metrics: Callable[[Metrics], None],
-    on_checkpoint: Callable[[], None],
+    checkpoint_every: int | None = None,
+    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> None:
     """Go on with ``training`` until ``settings.num_steps`` or until ``should_stop``.
 
-    Raises ``FloatingPointError`` when the loss is no longer finite. ``on_checkpoint`` is called
-    on every process at regular steps and at the end.
+    ``on_checkpoint`` is called on every process at regular steps and at the end, but only with
+    finite weights: see :func:`require_finite`.
     """
     world = engine.world
     saved_step = training.step
@@ -199,15 +208,15 @@ def train(
         train_step(training, batch, settings, world)
         on_step()
         if training.step % settings.log_every == 0:
-            metrics = take_metrics(training, settings.log_every, settings.global_batch, world)
-            if not math.isfinite(metrics.values["loss"]):
-                raise FloatingPointError(f"the loss is not finite at step {training.step}")
-            on_metrics(metrics)
-        if training.step % settings.checkpoint_every == 0:
+            require_finite(training, world)
+            on_metrics(take_metrics(training, settings.global_batch, world))
+        if checkpoint_every is not None and training.step % checkpoint_every == 0:
+            require_finite(training, world)
             on_checkpoint()
             saved_step = training.step
         may_stop = world.size == 1 or training.step % _STEPS_BETWEEN_STOP_CHECKS == 0
         if may_stop and world.any(should_stop(), engine.device):
             break
     if saved_step != training.step:
+        require_finite(training, world)
         on_checkpoint()

@@ -96,5 +96,5 @@ def read_tally(path: Path) -> Tally:
             for entry in raw["tests"]
         }
         return Tally(candidates, int(raw["num_empty"]))
-    except (AssertionError, KeyError, TypeError) as error:
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a file of votes ({error!r})") from None

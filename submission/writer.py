@@ -63,20 +63,26 @@ def build_submission(
 
 
 def write_submission(path: Path, submission: Submission, tasks: Iterable[Task]) -> None:
-    """Replace ``path`` by the submission, then read it back and validate it against ``tasks``."""
+    """Replace ``path`` by the submission; it is validated against ``tasks`` before and after."""
     content = {
         task_id: [
             dict(zip(ATTEMPTS, (grid.tolist() for grid in pair), strict=True)) for pair in tests
         ]
         for task_id, tests in submission.attempts.items()
     }
+    tasks = list(tasks)
+    parse_submission(content, path, tasks)
     write_atomic(path, orjson.dumps(content))
     read_submission(path, tasks)
 
 
 def read_submission(path: Path, tasks: Iterable[Task]) -> Submission:
     """Return the submission in ``path``, valid for exactly ``tasks``; else :class:`InputError`."""
-    raw = parse_unique_json(read_bytes(path), path)
+    return parse_submission(parse_unique_json(read_bytes(path), path), path, tasks)
+
+
+def parse_submission(raw: object, path: Path, tasks: Iterable[Task]) -> Submission:
+    """Return the submission in the JSON value ``raw``, see :func:`read_submission`."""
     if not isinstance(raw, dict):
         raise InputError(f"{path}: expected an object of tasks, got {shorten(raw)}")
     attempts = {}

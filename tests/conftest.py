@@ -27,9 +27,7 @@ SMALL_MODEL = ModelSettings(
     num_latent_steps=1,
     max_supervision_steps=3,
 )
-SHORT_TRAINING = TrainSettings(
-    num_steps=8, global_batch=8, warmup_steps=2, log_every=2, checkpoint_every=3
-)
+SHORT_TRAINING = TrainSettings(num_steps=8, global_batch=8, warmup_steps=2, log_every=2)
 
 
 @pytest.fixture(scope="session")

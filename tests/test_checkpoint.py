@@ -19,7 +19,7 @@ from solver.checkpoint import (
 )
 from solver.model import TRM
 from solver.reference import read_reference, reference_names
-from solver.settings import ModelSettings
+from solver.settings import CheckpointSettings, ModelSettings
 from solver.train import start_training, train
 
 DECIDING = {"train": {"lr": 1e-3}}
@@ -28,8 +28,11 @@ DECIDING = {"train": {"lr": 1e-3}}
 class Session:
     """A run that can be stopped after any step and gone on with by another session."""
 
-    def __init__(self, folder, dataset, engine, model=SMALL_MODEL, settings=SHORT_TRAINING):
+    def __init__(
+        self, folder, dataset, engine, model=SMALL_MODEL, settings=SHORT_TRAINING, **checkpoint
+    ):
         self.folder, self.dataset, self.engine, self.settings = folder, dataset, engine, settings
+        self.checkpoint = CheckpointSettings(**{"every": 3, **checkpoint})
         table = torch.zeros(dataset.index.num_rows, model.dim)
         self.training = start_training(TRM(model, 0), table, settings, engine)
         self.metrics = []
@@ -42,8 +45,8 @@ class Session:
             DECIDING,
             "test",
             self.engine.world,
-            keep=self.settings.keep_checkpoints,
-            save_carry=self.settings.save_carry,
+            keep=self.checkpoint.keep,
+            save_carry=self.checkpoint.carry,
         )
 
     def restore(self, deciding=DECIDING):
@@ -64,6 +67,7 @@ class Session:
             should_stop=lambda: self.training.step == stop_after,
             on_step=lambda: None,
             on_metrics=lambda metrics: self.metrics.append(metrics.values),
+            checkpoint_every=self.checkpoint.every,
             on_checkpoint=self.save,
         )
         return self
@@ -99,19 +103,18 @@ def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_stopped(
 
 
 def test_without_the_carry_slots_start_with_fresh_examples(small_dataset, engine, tmp_path):
-    settings = replace(SHORT_TRAINING, save_carry=False)
-    Session(tmp_path, small_dataset, engine, settings=settings).go_on(4)
-    second = Session(tmp_path, small_dataset, engine, settings=settings)
+    Session(tmp_path, small_dataset, engine, carry=False).go_on(4)
+    second = Session(tmp_path, small_dataset, engine, carry=False)
     second.restore()
     assert second.training.carry.halted_B.all()
     assert not list(latest_checkpoint(tmp_path).glob("carry*"))
     second.go_on()
-    assert second.training.step == settings.num_steps
+    assert second.training.step == SHORT_TRAINING.num_steps
 
 
 def test_old_checkpoints_go_and_half_written_ones_do_not_count(small_dataset, engine, tmp_path):
-    settings = replace(SHORT_TRAINING, checkpoint_every=1, keep_checkpoints=2)
-    Session(tmp_path, small_dataset, engine, settings=settings).go_on()
+    (tmp_path / ".step_000000001.tmp").mkdir()
+    Session(tmp_path, small_dataset, engine, every=1, keep=2).go_on()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_000000007", "step_000000008"]
     (tmp_path / ".step_000000009.tmp").mkdir()
     assert latest_checkpoint(tmp_path).name == "step_000000008"
@@ -186,6 +189,40 @@ def test_a_folder_of_something_else_is_not_written_over(small_dataset, engine, t
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="exists and is no checkpoint"):
         export_weights(latest_checkpoint(tmp_path / "run"), tmp_path / "mine")
+
+
+def test_an_edited_description_is_found_out(small_dataset, engine, tmp_path):
+    Session(tmp_path, small_dataset, engine).go_on(1)
+    path = latest_checkpoint(tmp_path) / "checkpoint.json"
+    for old, new in (('"num_cycles": 2', '"num_cycles": 9'), ('"step": 1', '"step": 7')):
+        content = path.read_text()
+        path.write_text(content.replace(old, new))
+        with pytest.raises(InputError, match="differs from what was written"):
+            load_weights(path.parent)
+        path.write_text(content)
+    assert load_weights(path.parent).index.digest == small_dataset.index.digest
+
+
+def test_weights_that_are_not_finite_are_not_kept(small_dataset, engine, tmp_path):
+    settings = replace(SHORT_TRAINING, lr=1e9, rows_lr=1e9, log_every=100)
+    with pytest.raises(FloatingPointError, match="not finite at step 3"):
+        Session(tmp_path, small_dataset, engine, settings=settings).go_on()
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_metrics_are_right_when_their_interval_changes(small_dataset, engine, tmp_path):
+    first = Session(tmp_path, small_dataset, engine).go_on(3)
+    settings = replace(SHORT_TRAINING, log_every=4)
+    second = Session(tmp_path, small_dataset, engine, settings=settings)
+    second.restore()
+    second.go_on()
+    whole = Session(tmp_path / "whole", small_dataset, engine, settings=replace(
+        SHORT_TRAINING, log_every=1
+    )).go_on()  # fmt: skip
+    losses = [values["loss"] for values in whole.metrics]
+    expected = [sum(losses[0:2]) / 2, sum(losses[2:4]) / 2, sum(losses[4:8]) / 4]
+    found = [values["loss"] for values in first.metrics + second.metrics]
+    assert found == pytest.approx(expected)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

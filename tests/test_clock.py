@@ -36,7 +36,7 @@ def read_metrics(run_here, name):
 
 def test_a_run_ended_by_a_signal_goes_on_as_if_it_never_stopped(run_here):
     """SIGTERM stops at the next step with a checkpoint; SIGKILL falls back to the last one."""
-    changes = [*SHORT, "train.num_steps=30", "train.checkpoint_every=3", "train.log_every=3"]
+    changes = [*SHORT, "train.num_steps=30", "checkpoint.every=3", "train.log_every=3"]
     assert call("pretrain", "--run-name", "whole", changes=changes) == 0
     for number in (signal.SIGTERM, signal.SIGKILL):
         name = number.name

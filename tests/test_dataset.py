@@ -7,7 +7,7 @@ from conftest import make_dataset
 from augment.dataset import Dataset, ExampleStream, view_features
 from augment.errors import InputError
 from augment.puzzles import PuzzleIndex, tasks_by_id
-from augment.task import Task
+from augment.task import Task, write_tasks
 from augment.tokens import FIRST_COLOR, PAD
 from augment.view import View
 
@@ -116,9 +116,21 @@ def test_damaged_data_sets_are_refused(small_dataset, tmp_path):
     np.save(tmp_path / "views.npy", small_dataset.index.codes[:-1])
     with pytest.raises(InputError, match=r"views, but views\.npy holds"):
         Dataset.load(tmp_path)
-    (tmp_path / "dataset.json").write_text("{}")
-    with pytest.raises(InputError, match="not a saved data set"):
+    np.save(tmp_path / "views.npy", small_dataset.index.codes.astype(float))
+    with pytest.raises(InputError, match="not a saved row map"):
         Dataset.load(tmp_path)
+    for content in ("{}", "3", '{"with_answers": [true], "canvas_side": 10}'):
+        (tmp_path / "dataset.json").write_text(content)
+        with pytest.raises(InputError, match="not a saved data set"):
+            Dataset.load(tmp_path)
+
+
+def test_a_row_map_of_other_tasks_is_refused(small_dataset, tmp_path):
+    """Trap 7, within a saved data set."""
+    small_dataset.save(tmp_path / "d")
+    write_tasks(tmp_path / "d" / "tasks.json", reversed(small_dataset.tasks))
+    with pytest.raises(InputError, match="row map belongs to other tasks"):
+        Dataset.load(tmp_path / "d")
 
 
 def test_impossible_data_sets_are_refused(arc1, small_tasks):

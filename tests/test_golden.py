@@ -10,10 +10,9 @@ import pytest
 import torch
 from adam_atan2_pytorch import AdamAtan2
 
-from augment.kernels import GridStore, decode_grids, encode_grids
 from augment.predictions import Prediction
 from augment.task import parse_task
-from augment.tokens import decode_grid, encode_grid
+from augment.tokens import GridStore, decode_grid, decode_grids, encode_grid, encode_grids
 from augment.view import View
 from solver.batch import Batch, start_carry
 from solver.loss import HALT_WEIGHT, stablemax_cross_entropy

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,6 +22,7 @@ from pipeline import sources, stages
 from pipeline.recipes import RECIPES, describe_settings, load_recipe, settings_json
 from pipeline.runs import Run, code_version
 from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
+from submission.writer import build_submission, write_submission
 
 
 def test_from_tasks_to_a_score(run_here, capsys):
@@ -89,7 +91,8 @@ def test_weights_remember_the_answers_they_were_taught(run_here, capsys):
     for path in (run_here / "folder").iterdir():
         task = json.loads(path.read_text())
         path.write_text(json.dumps({**task, "test": [{"input": t["input"]} for t in task["test"]]}))
-    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert call("predict", "--run-name", "a", changes=changes) == 2  # hidden answers as well
+    assert f"trained on the answers of {len(tasks)} of the tasks" in capsys.readouterr().err
 
 
 def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):
@@ -145,6 +148,50 @@ def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys)
     assert re.search(r"adapt: \d+ tasks never seen, 3 steps", capsys.readouterr().out)
 
 
+def test_training_that_diverges_on_unseen_tasks_leaves_them_a_fallback(run_here, capsys):
+    assert call("pretrain", "--run-name", "a") == 0
+    changes = [
+        *SHORT, "data.predicted=arc1/evaluation", "adapt.lr=1e9", "adapt.rows_lr=1e9",
+        "weights=runs/a/checkpoints/step_000000006",
+    ]  # fmt: skip
+    assert call("predict", "--run-name", "b", changes=changes) == 0
+    printed = capsys.readouterr().out
+    assert "not finite at step 3; these tasks get a fallback answer" in printed
+    assert re.search(r"model 0 of \d+, fallback \d+", printed)
+
+
+def test_weights_that_are_named_go_before_those_of_the_run(run_here, capsys):
+    assert call("pretrain", "--run-name", "a") == 0
+    assert call("predict", "--run-name", "a", changes=[*SHORT, "weights=nowhere"]) == 2
+    assert "nowhere: no such checkpoint" in capsys.readouterr().err
+
+
+def test_what_stands_in_the_way_is_named(run_here, capsys):
+    (run_here / "runs").mkdir()
+    (run_here / "runs" / "file").write_text("")
+    assert call("build", "--run-name", "file") == 2
+    assert call("build", "--run-name", "x" * 300) == 2
+    assert call("pretrain", "--run-name", "a") == 0
+    (run_here / "runs" / "a" / "metrics.jsonl").write_text("x\n")
+    assert call("pretrain", "--run-name", "a") == 2
+    (run_here / "runs" / "a" / "config.json").write_text("3")
+    assert call("predict", "--run-name", "a") == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: runs/") for line in errors] == [True] * 4
+
+
+def test_task_ids_are_shown_as_they_are(run_here, capsys, arc1):
+    for task_id in ("[/a]", "[red]x", ":smile:"):
+        task = replace(arc1[0], task_id=task_id)
+        write_challenges(run_here / "c.json", [task])
+        write_solutions(run_here / "a.json", [task])
+        submission, _ = build_submission([task], {})
+        write_submission(run_here / "s.json", submission, [task])
+        files = ["--submission", "s.json", "--challenges", "c.json", "--solutions", "a.json"]
+        assert call("score", *files, changes=()) == 0
+        assert task_id in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "changes", "named"),
     [
@@ -166,6 +213,13 @@ def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys)
         (["build"], ["data.left_out=abc"], "data.left_out: abc not in data.trained"),
         (["build"], ["data.trained=arc1/training"], "training would see answers of"),
         (["build"], ["train.lr='3"], "No closing quotation"),
+        (["build"], ["train.lr=nan"], "lr must be a number below 2147483648, got nan"),
+        (["build"], ["train.rows_lr=inf"], "rows_lr must be a number"),
+        (["build"], ["data.seed=-1"], "seed must be at least 0, got -1"),
+        (["build"], ["train.betas=0.9,1"], "betas must be in [0, 1)"),
+        (["build"], ["train.num_steps=99999999999999999999"], "num_steps must be a number below"),
+        (["build"], ["model.dim=0"], "dim must be at least 2"),
+        (["build"], ["predict.batch=0"], "batch must be at least 1"),
         (["build", "--run-name", "a/b"], [], "run 'a/b': a run's name is one folder name"),
         (["build", "--run-name", ".."], [], "run '..'"),
         (["predict"], ["weights=nowhere"], "nowhere: no such checkpoint"),

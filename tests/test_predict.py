@@ -96,6 +96,7 @@ def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
         weights,
         unseen,
         3,
+        0,
         SHORT_TRAINING,
         engine,
         should_stop=lambda: False,

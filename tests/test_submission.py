@@ -121,9 +121,9 @@ def test_a_failed_write_leaves_the_old_submission(arc1, tmp_path):
     submission, _ = build_submission(arc1[:2], {})
     write_submission(path, submission, arc1[:2])
     before = path.read_bytes()
-    unwritable = Submission({"x": [(np.array([[object()]]), zeros(1, 1))]})
-    with pytest.raises(TypeError):
-        write_submission(path, unwritable, arc1[:2])
+    invalid = Submission({task.task_id: [(zeros(31, 1), zeros(1, 1))] for task in arc1[:2]})
+    with pytest.raises(InputError):
+        write_submission(path, invalid, arc1[:2])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

@@ -126,6 +126,7 @@ def test_bad_files_are_named(tmp_path, content, named):
         ({"a": [[[1]], [[1]]]}, "task 'a': 2 solutions for 1 test inputs"),
         ({"a": [[[1]]], "b": [[[1]]]}, "task 'b' is not among the challenges"),
         ({"a": [[[1], [1, 2]]]}, "task 'a', test pair 0, output: row 1 has 2 cells"),
+        ({"a": [[[9]]]}, "task 'a', test pair 0: not the output in the challenges"),
     ],
 )
 def test_solutions_that_do_not_match_are_named(tmp_path, solutions, named):
@@ -153,6 +154,12 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bytes.json").unlink()
     with pytest.raises(InputError, match="'same' stands also in"):
         read_task_folder(tmp_path)
+
+
+def test_ids_that_cannot_be_shown_are_refused():
+    for task_id in ("a\nb", "\ud800"):
+        with pytest.raises(InputError, match="printable"):
+            parse_task(task_id, TASK, "file")
 
 
 def test_digest_is_of_the_demonstrations_alone(arc1):

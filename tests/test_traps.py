@@ -163,7 +163,7 @@ def test_trap_12_what_is_not_known_is_refused():
         "train.halt_exploration=1",
         "train.halt_exploration=0",
         "train.rows_only=true",
-        "train.save_carry=false",
+        "checkpoint.carry=false",
         "train.ema_rate=0",
         "train.warmup_steps=0",
         "train.weight_decay=0",

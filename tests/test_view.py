@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augment.kernels import GridStore, decode_grids, encode_grids
-from augment.tokens import FIRST_COLOR, NUM_TOKENS, decode_grid, encode_grid
+from augment.tokens import (
+    FIRST_COLOR,
+    NUM_TOKENS,
+    GridStore,
+    decode_grid,
+    decode_grids,
+    encode_grid,
+    encode_grids,
+)
 from augment.view import NUM_VIEWS, View, color_maps, sample_views
 
 permutations = st.permutations(range(1, 10)).map(lambda colors: (0, *colors))
