@@ -1,1 +1,1 @@
-"""The way to Kaggle: the notebook, the data set of weights, pushing and submitting."""
+"""The way to Kaggle: notebook, data set of weights, push and submit. Nothing is built here yet."""

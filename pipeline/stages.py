@@ -285,7 +285,8 @@ def _find_weights(settings: Settings, run: Run) -> "Weights":
     if latest is not None:
         return load_weights(latest)
     if settings.shipped_weights:
-        return load_weights(ROOT / settings.shipped_weights)
+        path = Path(settings.shipped_weights)
+        return load_weights(path if path.exists() else ROOT / path)
     raise InputError(
         f"{run.checkpoints}: no checkpoint; run pretrain first, or name one: weights=FOLDER"
     )
