@@ -19,8 +19,6 @@ from augment.view import ViewCodes, sample_views
 RowsPer = Literal["view", "task"]
 """A row for each view of each task (the reference), or one for each task."""
 
-BLANK_ROW = 0
-
 
 @dataclass(frozen=True, eq=False)
 class PuzzleIndex:

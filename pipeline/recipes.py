@@ -1,7 +1,7 @@
 """Recipes: functions that return a whole configuration; and how a person changes one setting."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -186,8 +186,3 @@ def _describe(place: str, settings: Any) -> Iterator[tuple[str, str, str]]:
         else:
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             yield name, shown, get_args(hints[field.name])[1]
-
-
-def settings_json(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON values."""
-    return asdict(settings)

@@ -49,7 +49,7 @@ class Weights:
     table_ND: Tensor
     index: PuzzleIndex
     taught: NDArray[np.uint64]
-    """Digests of the pairs of the tasks whose answers were trained on (``Dataset.taught``)."""
+    """Digests of what tasks whose answers were trained on have taught (``Dataset.taught``)."""
     source: str
     """Where the weights come from, for the person who reads the log."""
 
@@ -61,8 +61,12 @@ class Weights:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint with the highest step in ``folder``, None when there is none."""
-    found = sorted(folder.glob("step_" + "[0-9]" * 9))
-    return found[-1] if found else None
+    return max(_finished(folder), default=None)
+
+
+def _finished(folder: Path) -> list[Path]:
+    """Return the whole checkpoints in ``folder``, oldest first."""
+    return sorted(folder.glob("step_" + "[0-9]" * 9))
 
 
 def save_checkpoint(
@@ -111,7 +115,7 @@ def save_checkpoint(
         _describe(temporary, training.step, model.settings, settings, dataset.index, code_version)
         temporary.rename(final)
         _sync(folder)
-        for old in sorted(folder.glob("step_" + "[0-9]" * 9))[:-keep]:
+        for old in _finished(folder)[:-keep]:
             shutil.rmtree(old)
     world.wait()
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,7 +19,7 @@ from conftest import needs_concept
 from augment.errors import InputError
 from augment.task import read_challenges, write_challenges, write_solutions, write_tasks
 from pipeline import sources, stages
-from pipeline.recipes import RECIPES, describe_settings, load_recipe, settings_json
+from pipeline.recipes import RECIPES, describe_settings, load_recipe
 from pipeline.runs import Run, code_version
 from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
 from submission.writer import build_submission, write_submission
@@ -248,7 +248,7 @@ def test_settings_are_read_by_their_type():
     assert settings.train.betas == (0.8, 0.9)
     assert settings.data.trained == ()
     assert settings.engine.compile is True
-    assert settings_json(settings)["train"]["lr"] == 3e-4
+    assert asdict(settings)["train"]["lr"] == 3e-4
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
