@@ -9,13 +9,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from augment.boxes import Boxes, boxes_around
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, replace_folder, write_atomic
 from augment.grid import MAX_SIDE, NUM_COLORS
 from augment.leaks import collect_taught
 from augment.puzzles import PuzzleIndex
 from augment.task import Pair, Task, read_challenges, write_tasks
-from augment.tokens import GridStore, encode_grids, sizes_in_view
+from augment.tokens import GridStore, encode_grids, turn_sizes
 from augment.view import ViewCodes, color_maps
 
 NUM_VIEW_FEATURES = NUM_COLORS
@@ -30,12 +31,14 @@ class Examples:
     """N examples as arrays; ``labels`` hold PAD (0) where nothing is to be learned.
 
     inputs, labels: (N, canvas_side ** 2) uint8 tokens. rows: (N,) int64. codes: (N,) view codes.
+    boxes: (N, 4), see :mod:`augment.boxes`; outside of them every token is PAD.
     """
 
     inputs: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     codes: ViewCodes
+    boxes: Boxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,16 +145,15 @@ class ExampleStream:
         pairs, views, shifts = self._plan(start, stop)
         rows, codes = dataset.index.rows(dataset._task_of_pair[pairs], views)
         input_ids, output_ids = 2 * pairs, 2 * pairs + 1
-        sizes = np.maximum(
-            sizes_in_view(store, input_ids, codes), sizes_in_view(store, output_ids, codes)
-        )
+        sizes = turn_sizes(np.maximum(store.sizes(input_ids), store.sizes(output_ids)), codes)
         # A shift in [0, 1) becomes one of the offsets at which both grids fit, all equally likely.
-        offsets = (shifts * (dataset.canvas_side - sizes.T + 1)).astype(np.int64)
+        offsets = (shifts * (dataset.canvas_side - sizes + 1)).astype(np.int64)
         return Examples(
             encode_grids(store, input_ids, codes, offsets, dataset.canvas_side),
             encode_grids(store, output_ids, codes, offsets, dataset.canvas_side),
             rows,
             codes,
+            boxes_around(sizes, offsets, dataset.canvas_side),
         )
 
     def _plan(

@@ -70,6 +70,10 @@ class GridStore:
             np.array([grid.shape[1] for grid in grids], dtype=np.int64),
         )
 
+    def sizes(self, grid_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return heights and widths (N, 2) of the grids."""
+        return np.stack([self.heights[grid_ids], self.widths[grid_ids]], axis=1)
+
 
 def encode_grids(
     store: GridStore,
@@ -87,13 +91,10 @@ def encode_grids(
     return canvases.reshape(len(grid_ids), -1)
 
 
-def sizes_in_view(
-    store: GridStore, grid_ids: NDArray[np.int64], codes: ViewCodes
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return heights and widths (N,) of the grids as their views show them."""
+def turn_sizes(sizes: NDArray[np.int64], codes: ViewCodes) -> NDArray[np.int64]:
+    """Return ``sizes`` (N, 2), heights and widths, as the views show them."""
     turned = np.isin(codes // NUM_COLOR_MAPS, (1, 3, 6, 7))
-    heights, widths = store.heights[grid_ids], store.widths[grid_ids]
-    return np.where(turned, widths, heights), np.where(turned, heights, widths)
+    return np.where(turned[:, None], sizes[:, ::-1], sizes)
 
 
 def decode_grids(canvases: NDArray[np.uint8], codes: ViewCodes) -> list[Grid | None]:
@@ -105,6 +106,13 @@ def decode_grids(canvases: NDArray[np.uint8], codes: ViewCodes) -> list[Grid | N
         cells[n, : height * width].reshape(height, width).copy() if height else None
         for n, (height, width) in enumerate(sizes.tolist())
     ]
+
+
+def measure_grids(canvases: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return height and width (N, 2) of the grid on each canvas (N, H, W), see measure_grid."""
+    sizes = np.empty((len(canvases), 2), dtype=np.int64)
+    _measure(canvases, sizes)
+    return sizes
 
 
 @njit(cache=True, nogil=True)
@@ -135,6 +143,12 @@ def measure_grid(canvas: Canvas) -> tuple[int, int]:
             best_height = row + 1
             best_width = width
     return best_height, best_width
+
+
+@njit(cache=True, nogil=True)
+def _measure(canvases, sizes):  # type: ignore[no-untyped-def]
+    for n in range(len(canvases)):
+        sizes[n] = measure_grid(canvases[n])
 
 
 @njit(cache=True, nogil=True)

@@ -90,7 +90,7 @@ def demo() -> Settings:
             warmup_steps=50,
             ema_rate=0.99,
         ),
-        predict=PredictSettings(num_views=32, batch=256),
+        predict=PredictSettings(num_views=32),
         engine=EngineSettings(),
         shipped_weights="solver/weights/demo",
     )

@@ -107,15 +107,17 @@ def _choose_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bool, ...
 
 def pretrain(settings: Settings, run: Run) -> None:
     """Train the model of ``settings`` until its steps are done or its time is up; resumes."""
+    import torch
+
     from augment.dataset import Dataset, ExampleStream
     from solver.checkpoint import latest_checkpoint, restore_training, save_checkpoint
     from solver.engine import open_engine
     from solver.model import TRM
-    from solver.puzzle_embedding import start_rows
+    from solver.puzzle_embedding import PuzzleTable
     from solver.train import start_training, train
     from solver.world import leave_world
 
-    engine = open_engine(settings.engine)
+    engine = open_engine(settings.engine, _say)
     world = engine.world
     world.share(settings.train.global_batch)  # an impossible share is found before any work
     if world.leads:
@@ -123,8 +125,8 @@ def pretrain(settings: Settings, run: Run) -> None:
     world.wait()
     dataset = Dataset.load(run.dataset)
     model = TRM(settings.model, settings.train.seed)
-    table_ND = start_rows(dataset.index.num_rows, settings.model.dim)
-    training = start_training(model, table_ND, settings.train, engine)
+    table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
+    training = start_training(model, table, settings.train, engine)
     deciding = _what_decides_training(settings, engine)
     latest = latest_checkpoint(run.checkpoints)
     if latest is not None:
@@ -245,7 +247,7 @@ def predict(settings: Settings, run: Run) -> None:
     from solver.engine import open_engine
     from solver.world import leave_world
 
-    engine = open_engine(settings.engine)
+    engine = open_engine(settings.engine, _say)
     world = engine.world
     tasks = within_side(load_sources(settings.data.predicted), settings.data.max_side)
     if not tasks:

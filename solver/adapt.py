@@ -12,6 +12,7 @@ from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from solver.checkpoint import Weights
 from solver.engine import Engine
+from solver.puzzle_embedding import PuzzleTable
 from solver.settings import TrainSettings
 from solver.train import Metrics, start_training, train
 
@@ -35,7 +36,7 @@ def adapt(
     dataset = Dataset(tuple(tasks), index, (False,) * len(tasks), architecture.canvas_side)
     training = start_training(
         copy.deepcopy(weights.model),
-        weights.mean_row.repeat(index.num_rows, 1),
+        PuzzleTable(index.num_rows, weights.table.mean_row),
         settings,
         engine,
     )
@@ -51,4 +52,4 @@ def adapt(
     averaged = training.model.requires_grad_(False)
     averaged.load_state_dict({**averaged.state_dict(), **training.ema.average})
     source = f"{weights.source}, {training.step} steps on the tasks"
-    return Weights(averaged, training.table_ND, index, weights.taught, source)
+    return Weights(averaged, training.table, index, weights.taught, source)

@@ -1,70 +1,49 @@
-"""A batch of examples on its device, and the slots' carry between supervision steps.
+"""Batches of examples, and the slots' carry between supervision steps.
 
-Shapes: B slots, S canvas cells, F features of a view.
+Shapes: B slots, N positions of all slots one after another, D width.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from augment.dataset import NUM_VIEW_FEATURES, Examples, ExampleStream, view_features
-from augment.tokens import PAD
-from solver.engine import Engine
-from solver.loss import IGNORED
+from augment.dataset import Examples, ExampleStream
+from solver.device import to_device
+from solver.groups import boxes_for
 from solver.model import TRM, State
-from solver.settings import TrainSettings
+from solver.settings import ModelSettings, TrainSettings
+from solver.world import World
 
 _EXPLORATION = 1  # what this generator is for; sampling in augment.dataset has another number
 
 
-class Batch(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
     """One entry for each slot; a slot takes its entry only when it has halted."""
 
-    tokens_BS: Tensor
-    labels_BS: Tensor
-    rows_B: Tensor
-    views_BF: Tensor
-    min_steps_B: Tensor
+    examples: Examples
+    min_steps_B: NDArray[np.int64]
     """Supervision steps required in this step before a halt logit counts (exploration)."""
 
 
-class Carry(NamedTuple):
-    """What the slots hold between steps: their example, state and count of steps."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Carry:
+    """What the slots hold between steps: example, count of steps, and the state on the device."""
 
+    examples: Examples
+    steps_B: NDArray[np.int64]
+    halted_B: NDArray[np.bool_]
     state: State
-    steps_B: Tensor
-    halted_B: Tensor
-    tokens_BS: Tensor
-    labels_BS: Tensor
-    rows_B: Tensor
-    views_BF: Tensor
+    """y and z (N, D) of all slots' positions, one slot after another."""
 
 
-def make_batch(examples: Examples, min_steps: np.ndarray, device: torch.device) -> Batch:
-    """Return the examples as tensors on ``device``; PAD labels become :data:`IGNORED`."""
-
-    def move(array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(device, non_blocking=True)
-
-    labels = move(examples.labels).long()
-    return Batch(
-        move(examples.inputs).long(),
-        labels.masked_fill(labels == PAD, IGNORED),
-        move(examples.rows),
-        move(view_features(examples.codes)),
-        move(min_steps),
-    )
-
-
-def draw_min_steps(settings: TrainSettings, max_supervision_steps: int, step: int) -> np.ndarray:
+def draw_min_steps(
+    settings: TrainSettings, max_supervision_steps: int, step: int
+) -> NDArray[np.int64]:
     """Return each global slot's minimum of steps (B,) in ``step``: mostly 0, else 2..max."""
     rng = np.random.default_rng([settings.seed, _EXPLORATION, step])
     explores = rng.random(settings.global_batch) < settings.halt_exploration
@@ -75,59 +54,103 @@ def draw_min_steps(settings: TrainSettings, max_supervision_steps: int, step: in
 def batches(
     stream: ExampleStream,
     settings: TrainSettings,
-    max_supervision_steps: int,
-    engine: Engine,
+    model: ModelSettings,
+    world: World,
     first_step: int,
 ) -> Iterator[Batch]:
     """Yield this process' share of the batch of every step from ``first_step`` on, counted from 0.
 
     The next batch is made in a thread while the present one is used.
     """
-    share = engine.world.share(settings.global_batch)
+    share = world.share(settings.global_batch)
 
     def make(step: int) -> Batch:
         start = step * settings.global_batch
         examples = stream.examples(start + share.start, start + share.stop)
-        return make_batch(
-            examples, draw_min_steps(settings, max_supervision_steps, step)[share], engine.device
-        )
+        examples.boxes[:] = boxes_for(model, examples.boxes)
+        return Batch(examples, draw_min_steps(settings, model.max_supervision_steps, step)[share])
 
     with ThreadPoolExecutor(max_workers=1) as thread:
-        upcoming = thread.submit(make, first_step)
-        for step in range(first_step + 1, settings.num_steps + 1):
-            batch = upcoming.result()
+        ready = None
+        for step in range(first_step, settings.num_steps):
             upcoming = thread.submit(make, step)
-            yield batch
+            if ready is not None:
+                yield ready.result()
+            ready = upcoming
+        if ready is not None:
+            yield ready.result()
 
 
-def start_carry(model: TRM, batch: int, engine: Engine) -> Carry:
+def start_carry(model: TRM, num_slots: int, device: torch.device, dtype: torch.dtype) -> Carry:
     """Return the carry of a run's beginning: every slot has halted and waits for an example."""
-    cells = model.settings.canvas_side**2
-    zeros = partial(torch.zeros, dtype=torch.long, device=engine.device)
-    return Carry(
-        model.start(batch, engine.dtype),
-        steps_B=zeros(batch),
-        halted_B=torch.ones(batch, dtype=torch.bool, device=engine.device),
-        tokens_BS=zeros(batch, cells),
-        labels_BS=zeros(batch, cells),
-        rows_B=zeros(batch),
-        views_BF=zeros(batch, NUM_VIEW_FEATURES),
+    tokens = np.zeros((num_slots, model.settings.canvas_side**2), dtype=np.uint8)
+    zeros = np.zeros(num_slots, dtype=np.int64)
+    nothing = Examples(
+        tokens, tokens, zeros, zeros.astype(np.uint32), np.zeros((num_slots, 4), dtype=np.int64)
     )
+    empty = torch.zeros(lengths_of(nothing, model.settings).sum(), model.settings.dim)
+    y_ND = empty.to(device, dtype)
+    return Carry(nothing, zeros, np.ones(num_slots, dtype=bool), State(y_ND, y_ND))
 
 
-def refill(carry: Carry, batch: Batch, model: TRM) -> Carry:
-    """Return the carry in which halted slots took their entry of the batch and a fresh state."""
-    halted = carry.halted_B
-    fresh = model.start(len(halted), carry.state.y.dtype)
-    return Carry(
-        State(*(
-            torch.where(halted[:, None, None], new, old)
-            for new, old in zip(fresh, carry.state, strict=True)
-        )),
-        steps_B=carry.steps_B.masked_fill(halted, 0),
-        halted_B=halted,
-        tokens_BS=torch.where(halted[:, None], batch.tokens_BS, carry.tokens_BS),
-        labels_BS=torch.where(halted[:, None], batch.labels_BS, carry.labels_BS),
-        rows_B=torch.where(halted, batch.rows_B, carry.rows_B),
-        views_BF=torch.where(halted[:, None], batch.views_BF, carry.views_BF),
-    )  # fmt: skip
+def lengths_of(examples: Examples, settings: ModelSettings) -> NDArray[np.int64]:
+    """Return the positions (B,) that each example takes: the prefix and the cells of its box."""
+    cells: NDArray[np.int64] = settings.prefix_length + examples.boxes[:, 2] * examples.boxes[:, 3]
+    return cells
+
+
+def refill(carry: Carry, batch: Batch) -> Examples:
+    """Return the examples of the slots after those that halted took their entry of the batch."""
+    return Examples(*(
+        np.where(carry.halted_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        for new, old in zip(_arrays(batch.examples), _arrays(carry.examples), strict=True)
+    ))  # fmt: skip
+
+
+def gather_state(carry: Carry, model: TRM, members: NDArray[np.int64], length: int) -> State:
+    """Return y and z (B, L, D) of some slots, filled up to ``length``; fresh where they halted."""
+    lengths = lengths_of(carry.examples, model.settings)
+    device = carry.state.y.device
+    at_BL = to_device(_positions(lengths, members, length, 0), device)
+    fresh_B11 = to_device(carry.halted_B[members], device)[:, None, None]
+    fresh = model.start(len(members), length, carry.state.y.dtype)
+    return State(*(
+        torch.where(fresh_B11, new, old[at_BL])
+        for new, old in zip(fresh, carry.state, strict=True)
+    ))  # fmt: skip
+
+
+class StateWriter:
+    """Collects the states of groups in the order of the slots, what fills them up left out."""
+
+    def __init__(self, lengths_B: NDArray[np.int64], like: State):
+        """Make room for slots of these lengths."""
+        self._lengths_B = lengths_B
+        self._end = int(lengths_B.sum())
+        # What fills a group up is written to one position more, and never read.
+        self._state = State(*(t.new_empty(self._end + 1, t.shape[-1]) for t in like))
+
+    def write(self, members: NDArray[np.int64], state: State) -> None:
+        """Take the states y and z (B, L, D) of a group."""
+        at = _positions(self._lengths_B, members, state.y.shape[1], self._end)
+        at_BL = to_device(at, state.y.device)
+        for all_slots, group in zip(self._state, state, strict=True):
+            all_slots[at_BL] = group
+
+    def finish(self) -> State:
+        """Return y and z (N, D) of all slots."""
+        return State(*(tensor[: self._end] for tensor in self._state))
+
+
+def _positions(
+    lengths: NDArray[np.int64], members: NDArray[np.int64], length: int, otherwise: int
+) -> NDArray[np.int64]:
+    """Return where the positions of some slots (B, ``length``) lie among those of all."""
+    starts = np.cumsum(lengths) - lengths
+    number = np.arange(length)
+    real = number < lengths[members, None]
+    return np.where(real, starts[members, None] + number, otherwise)
+
+
+def _arrays(examples: Examples) -> list[NDArray[np.generic]]:
+    return [getattr(examples, field.name) for field in fields(examples)]

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from augment.dataset import Dataset
+from augment.dataset import Dataset, Examples
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, replace_folder, write_atomic
 from augment.puzzles import PuzzleIndex
-from solver.batch import Carry
+from solver.batch import Carry, lengths_of
 from solver.model import TRM, State
 from solver.optimizer import optimizer_tensors, restore_optimizer
-from solver.puzzle_embedding import mean_row
+from solver.puzzle_embedding import PuzzleTable
 from solver.reference import read_reference
 from solver.settings import ModelSettings
 from solver.train import Training
 from solver.world import World
 
-_FORMAT = 1
+_FORMAT = 2
 _DESCRIPTION = "checkpoint.json"
 _FOLDER = "step_{:09d}"
 _TAUGHT = "taught.npy"
@@ -43,20 +43,15 @@ _KEPT = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy",
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """What prediction needs: the averaged model, the puzzle rows (N, D) and what each row means."""
+    """What prediction needs: the averaged model, the puzzle rows and what each row means."""
 
     model: TRM
-    table_ND: Tensor
+    table: PuzzleTable
     index: PuzzleIndex
     taught: NDArray[np.uint64]
     """Digests of what tasks whose answers were trained on have taught (``Dataset.taught``)."""
     source: str
     """Where the weights come from, for the person who reads the log."""
-
-    @property
-    def mean_row(self) -> Tensor:
-        """The row (D,) from which tasks never seen start."""
-        return mean_row(self.table_ND)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -101,7 +96,7 @@ def save_checkpoint(
         model = training.model
         average = {**model.state_dict(), **training.ema.average}
         _save_tensors(temporary / "weights.safetensors", average)
-        _save_tensors(temporary / "rows.safetensors", {"rows": training.table_ND})
+        _save_tensors(temporary / "rows.safetensors", training.table.tensors())
         dataset.index.save(temporary)
         np.save(temporary / _TAUGHT, dataset.taught, allow_pickle=False)
         _save_tensors(
@@ -110,6 +105,7 @@ def save_checkpoint(
                 **_under("trunk.", dict(model.named_parameters())),
                 **_under("optimizer.", optimizer_tensors(training.optimizer, model)),
                 "sums": sums,
+                "loss_scale": torch.tensor([training.scale.factor, training.scale.good_steps]),
             },
         )
         _describe(temporary, training.step, model.settings, settings, dataset.index, code_version)
@@ -153,12 +149,12 @@ def load_weights(path: Path) -> Weights:
     trunk and its mean row are used; nor does it say which answers it was taught.
     """
     if path.is_file():
-        model, table_ND = read_reference(path)
-        rows = torch.stack([torch.zeros_like(table_ND[0]), mean_row(table_ND)])
+        model, rows_ND = read_reference(path)
+        table = PuzzleTable(1, rows_ND[1:].mean(0))
         empty = PuzzleIndex.of([], 0, 0, "view")
         unknown = np.empty(0, np.uint64)
         return Weights(
-            model, rows, empty, unknown, f"{path} (reference; what it was taught is not known)"
+            model, table, empty, unknown, f"{path} (reference; what it was taught is not known)"
         )
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint")
@@ -166,16 +162,17 @@ def load_weights(path: Path) -> Weights:
     try:
         model = TRM(ModelSettings(**description["architecture"]))
         model.load_state_dict(load_file(path / "weights.safetensors"))
-        table_ND = load_file(path / "rows.safetensors")["rows"]
+        index = PuzzleIndex.load(path)
+        rows = load_file(path / "rows.safetensors")
+        table = PuzzleTable.from_tensors(index.num_rows, rows)
         taught = np.load(path / _TAUGHT, allow_pickle=False)
-    except (KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
+    except (IndexError, KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
         reason = (str(error) or repr(error)).splitlines()[0]
         raise InputError(f"{path}: weights do not fit their description ({reason})") from None
-    index = PuzzleIndex.load(path)
-    if index.digest != description["rows_digest"] or index.num_rows != len(table_ND):
+    if index.digest != description["rows_digest"]:
         raise InputError(f"{path}: the rows are not those of its row map")
     source = f"{path}, step {description['step']}"
-    return Weights(model.requires_grad_(False), table_ND, index, taught, source)
+    return Weights(model.requires_grad_(False), table, index, taught, source)
 
 
 def restore_training(
@@ -199,7 +196,7 @@ def restore_training(
         differences.append("the tasks or views of the data set")
     if differences:
         raise InputError(f"{folder}: cannot go on, these differ: {'; '.join(differences)}")
-    device = training.table_ND.device
+    device = training.sums.device
     model = training.model
     saved = load_file(folder / "training.safetensors", device=str(device))
     average = load_file(folder / "weights.safetensors", device=str(device))
@@ -207,23 +204,41 @@ def restore_training(
     restore_optimizer(training.optimizer, model, _below("optimizer.", saved))
     for name, tensor in training.ema.average.items():
         tensor.copy_(average[name])
-    training.table_ND.copy_(load_file(folder / "rows.safetensors")["rows"])
+    rows = load_file(folder / "rows.safetensors")
+    training.table = PuzzleTable.from_tensors(index.num_rows, rows).to(device)
+    factor, good_steps = saved["loss_scale"].tolist()
+    training.scale.factor, training.scale.good_steps = factor, int(good_steps)
     training.sums.copy_(saved["sums"] if world.leads else torch.zeros_like(training.sums))
     training.step = description["step"]
     carries = [load_file(path) for path in sorted(folder.glob("carry_*.safetensors"))]
     if carries:
         joined = {name: torch.cat([carry[name] for carry in carries]) for name in carries[0]}
-        share = world.share(len(joined["steps_B"]))
-        training.carry = _unpack({name: t[share].to(device) for name, t in joined.items()})
+        training.carry = _unpack(joined, world, model.settings, device)
 
 
 def _pack(carry: Carry) -> dict[str, Tensor]:
-    tensors = carry._asdict()
-    return {**tensors.pop("state")._asdict(), **tensors}
+    examples = {f.name: getattr(carry.examples, f.name) for f in fields(carry.examples)}
+    arrays = {**examples, "steps": carry.steps_B, "halted": carry.halted_B}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {**carry.state._asdict(), **tensors}
 
 
-def _unpack(tensors: dict[str, Tensor]) -> Carry:
-    return Carry(State(tensors.pop("y"), tensors.pop("z")), **tensors)
+def _unpack(
+    tensors: dict[str, Tensor], world: World, settings: ModelSettings, device: torch.device
+) -> Carry:
+    """Return this process' share of the slots of all."""
+    state = State(tensors.pop("y"), tensors.pop("z"))
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    steps_B, halted_B = arrays.pop("steps"), arrays.pop("halted")
+    ends = np.cumsum([0, *lengths_of(Examples(**arrays), settings)])
+    share = world.share(len(steps_B))
+    positions = slice(ends[share.start], ends[share.stop])
+    return Carry(
+        Examples(**{name: array[share] for name, array in arrays.items()}),
+        steps_B[share],
+        halted_B[share],
+        State(*(tensor[positions].to(device) for tensor in state)),
+    )
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,58 +1,81 @@
-"""Which device computes, in which precision, in how many processes."""
+"""Which device computes, in which precision, how much at once, in how many processes."""
 
-import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
 from augment.errors import InputError
+from solver.device import choose_device, choose_dtype
 from solver.model import TRM
 from solver.settings import EngineSettings
 from solver.world import World, join_world
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+# A CPU gains nothing beyond its caches; a GPU keeps some 200 KB for each position at width 512.
+_TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65_536}
+
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Engine:
     """Where this process computes, and how; its world says beside whom."""
 
     device: torch.device
     dtype: torch.dtype
-    compile: bool
-    world: World
+    compile: bool = False
+    recompute: bool = False
+    planned_tokens: int = _TOKENS_PER_PASS["cpu"]
+    """Positions computed together, the same on every process."""
+    world: World = field(default_factory=World)
+    say: Callable[[str], object] = print
+    tokens_per_pass: int = field(init=False)
+    """What is left of ``planned_tokens`` after the memory of this process did not suffice."""
+
+    def __post_init__(self) -> None:
+        self.tokens_per_pass = self.planned_tokens
 
     def prepare(self, model: TRM) -> TRM:
         """Return the model, moved here in place and compiled where that is asked for."""
+        model.recompute = self.recompute
         if self.compile:
-            model.net.compile()  # in place: the names of the weights stay as they are
+            # In place: the names of the weights stay as they are. Lengths differ between groups.
+            model.net.compile(dynamic=True)
         return model.to(self.device)
 
+    def within_memory(self, compute: Callable[[], Result]) -> Result:
+        """Return what ``compute`` returns, called again with half as much at once if it must be.
 
-def open_engine(settings: EngineSettings) -> Engine:
+        Raises :class:`InputError` when even a single example at once takes too much.
+        """
+        while True:
+            try:
+                return compute()
+            except torch.OutOfMemoryError:
+                reached = self.tokens_per_pass
+            if reached == 1:
+                raise InputError(
+                    f"{self.device}: out of memory with one example at a time; engine.recompute="
+                    "true takes less, and so does a smaller model"
+                )
+            torch.cuda.empty_cache()
+            self.tokens_per_pass = reached // 2
+            self.say(
+                f"{self.device}: out of memory, going on with engine.tokens_per_pass="
+                f"{self.tokens_per_pass} instead of {reached}"
+            )
+
+
+def open_engine(settings: EngineSettings, say: Callable[[str], object]) -> Engine:
     """Return the engine of this process, joined with the others that torchrun started."""
     device = choose_device(settings)
-    return Engine(device, choose_dtype(settings, device), settings.compile, join_world(device))
-
-
-def choose_device(settings: EngineSettings) -> torch.device:
-    """Return the device of this process: its own GPU under torchrun, or the CPU."""
-    has_cuda = torch.cuda.is_available()
-    if settings.device == "cuda" and not has_cuda:
-        raise InputError("engine.device=cuda, but no CUDA device is here; choose auto or cpu")
-    if settings.device == "cpu" or not has_cuda:
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def choose_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
-    """Return the arithmetic asked for, or the fastest that this device has in hardware."""
-    if settings.dtype != "auto":
-        return _DTYPES[settings.dtype]
-    if device.type == "cuda":
-        # Without this argument torch says True on a T4, which emulates bfloat16 slowly.
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float32
-    # AVX-512 BF16 comes with every CPU that has AMX, where products run several times faster.
-    has_bf16 = torch.cpu._is_avx512_bf16_supported()
-    return torch.bfloat16 if has_bf16 else torch.float32
+    return Engine(
+        device,
+        choose_dtype(settings, device),
+        settings.compile,
+        settings.recompute,
+        settings.tokens_per_pass or _TOKENS_PER_PASS[device.type],
+        join_world(device),
+        say,
+    )

@@ -1,9 +1,11 @@
 """The layers of the network: post-norm, no learned gains, weights in float32 cast at use.
 
-Shapes: B batch, L positions, D width, H heads, K head width. Source: the TRM reference.
+Shapes: B batch, L positions, D width, H heads, K head width, N positions in all. Source: the TRM
+reference.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -57,44 +59,73 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
 
 
+class Places(NamedTuple):
+    """Where the positions of a sequence lie on the canvas, and which of them are real.
+
+    The rotary tables are (L, K) where all examples lie alike, else (B, 1, L, K). ``real_BL`` is
+    False at what fills an example up to length L; None where every position is real.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    real_BL: Tensor | None
+
+    def of(self, members: Tensor) -> "Places":
+        """Return the places of some examples."""
+        if self.real_BL is None:
+            return self
+        return Places(self.cos[members], self.sin[members], self.real_BL[members])
+
+
 class Rotary(nn.Module):
-    """Rotary positions, rotate-half form, counted from the first prefix slot, in float32."""
+    """Rotary positions, counted from the first prefix slot, tabulated in float32."""
 
-    cos_LK: Tensor
-    sin_LK: Tensor
+    cos_NK: Tensor
+    sin_NK: Tensor
 
-    def __init__(self, length: int, head_width: int, base: float):
-        """Tabulate ``length`` positions."""
+    def __init__(self, num_positions: int, head_width: int, base: float):
+        """Tabulate ``num_positions``."""
         super().__init__()
         frequencies = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
-        angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)
-        angles_LK = torch.cat([angles, angles], dim=-1)
-        self.register_buffer("cos_LK", angles_LK.cos(), persistent=False)
-        self.register_buffer("sin_LK", angles_LK.sin(), persistent=False)
+        angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
+        angles_NK = torch.cat([angles, angles], dim=-1)
+        self.register_buffer("cos_NK", angles_NK.cos(), persistent=False)
+        self.register_buffer("sin_NK", angles_NK.sin(), persistent=False)
 
-    def forward(self, x_BHLK: Tensor) -> Tensor:
-        """Return the queries or keys turned by their positions."""
-        x = x_BHLK.float()
-        left, right = x.chunk(2, dim=-1)
-        turned = x * self.cos_LK + torch.cat([-right, left], dim=-1) * self.sin_LK
-        return turned.to(x_BHLK.dtype)
+    def forward(self, positions_BL: Tensor | None, real_BL: Tensor | None) -> Places:
+        """Return the tables at the positions; None: at all of them, in order."""
+        if positions_BL is None:
+            return Places(self.cos_NK, self.sin_NK, real_BL)
+        at = positions_BL[:, None]
+        return Places(self.cos_NK[at], self.sin_NK[at], real_BL)
 
 
-def attend(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor) -> Tensor:
-    """Return softmax(q k' / sqrt(K)) v, without a mask.
+def turn(x_BHLK: Tensor, places: Places) -> Tensor:
+    """Return the queries or keys turned by their positions, in rotate-half form and float32."""
+    x = x_BHLK.float()
+    left, right = x.chunk(2, dim=-1)
+    turned = x * places.cos + torch.cat([-right, left], dim=-1) * places.sin
+    return turned.to(x_BHLK.dtype)
 
-    On a CPU the backward pass of torch's fused attention is 4-6 times slower than these three
-    products at the lengths used here, so it serves on other devices only.
+
+def attend(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, real_BL: Tensor | None) -> Tensor:
+    """Return softmax(q k' / sqrt(K)) v over the real positions.
+
+    On a CPU the backward pass of torch's fused attention is 4-6 times slower than that of these
+    three products at the lengths used here, so there it serves without gradients only.
     """
-    if q_BHLK.device.type != "cpu":
-        return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK)
+    real = None if real_BL is None else real_BL[:, None, None]
+    if q_BHLK.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=real)
     scores_BHLL = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
+    if real is not None:
+        scores_BHLL = scores_BHLL.masked_fill(~real, -torch.inf)
     mixed_BHLK: Tensor = scores_BHLL.softmax(-1) @ v_BHLK
     return mixed_BHLK
 
 
 class Attention(nn.Module):
-    """Self-attention over all positions; padding is attended to like everything else."""
+    """Self-attention over all real positions, the padding of a canvas included."""
 
     def __init__(self, dim: int, num_heads: int, generator: torch.Generator):
         """Build for width ``dim``."""
@@ -103,11 +134,11 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim, generator)
         self.output = Linear(dim, dim, generator)
 
-    def forward(self, x_BLD: Tensor, rotary: Rotary) -> Tensor:
+    def forward(self, x_BLD: Tensor, places: Places) -> Tensor:
         """Return (B, L, D)."""
         q, k, v = rearrange(self.qkv(x_BLD), "b l (three h k) -> three b h l k", three=3,
                             h=self.num_heads)  # fmt: skip
-        mixed = attend(rotary(q), rotary(k), v)
+        mixed = attend(turn(q, places), turn(k, places), v, places.real_BL)
         return self.output(rearrange(mixed, "b h l k -> b l (h k)"))  # type: ignore[no-any-return]
 
 
@@ -123,9 +154,9 @@ class AttentionLayer(nn.Module):
         self.attention = Attention(dim, num_heads, generator)
         self.mlp = SwiGLU(dim, expansion, generator)
 
-    def forward(self, x_BLD: Tensor, rotary: Rotary) -> Tensor:
+    def forward(self, x_BLD: Tensor, places: Places) -> Tensor:
         """Return (B, L, D)."""
-        x_BLD = rms_norm(x_BLD + self.attention(x_BLD, rotary), self.eps)
+        x_BLD = rms_norm(x_BLD + self.attention(x_BLD, places), self.eps)
         return rms_norm(x_BLD + self.mlp(x_BLD), self.eps)
 
 

@@ -3,7 +3,8 @@
 "Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871). One small network is
 applied again and again: it improves the latent z from x and y, then the answer y from z.
 
-Shapes: B batch, S canvas cells, P prefix slots, L = P + S positions, D width, V tokens.
+Shapes: B batch, C cells of the canvas that are computed, P prefix slots, L = P + C positions,
+D width, V tokens, F features of a view.
 """
 
 import math
@@ -11,11 +12,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from augment.grid import NUM_COLORS
 from augment.tokens import NUM_TOKENS
 from augment.view import NUM_DIHEDRALS
-from solver.layers import AttentionLayer, Linear, MLPLayer, Rotary, truncated_normal_
+from solver.layers import AttentionLayer, Linear, MLPLayer, Places, Rotary, truncated_normal_
 from solver.settings import ModelSettings
 
 _HALT_BIAS = -5.0
@@ -50,10 +52,14 @@ class Network(nn.Module):
                 for _ in range(settings.num_layers)
             )
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def places(self, positions_BL: Tensor | None, real_BL: Tensor | None) -> Places | None:
+        """Return the places of the positions; None where positions are not told to the layers."""
+        return None if self.rotary is None else self.rotary(positions_BL, real_BL)
+
+    def forward(self, x_BLD: Tensor, places: Places | None) -> Tensor:
         """Return (B, L, D)."""
         for layer in self.layers:
-            x_BLD = layer(x_BLD) if self.rotary is None else layer(x_BLD, self.rotary)
+            x_BLD = layer(x_BLD) if places is None else layer(x_BLD, places)
         return x_BLD
 
 
@@ -67,6 +73,7 @@ class TRM(nn.Module):
         """Build with random weights drawn from ``seed``."""
         super().__init__()
         self.settings = settings
+        self.recompute = False
         dim = settings.dim
         generator = torch.Generator().manual_seed(seed)
         self.token_embedding = nn.Parameter(
@@ -89,18 +96,24 @@ class TRM(nn.Module):
         self.register_buffer("y_start", truncated_normal_(torch.empty(dim), 1.0, generator))
         self.register_buffer("z_start", truncated_normal_(torch.empty(dim), 1.0, generator))
 
-    @property
-    def length(self) -> int:
-        """Positions L: prefix and canvas."""
-        return self.settings.prefix_length + self.settings.canvas_side**2
-
-    def start(self, batch: int, dtype: torch.dtype) -> State:
-        """Return the state of ``batch`` fresh slots."""
-        shape = (batch, self.length, self.settings.dim)
+    def start(self, batch: int, length: int, dtype: torch.dtype) -> State:
+        """Return the state of ``batch`` fresh slots of ``length`` positions."""
+        shape = (batch, length, self.settings.dim)
         return State(self.y_start.to(dtype).expand(shape), self.z_start.to(dtype).expand(shape))
 
-    def embed(self, tokens_BS: Tensor, rows_BD: Tensor, views_BF: Tensor) -> Tensor:
-        """Return the question x (B, L, D): the prefix with row and view, then the canvas.
+    def places(self, cells_BC: Tensor, real_BC: Tensor) -> Places | None:
+        """Return where the prefix and the given cells of the canvas lie; ``full`` has them all."""
+        if self.settings.canvas == "full":
+            return self.net.places(None, None)
+        prefix = torch.arange(self.settings.prefix_length, device=cells_BC.device)
+        prefix_BP = prefix.expand(len(cells_BC), -1)
+        return self.net.places(
+            torch.cat([prefix_BP, cells_BC + self.settings.prefix_length], dim=1),
+            torch.cat([torch.ones_like(prefix_BP, dtype=torch.bool), real_BC], dim=1),
+        )
+
+    def embed(self, tokens_BC: Tensor, rows_BD: Tensor, views_BF: Tensor) -> Tensor:
+        """Return the question x (B, L, D): the prefix with row and view, then the cells.
 
         views_BF: the ten features of each view (``augment.dataset.view_features``); they are
         told only where a row belongs to a task and not to a view.
@@ -112,26 +125,35 @@ class TRM(nn.Module):
             prefix.append(self.view_embedding[views_BF + starts])
         empty = self.settings.prefix_length - self.settings.num_told_slots
         prefix.append(rows_BD.new_zeros(len(rows_BD), empty, rows_BD.shape[1]))
-        x_BLD = torch.cat([*prefix, self.token_embedding[tokens_BS]], dim=1)
+        x_BLD = torch.cat([*prefix, self.token_embedding[tokens_BC]], dim=1)
         return x_BLD * math.sqrt(self.settings.dim)
 
-    def cycle(self, x: Tensor, y: Tensor, z: Tensor) -> State:
+    def improve(self, x: Tensor, places: Places | None) -> Tensor:
+        """Run one pass of the network, with or without keeping what its backward pass needs."""
+        if self.recompute and torch.is_grad_enabled():
+            improved: Tensor = checkpoint(self.net, x, places, use_reentrant=False)
+            return improved
+        return self.net(x, places)  # type: ignore[no-any-return]
+
+    def cycle(self, x: Tensor, y: Tensor, z: Tensor, places: Places | None) -> State:
         """Return y and z after n updates of the latent and one of the answer."""
         for _ in range(self.settings.num_latent_steps):
-            z = self.net(z + (y + x))
-        y = self.net(y + z)
+            z = self.improve(z + (y + x), places)
+        y = self.improve(y + z, places)
         return State(y, z)
 
-    def forward(self, state: State, x_BLD: Tensor) -> tuple[State, Tensor, Tensor]:
+    def forward(
+        self, state: State, x_BLD: Tensor, places: Places | None
+    ) -> tuple[State, Tensor, Tensor]:
         """Run one supervision step: T cycles, the gradient flowing through the last one only.
 
-        Returns the detached state, token logits (B, S, V) and halt logits (B,) in float32.
+        Returns the detached state, token logits (B, C, V) and halt logits (B,) in float32.
         """
         y, z = state
         with torch.no_grad():
             for _ in range(self.settings.num_cycles - 1):
-                y, z = self.cycle(x_BLD, y, z)
-        y, z = self.cycle(x_BLD, y, z)
-        logits_BSV = self.output_head(y[:, self.settings.prefix_length :])
+                y, z = self.cycle(x_BLD, y, z, places)
+        y, z = self.cycle(x_BLD, y, z, places)
+        logits_BCV = self.output_head(y[:, self.settings.prefix_length :])
         halt_B = self.halt_head(y[:, 0].float())[:, 0]
-        return State(y.detach(), z.detach()), logits_BSV, halt_B
+        return State(y.detach(), z.detach()), logits_BCV, halt_B

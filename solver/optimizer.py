@@ -1,4 +1,4 @@
-"""The trunk's optimiser, its warm-up and its moving average."""
+"""The trunk's optimiser, its warm-up, its moving average, and the scale of its loss."""
 
 from collections.abc import Iterable, Mapping
 
@@ -67,3 +67,39 @@ class EMA:
             [p.detach() for p in model.parameters()],
             1 - self.rate,
         )
+
+
+class LossScale:
+    """The factor that lifts float16 gradients out of the range where they become zero.
+
+    It doubles after many steps whose gradients are all finite and halves after one that is not,
+    which then counts for nothing. Other arithmetic needs none: the factor is 1.
+    """
+
+    _FIRST = 2.0**12
+    _LARGEST = 2.0**24
+    _STEPS_TO_DOUBLE = 1000
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        """Start for losses computed in ``dtype``."""
+        self.is_used = dtype == torch.float16
+        self.factor = self._FIRST if self.is_used else 1.0
+        self.good_steps = 0
+
+    def keep(self, finite: bool) -> bool:
+        """Return ``finite``: whether a step may count; adapt the factor for the next one.
+
+        Raises ``FloatingPointError`` when gradients are not finite even without a factor.
+        """
+        if finite:
+            self.good_steps += 1
+            if self.good_steps % self._STEPS_TO_DOUBLE == 0:
+                self.factor = min(2 * self.factor, self._LARGEST)
+        elif self.factor <= 1:
+            raise FloatingPointError(
+                "float16 is too narrow for these gradients; choose engine.dtype=float32"
+            )
+        else:
+            self.factor /= 2
+            self.good_steps = 0
+        return finite

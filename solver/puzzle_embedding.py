@@ -1,33 +1,104 @@
 """The table of puzzle rows, and the sparse sign descent that trains it.
 
-Shapes: N rows of the table, B slots, D width.
+Shapes: B slots, U distinct rows, D width.
 """
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from solver.device import to_device
 
-def start_rows(num_rows: int, dim: int) -> Tensor:
-    """Return a table (N, D) of zeros, where every row starts."""
-    return torch.zeros(num_rows, dim)
-
-
-def mean_row(table_ND: Tensor) -> Tensor:
-    """Return the mean (D,) of the trained rows; the blank row 0 does not count."""
-    return table_ND[1:].mean(0)
+_SMALLEST = 1024
 
 
-@torch.no_grad()
-def update_rows(
-    table_ND: Tensor, rows_B: Tensor, gradients_BD: Tensor, lr: Tensor | float, weight_decay: float
-) -> None:
-    """Take one step of sign descent, in place, on the rows that the slots used.
+class PuzzleTable:
+    """Rows by number, all alike at the start; only those that were trained take memory.
 
-    The gradients of slots with the same row are summed first; rows no slot used stay as they are.
-    Source: the TRM reference (SignSGD with decoupled weight decay).
+    A set of 100,000 tasks with 1000 views each has 100 million rows, of which a run meets few.
     """
-    unique_U = torch.unique(rows_B)
-    # A product sums in the same order everywhere; index_add does not on a GPU, and processes
-    # whose sums differ in their last bit would take steps of different sign.
-    summed_UD = (unique_U[:, None] == rows_B).to(gradients_BD.dtype) @ gradients_BD
-    table_ND[unique_U] = table_ND[unique_U] * (1 - lr * weight_decay) - lr * summed_UD.sign()
+
+    def __init__(self, num_rows: int, start_D: Tensor):
+        """Start every row at ``start_D``."""
+        # Memory that was never written takes no room, whatever the size of this array.
+        self._places = np.zeros(num_rows, dtype=np.int32)
+        self._values = start_D[None].clone()
+        self._count = 1  # place 0 is that of all rows never trained
+
+    @property
+    def num_rows(self) -> int:
+        """The rows there are, trained or not, the blank row 0 included."""
+        return len(self._places)
+
+    @property
+    def start(self) -> Tensor:
+        """Where every row started (D,)."""
+        return self._values[0]
+
+    @property
+    def values(self) -> Tensor:
+        """All that takes memory (1 + U, D): where rows start, then the trained ones."""
+        return self._values[: self._count]
+
+    @property
+    def mean_row(self) -> Tensor:
+        """The mean (D,) of the trained rows; where all started when there is none."""
+        return self.values[1:].mean(0) if self._count > 1 else self.start
+
+    def look_up(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the rows (B, D) with these numbers."""
+        return self._values[self._at(rows)]
+
+    def put(self, rows: NDArray[np.int64], values_UD: Tensor) -> None:
+        """Replace distinct rows by ``values_UD``; from then on they count as trained."""
+        new = rows[self._places[rows] == 0]
+        self._places[new] = np.arange(self._count, self._count + len(new))
+        self._count += len(new)
+        missing = self._count - len(self._values)
+        if missing > 0:
+            room = max(missing, len(self._values), _SMALLEST)
+            self._values = torch.cat([self._values, self.start.expand(room, -1)])
+        self._values[self._at(rows)] = values_UD
+
+    @torch.no_grad()
+    def descend(
+        self, rows: NDArray[np.int64], gradients_BD: Tensor, lr: float, weight_decay: float
+    ) -> None:
+        """Take one step of sign descent on the rows that the slots used; others stay.
+
+        The gradients of slots with the same row are summed first. Source: the TRM reference
+        (SignSGD with decoupled weight decay).
+        """
+        distinct, of_slot = np.unique(rows, return_inverse=True)
+        device = gradients_BD.device
+        numbers_U1 = torch.arange(len(distinct), device=device)[:, None]
+        uses_UB = numbers_U1 == to_device(of_slot, device)
+        # A product sums in the same order everywhere; index_add does not on a GPU, and processes
+        # whose sums differ in their last bit would take steps of different sign.
+        summed_UD = uses_UB.to(gradients_BD.dtype) @ gradients_BD
+        old_UD = self.look_up(distinct)
+        self.put(distinct, old_UD * (1 - lr * weight_decay) - lr * summed_UD.sign())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps: where rows start, and the trained ones by number."""
+        trained = np.flatnonzero(self._places)
+        rows_UD = self.look_up(trained)
+        return {"start": self.start, "numbers": torch.from_numpy(trained), "rows": rows_UD}
+
+    @classmethod
+    def from_tensors(cls, num_rows: int, tensors: Mapping[str, Tensor]) -> "PuzzleTable":
+        """Return the table of which :meth:`tensors` were kept."""
+        table = cls(num_rows, tensors["start"])
+        table.put(tensors["numbers"].numpy(), tensors["rows"])
+        return table
+
+    def to(self, device: torch.device) -> "PuzzleTable":
+        """Move the rows to ``device``, in place, and return the table."""
+        self._values = self._values.to(device)
+        return self
+
+    def _at(self, rows: NDArray[np.int64]) -> Tensor:
+        return to_device(self._places[rows], self._values.device)

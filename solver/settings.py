@@ -21,6 +21,10 @@ class ModelSettings:
     variant: Annotated[
         Literal["attention", "mlp"], "what mixes positions: attention, or an MLP over the sequence"
     ] = "attention"
+    canvas: Annotated[
+        Literal["full", "box"],
+        "cells computed: all of the canvas (reference), or the box around input and output",
+    ] = "full"
     canvas_side: Annotated[int, "side of the square canvas, cells"] = 30
     dim: Annotated[int, "width D of the state"] = 512
     num_heads: Annotated[int, "attention heads"] = 8
@@ -44,6 +48,10 @@ class ModelSettings:
         require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
         require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
         require(1 <= self.canvas_side <= 30, f"model.canvas_side must be 1..30: {self.canvas_side}")
+        require(
+            self.canvas == "full" or self.variant == "attention",
+            "model.canvas=box needs model.variant=attention: an MLP has one fixed length",
+        )
         require(self.prefix_length >= self.num_told_slots, "model.prefix_length is too short")
 
     @property
@@ -101,11 +109,12 @@ class PredictSettings:
 
     num_views: Annotated[int, "views predicted per test, the identity first"] = 1000
     num_supervision_steps: Annotated[int, "supervision steps; 0 = as many as in training"] = 0
-    batch: Annotated[int, "views per forward pass"] = 256
+    stop_when_halted: Annotated[
+        bool, "a view whose halt logit says so takes no further supervision steps"
+    ] = False
 
     def __post_init__(self) -> None:
         require(self.num_views >= 1, f"predict.num_views must be at least 1: {self.num_views}")
-        require(self.batch >= 1, f"predict.batch must be at least 1, got {self.batch}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,15 @@ class EngineSettings:
         "arithmetic; auto = bfloat16 where the hardware has it, else float32",
     ] = "auto"
     compile: Annotated[bool, "compile the network's pass with torch.compile"] = False
+    tokens_per_pass: Annotated[
+        int, "positions computed together, which bounds the memory; 0 = by the device"
+    ] = 0
+    recompute: Annotated[
+        bool, "compute passes again for their gradient: less memory, a third more time"
+    ] = False
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={"tokens_per_pass": 0})
 
 
 def require(holds: bool, message: str) -> None:

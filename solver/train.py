@@ -4,20 +4,33 @@ Shapes: B slots of this process, D width.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from adam_atan2_pytorch import AdamAtan2
+from numpy.typing import NDArray
 from torch import Tensor
 
 from augment.dataset import ExampleStream
-from solver.batch import Batch, Carry, batches, refill, start_carry
+from solver.batch import (
+    Batch,
+    Carry,
+    StateWriter,
+    batches,
+    gather_state,
+    lengths_of,
+    refill,
+    start_carry,
+)
+from solver.device import begin_fetch, to_device
 from solver.engine import Engine
+from solver.groups import group_labels, make_group, plan_groups
 from solver.loss import Losses, compute_losses
 from solver.model import TRM
-from solver.optimizer import EMA, make_optimizer, warmup_factor
-from solver.puzzle_embedding import update_rows
+from solver.optimizer import EMA, LossScale, make_optimizer, warmup_factor
+from solver.puzzle_embedding import PuzzleTable
 from solver.settings import TrainSettings
 from solver.world import World
 
@@ -31,9 +44,10 @@ class Training:
     """Everything a run changes as it goes on."""
 
     model: TRM
-    table_ND: Tensor
+    table: PuzzleTable
     optimizer: AdamAtan2
     ema: EMA
+    scale: LossScale
     carry: Carry
     step: int
     sums: Tensor
@@ -44,7 +58,8 @@ class Training:
 class Metrics:
     """Means over the steps since the last report, over all processes.
 
-    The loss is per slot and step; all others are over the slots that halted, NaN if none did.
+    The loss is per slot and step; all others are over the slots that halted. NaN where there is
+    nothing to take the mean of.
     """
 
     step: int
@@ -52,21 +67,19 @@ class Metrics:
 
 
 def start_training(
-    model: TRM,
-    table_ND: Tensor,
-    settings: TrainSettings,
-    engine: Engine,
+    model: TRM, table: PuzzleTable, settings: TrainSettings, engine: Engine
 ) -> Training:
-    """Return the beginning of a run that trains ``model`` and ``table_ND``, in place."""
+    """Return the beginning of a run that trains ``model`` and ``table``, in place."""
     engine.prepare(model)
     share = engine.world.share(settings.global_batch)
     model.requires_grad_(not settings.rows_only)
     return Training(
         model,
-        table_ND.to(engine.device),
+        table.to(engine.device),
         make_optimizer(model.parameters(), settings),
         EMA(model, settings.ema_rate),
-        start_carry(model, share.stop - share.start, engine),
+        LossScale(engine.dtype),
+        start_carry(model, share.stop - share.start, engine.device, engine.dtype),
         step=0,
         sums=torch.zeros(2 + len(METRICS), dtype=torch.float64, device=engine.device),
     )
@@ -74,80 +87,123 @@ def start_training(
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """The outcome of one supervision step, before any weight has changed."""
+    """The outcome of one supervision step, in the order of the slots, before any weight changed."""
 
     carry: Carry
     losses: Losses
-    rows_BD: Tensor
-    """The slots' puzzle rows, a leaf that receives their gradients."""
+    row_gradients_BD: Tensor
     halt_B: Tensor
 
 
-def supervise(model: TRM, table_ND: Tensor, carry: Carry, batch: Batch) -> Supervision:
-    """Let halted slots take their entry, run one supervision step, and decide who halts."""
-    carry = refill(carry, batch, model)
-    rows_BD = table_ND[carry.rows_B].requires_grad_()
-    x_BLD = model.embed(carry.tokens_BS, rows_BD, carry.views_BF)
-    state, logits_BSV, halt_B = model(carry.state, x_BLD.to(carry.state.y.dtype))
-    steps_B = carry.steps_B + 1
-    wants_to_halt_B = (halt_B.detach() > 0) & (steps_B >= batch.min_steps_B)
-    halted_B = wants_to_halt_B | (steps_B >= model.settings.max_supervision_steps)
+def supervise(
+    model: TRM,
+    table: PuzzleTable,
+    carry: Carry,
+    batch: Batch,
+    engine: Engine,
+    loss_scale: float = 1.0,
+) -> Supervision:
+    """Let halted slots take their entry, run one supervision step, and decide who halts.
+
+    The gradients of the summed loss, times ``loss_scale``, are added to those of the model.
+    """
+    settings, device = model.settings, engine.device
+    examples = refill(carry, batch)
+    steps_B = np.where(carry.halted_B, 0, carry.steps_B) + 1
+    wants_to_halt_B = np.empty(len(steps_B), dtype=bool)
+    states = StateWriter(lengths_of(examples, settings), carry.state)
+    parts: list[tuple[Losses, Tensor, Tensor]] = []
+    fetches = []
+    for members in plan_groups(lengths_of(examples, settings), engine.tokens_per_pass):
+        group = make_group(model, device, members, examples.inputs, examples.codes, examples.boxes)
+        rows_BD = table.look_up(examples.rows[members]).requires_grad_()
+        x_BLD = model.embed(group.tokens_BC, rows_BD, group.views_BF).to(engine.dtype)
+        state = gather_state(carry, model, members, x_BLD.shape[1])
+        state, logits_BCV, halt_B = model(state, x_BLD, group.places)
+        states.write(members, state)
+        fetches.append((members, begin_fetch(halt_B.detach() > 0)))
+        losses = compute_losses(logits_BCV, halt_B, group_labels(group, examples.labels, device))
+        (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
+        assert rows_BD.grad is not None
+        parts.append((Losses(*(part.detach() for part in losses)), rows_BD.grad, halt_B.detach()))
+    # Only here the host waits for the device, which has the last backward pass before it.
+    for members, wait in fetches:
+        wants_to_halt_B[members] = wait().numpy()
+    halted_B = wants_to_halt_B & (steps_B >= batch.min_steps_B)
+    halted_B |= steps_B >= settings.max_supervision_steps
+
+    order = np.concatenate([members for members, _ in fetches])
+    slots = to_device(np.argsort(order), device)
+    all_losses, row_gradients, halts = zip(*parts, strict=True)
     return Supervision(
-        carry._replace(state=state, steps_B=steps_B, halted_B=halted_B),
-        compute_losses(logits_BSV, halt_B, carry.labels_BS),
-        rows_BD,
-        halt_B.detach(),
+        Carry(examples, steps_B, halted_B, states.finish()),
+        Losses(*(torch.cat(part)[slots] for part in zip(*all_losses, strict=True))),
+        torch.cat(row_gradients)[slots],
+        torch.cat(halts)[slots],
     )
 
 
-def train_step(training: Training, batch: Batch, settings: TrainSettings, world: World) -> None:
+def train_step(training: Training, batch: Batch, settings: TrainSettings, engine: Engine) -> None:
     """Run one supervision step of every slot and update trunk, rows and moving average."""
-    model = training.model
-    outcome = supervise(model, training.table_ND, training.carry, batch)
-    outcome.losses.total.backward()  # type: ignore[no-untyped-call]
+    model, table, world, scale = training.model, training.table, engine.world, training.scale
+    rows_of_all = _begin_concat(refill(training.carry, batch).rows, engine)
 
+    def compute() -> Supervision:
+        training.optimizer.zero_grad()
+        return supervise(model, table, training.carry, batch, engine, scale.factor)
+
+    outcome = engine.within_memory(compute)
     training.step += 1
+    training.carry = outcome.carry
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    _sum_over_processes(gradients, world)
+    row_gradients_BD = world.concat(outcome.row_gradients_BD)
+    if scale.is_used and not scale.keep(_all_finite([*gradients, row_gradients_BD])):
+        # States may be out of range too, so every slot starts afresh.
+        training.carry = replace(outcome.carry, halted_B=np.ones_like(outcome.carry.halted_B))
+        return
+
     warmup = warmup_factor(training.step, settings.warmup_steps)
-    assert outcome.rows_BD.grad is not None
-    update_rows(
-        training.table_ND,
-        world.concat(outcome.carry.rows_B),
-        world.concat(outcome.rows_BD.grad),
-        settings.rows_lr * warmup,
-        settings.rows_weight_decay,
-    )
+    rows_lr = settings.rows_lr * warmup
+    table.descend(rows_of_all(), row_gradients_BD, rows_lr, settings.rows_weight_decay)
     if not settings.rows_only:
-        _sum_gradients(model, settings.global_batch, world)
+        torch._foreach_div_(gradients, settings.global_batch * scale.factor)
         for group in training.optimizer.param_groups:
             group["lr"] = settings.lr * warmup
         training.optimizer.step()
-        training.optimizer.zero_grad()
         training.ema.update(model)
-
-    training.carry = outcome.carry
-    training.sums += _sum_metrics(outcome)
+    training.sums += _sum_metrics(outcome, engine.device)
 
 
-def _sum_gradients(model: TRM, global_batch: int, world: World) -> None:
-    """Turn the gradients of this process' summed loss into those of the global mean."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    if world.size > 1:
+def _begin_concat(rows: NDArray[np.int64], engine: Engine) -> Callable[[], NDArray[np.int64]]:
+    """Begin to join the rows of all processes; return what waits for that."""
+    if engine.world.size == 1:
+        return lambda: rows
+    wait = begin_fetch(engine.world.concat(to_device(rows, engine.device)))
+    return lambda: wait().numpy()
+
+
+def _sum_over_processes(gradients: list[Tensor], world: World) -> None:
+    if world.size > 1 and gradients:
         flat = world.sum_(torch.cat([gradient.flatten() for gradient in gradients]))
-        for gradient, part in zip(
-            gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True
-        ):
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
-    torch._foreach_div_(gradients, global_batch)
+
+
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 @torch.no_grad()
-def _sum_metrics(outcome: Supervision) -> Tensor:
-    losses, halted_B = outcome.losses, outcome.carry.halted_B
+def _sum_metrics(outcome: Supervision, device: torch.device) -> Tensor:
+    losses = outcome.losses
+    halted_B = to_device(outcome.carry.halted_B, device)
     of_halted = (
         losses.accuracy,
         losses.exact,
         (outcome.halt_B > 0) == losses.exact,
-        outcome.carry.steps_B,
+        to_device(outcome.carry.steps_B, device),
     )
     return torch.stack(
         [
@@ -165,15 +221,16 @@ def take_metrics(training: Training, global_batch: int, world: World) -> Metrics
     training.sums.zero_()
     # Every process counted its steps, and its share of the batch in each.
     num_slots = steps / world.size * global_batch
-    means = [loss / num_slots, *(v / halted if halted else math.nan for v in of_halted)]
+    sums = ((loss, num_slots), *((value, halted) for value in of_halted))
+    means = [value / count if count else math.nan for value, count in sums]
     return Metrics(training.step, dict(zip(METRICS, means, strict=True)))
 
 
 def require_finite(training: Training, world: World) -> None:
     """Raise ``FloatingPointError`` on every process unless loss, trunk and rows are finite."""
-    tensors = (training.sums, training.table_ND, *training.model.parameters())
-    finite = all(bool(tensor.detach().sum().isfinite()) for tensor in tensors)
-    if world.any(not finite, training.table_ND.device):
+    tensors = (training.sums, training.table.values, *training.model.parameters())
+    finite = torch.stack([tensor.detach().sum().isfinite() for tensor in tensors]).all()
+    if world.any(not finite.item(), finite.device):
         raise FloatingPointError(f"the loss or the weights are not finite at step {training.step}")
 
 
@@ -200,12 +257,12 @@ def train(
     upcoming = batches(
         stream,
         settings,
-        training.model.settings.max_supervision_steps,
-        engine,
+        training.model.settings,
+        world,
         training.step,
     )
     for batch in upcoming:
-        train_step(training, batch, settings, world)
+        train_step(training, batch, settings, engine)
         on_step()
         if training.step % settings.log_every == 0:
             require_finite(training, world)

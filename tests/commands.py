@@ -26,7 +26,6 @@ SHORT = [
     "adapt.num_steps=3",
     "adapt.global_batch=8",
     "predict.num_views=3",
-    "predict.batch=32",
     "engine.device=cpu",
     "engine.dtype=float32",
 ]

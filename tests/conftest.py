@@ -12,6 +12,7 @@ from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from pipeline.sources import DATA_DIR_VARIABLE, load_source
 from solver.engine import Engine, open_engine
+from solver.puzzle_embedding import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, TrainSettings
 
 torch.set_num_threads(1)
@@ -43,7 +44,7 @@ def small_tasks(arc1: list[Task]) -> list[Task]:
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    return open_engine(EngineSettings(device="cpu", dtype="float32"))
+    return open_engine(EngineSettings(device="cpu", dtype="float32"), print)
 
 
 @pytest.fixture
@@ -57,6 +58,10 @@ def make_dataset(
     tasks = [task.without_answers() for task in tasks]
     index = PuzzleIndex.of(tasks, views, 0, rows_per)
     return Dataset(tuple(tasks), index, (False,) * len(tasks), canvas_side)
+
+
+def make_table(dataset: Dataset, dim: int = SMALL_MODEL.dim) -> PuzzleTable:
+    return PuzzleTable(dataset.index.num_rows, torch.zeros(dim))
 
 
 @pytest.fixture

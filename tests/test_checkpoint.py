@@ -1,11 +1,11 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
 
 from augment.dataset import ExampleStream
 from augment.errors import InputError
@@ -33,7 +33,7 @@ class Session:
     ):
         self.folder, self.dataset, self.engine, self.settings = folder, dataset, engine, settings
         self.checkpoint = CheckpointSettings(**{"every": 3, **checkpoint})
-        table = torch.zeros(dataset.index.num_rows, model.dim)
+        table = make_table(dataset, model.dim)
         self.training = start_training(TRM(model, 0), table, settings, engine)
         self.metrics = []
 
@@ -76,14 +76,15 @@ class Session:
 def everything(session):
     """All that a run is, as one list of tensors."""
     training = session.training
-    state = training.carry.state
+    carry = training.carry
+    examples = (getattr(carry.examples, field.name) for field in fields(carry.examples))
     return [
         *training.model.state_dict().values(),
         *training.ema.average.values(),
-        training.table_ND,
+        training.table.look_up(np.arange(training.table.num_rows)),
         *(v for s in training.optimizer.state.values() for v in s.values() if torch.is_tensor(v)),
-        *state,
-        *training.carry[1:],
+        *carry.state,
+        *map(torch.from_numpy, (*examples, carry.steps_B, carry.halted_B)),
     ]
 
 
@@ -178,9 +179,11 @@ def test_exported_weights_are_the_average_and_predict_alone(small_dataset, engin
     weights = load_weights(tmp_path / "weights")
     for name, average in session.training.ema.average.items():
         assert torch.equal(weights.model.state_dict()[name], average)
-    assert torch.equal(weights.table_ND, session.training.table_ND)
+    every = np.arange(weights.table.num_rows)
+    rows = weights.table.look_up(every)
+    assert torch.equal(rows, session.training.table.look_up(every))
     assert np.array_equal(weights.index.codes, small_dataset.index.codes)
-    assert torch.equal(weights.mean_row, weights.table_ND[1:].mean(0))
+    assert torch.equal(weights.table.mean_row, rows[rows.any(1)].mean(0))
     assert verify_checkpoint(tmp_path / "weights")["step"] == SHORT_TRAINING.num_steps
 
 
@@ -266,7 +269,7 @@ def test_reference_checkpoints_are_read(tmp_path, prefix):
         assert torch.equal(model.state_dict()[name], tensor)
     assert table.shape == (5, 32)
     weights = load_weights(path)
-    assert torch.equal(weights.mean_row, table[1:].mean(0))
+    assert torch.equal(weights.table.mean_row, table[1:].mean(0))
     assert weights.index.task_ids == ()
 
 

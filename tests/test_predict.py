@@ -9,6 +9,7 @@ from solver.adapt import adapt
 from solver.checkpoint import Weights
 from solver.model import TRM
 from solver.predict import plan_work, predict
+from solver.puzzle_embedding import PuzzleTable
 from solver.settings import PredictSettings
 from solver.world import World
 
@@ -16,9 +17,10 @@ from solver.world import World
 def random_weights(dataset, seed=0):
     """An untrained model whose rows differ, so that predictions differ too."""
     model = replace(SMALL_MODEL, rows_per=dataset.index.rows_per)
-    table = torch.randn(
-        dataset.index.num_rows, model.dim, generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(dataset.index.num_rows, model.dim, generator=generator)
+    table = PuzzleTable(len(rows), torch.zeros(model.dim))
+    table.put(np.arange(len(rows)), rows)
     return Weights(
         TRM(model, seed).requires_grad_(False), table, dataset.index, dataset.taught, "test"
     )
@@ -41,7 +43,7 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
     dataset = make_dataset(small_tasks, rows_per)
     tasks = [task.without_answers() for task in reversed(small_tasks)]
     done = []
-    settings = PredictSettings(num_views=4, batch=7)
+    settings = PredictSettings(num_views=4)
     predictions = run(dataset, tasks, engine, settings, on_views=done.append)
     expected = [
         (task.task_id, test)
@@ -56,8 +58,13 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
 
 def test_the_batch_plays_no_part(small_tasks, small_dataset, engine):
     one, other = (
-        run(small_dataset, small_tasks, engine, PredictSettings(num_views=3, batch=batch))
-        for batch in (1, 50)
+        run(
+            small_dataset,
+            small_tasks,
+            replace(engine, planned_tokens=tokens),
+            PredictSettings(num_views=3),
+        )
+        for tokens in (1, 5000)
     )
     assert [p[:3] for p in as_lists(one)] == [p[:3] for p in as_lists(other)]
     assert np.allclose([p.q for p in one], [p.q for p in other], atol=1e-5)
@@ -105,7 +112,8 @@ def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
     )
     assert [adapted.index.find(task) is not None for task in unseen] == [True] * len(unseen)
     # Rows no slot has met lie where all of them began; the others moved, and so did the trunk.
-    moved = ~(adapted.table_ND == weights.mean_row).all(1)
+    rows = adapted.table.look_up(np.arange(adapted.index.num_rows))
+    moved = ~(rows == weights.table.mean_row).all(1)
     assert not moved[0]
     assert moved.any()
     for name, tensor in weights.model.state_dict().items():
@@ -118,7 +126,8 @@ def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
 def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, engine, monkeypatch):
     """Each of three processes, its neighbours' part being zero, holds every third batch."""
     monkeypatch.setattr(World, "sum_", lambda self, tensor: tensor)
-    settings = PredictSettings(num_views=4, batch=5)
+    settings = PredictSettings(num_views=4)
+    engine = replace(engine, planned_tokens=5 * 116)
     alone = as_lists(run(small_dataset, small_tasks, engine, settings))
     owners = []
     for rank in range(3):
@@ -126,7 +135,7 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
             run(small_dataset, small_tasks, replace(engine, world=World(rank, 3)), settings)
         )
         filled = [n for n, prediction in enumerate(part) if prediction[3] > 0]
-        assert all(n // settings.batch % 3 == rank for n in filled)
+        assert all(n // 5 % 3 == rank for n in filled)
         assert [part[n] for n in filled] == [alone[n] for n in filled]
         owners += filled
     assert sorted(owners) == list(range(len(alone)))

@@ -1,13 +1,13 @@
 """The traps of the reference implementation; each must be impossible here."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 from commands import SHORT, call, call_in_processes
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, needs_concept
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table, needs_concept
 
 from augment.dataset import Dataset, ExampleStream
 from augment.errors import InputError
@@ -87,12 +87,11 @@ def test_trap_06_a_data_set_smaller_than_the_batch_trains(small_tasks, engine):
     settings = replace(SHORT_TRAINING, global_batch=64, num_steps=3)
     assert dataset.num_pairs < settings.global_batch
     model = TRM(SMALL_MODEL)
-    table = torch.zeros(dataset.index.num_rows, SMALL_MODEL.dim)
-    training = start_training(model, table, settings, engine)
+    training = start_training(model, make_table(dataset), settings, engine)
     stream = ExampleStream(dataset, 0)
-    for batch in batches(stream, settings, SMALL_MODEL.max_supervision_steps, engine, 0):
-        assert len(batch.rows_B) == settings.global_batch
-        train_step(training, batch, settings, engine.world)
+    for batch in batches(stream, settings, SMALL_MODEL, engine.world, 0):
+        assert len(batch.min_steps_B) == settings.global_batch
+        train_step(training, batch, settings, engine)
     assert training.step == 3
 
 
@@ -113,12 +112,14 @@ def test_trap_08_processes_share_a_batch_without_overlap(small_dataset, engine):
     settings = replace(SHORT_TRAINING, num_steps=5)
     stream = ExampleStream(small_dataset, 0)
     whole, *parts = (
-        list(batches(stream, settings, 3, replace(engine, world=world), 0))
+        list(batches(stream, settings, SMALL_MODEL, world, 0))
         for world in (World(), World(0, 2), World(1, 2))
     )
     for batch, *shares in zip(whole, *parts, strict=True):
-        for column, joined in zip(batch, zip(*shares, strict=True), strict=True):
-            assert torch.equal(column, torch.cat(joined))
+        assert np.array_equal(batch.min_steps_B, np.concatenate([s.min_steps_B for s in shares]))
+        for field in fields(batch.examples):
+            whole_column, *columns = (getattr(b.examples, field.name) for b in (batch, *shares))
+            assert np.array_equal(whole_column, np.concatenate(columns))
 
 
 def test_trap_09_a_checkpoint_holds_all_a_run_is(trained):
