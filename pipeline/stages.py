@@ -3,6 +3,7 @@
 Torch is imported only by the stages that compute with it.
 """
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,13 @@ from augment.task import Task, read_challenges, write_challenges, write_solution
 from pipeline.clock import Stopwatch
 from pipeline.recipes import DataSettings, Settings
 from pipeline.runs import ROOT, Run, code_version
-from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
+from pipeline.sources import (
+    BUNDLED,
+    fingerprint_sources,
+    load_source,
+    load_sources,
+    refuse_leaks,
+)
 from solver.settings import TrainSettings
 from submission.score import ORACLE_KS, Score, score_json, score_submission
 from submission.vote import count_votes, read_tally, write_tally
@@ -67,17 +74,28 @@ def data(names: Sequence[str] = BUNDLED) -> None:
 
 
 def build(settings: Settings, run: Run) -> "Dataset":
-    """Write the data set of ``settings`` into the run and print its table."""
+    """Return the data set of ``settings``, which lies in the run afterwards.
+
+    One that lies there already, whole and built from the same, is kept.
+    """
     from augment.dataset import Dataset
     from augment.puzzles import PuzzleIndex
 
     start = time.monotonic()
+    built_from = _digest_of_source(settings)
+    if run.dataset.exists():
+        try:
+            dataset = Dataset.load(run.dataset, built_from)
+            _say(f"build: {run.dataset} is whole and built from the same: kept")
+            return dataset
+        except InputError as error:
+            _say(f"build: {error}; building it anew")
     tasks, with_answers = _choose_tasks(settings.data)
     index = PuzzleIndex.of(
         tasks, settings.data.views_per_task, settings.data.seed, settings.model.rows_per
     )
     dataset = Dataset(tasks, index, with_answers, settings.model.canvas_side)
-    dataset.save(run.dataset)
+    dataset.save(run.dataset, built_from)
     run.record("build", asdict(settings))
     num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
     table = _table("tasks", "pairs", "views", "rows", "fewest views", "MB", "seconds")
@@ -92,6 +110,14 @@ def build(settings: Settings, run: Run) -> "Dataset":
     )
     _print(table)
     return dataset
+
+
+def _digest_of_source(settings: Settings) -> str:
+    """Return a digest of all that decides which data set ``settings`` give."""
+    data = settings.data
+    files = fingerprint_sources((*data.trained, *data.predicted))
+    deciding = [asdict(data), settings.model.rows_per, settings.model.canvas_side, files]
+    return hashlib.sha256(orjson.dumps(deciding)).hexdigest()
 
 
 def _choose_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bool, ...]]:
@@ -118,10 +144,9 @@ def pretrain(settings: Settings, run: Run) -> None:
     engine = open_engine(settings.engine)
     world = engine.world
     world.share(settings.train.global_batch)  # an impossible share is found before any work
-    if world.leads:
-        build(settings, run)
+    built = build(settings, run) if world.leads else None
     world.wait()
-    dataset = Dataset.load(run.dataset)
+    dataset = built or Dataset.load(run.dataset)
     model = TRM(settings.model, settings.train.seed)
     table_ND = start_rows(dataset.index.num_rows, settings.model.dim)
     training = start_training(model, table_ND, settings.train, engine)
