@@ -1,6 +1,7 @@
 """The stages: each goes from files to files, can be run again alone, and resumes.
 
-Torch is imported only by the stages that compute with it.
+Torch is imported only by the stages that compute with it, and what draws tables and progress bars
+only where one is drawn, so that a command answers at once.
 """
 
 import hashlib
@@ -12,9 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
 
 from augment.errors import InputError
 from augment.files import write_atomic
@@ -38,6 +36,7 @@ from submission.writer import build_submission, read_submission, write_submissio
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
 
     from augment.dataset import Dataset
     from augment.predictions import Prediction
@@ -214,6 +213,8 @@ class _TrainingLog:
     def __init__(
         self, settings: TrainSettings, first_step: int, world: "World", path: Path | None = None
     ) -> None:
+        from tqdm import tqdm
+
         self._path = path
         self._leads = world.leads
         self._batch = settings.global_batch
@@ -335,6 +336,8 @@ def _solve(
     engine: "Engine",
 ) -> "list[Prediction]":
     """Return predictions for all tasks that fit the canvas, those never seen after training."""
+    from tqdm import tqdm
+
     from solver.predict import plan_work
     from solver.predict import predict as predict_views
 
@@ -481,14 +484,18 @@ def _count(model: "torch.nn.Module") -> str:
     return f"{sum(parameter.numel() for parameter in model.parameters()):,}"
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     return table
 
 
-def _print(table: Table) -> None:
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
     Console(soft_wrap=True, markup=False, emoji=False).print(table)
 
 
