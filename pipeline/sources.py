@@ -55,7 +55,8 @@ def fingerprint_sources(names: Iterable[str]) -> str:
     for name in names:
         for path in _files_of(name):
             found = path.stat()
-            state.update(f"{name}\0{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+            line = f"{name}\0{path}\0{found.st_size}\0{found.st_mtime_ns}\n"
+            state.update(os.fsencode(line))  # paths need not be UTF-8
     return state.hexdigest()
 
 

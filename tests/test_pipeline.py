@@ -17,6 +17,7 @@ from conftest import needs_concept
 from augment.dataset import Dataset
 from augment.errors import InputError
 from augment.files import hash_file
+from augment.puzzles import PuzzleIndex
 from augment.task import read_challenges, write_challenges, write_solutions
 from pipeline import sources, stages
 from pipeline.recipes import RECIPES, describe_settings, load_recipe
@@ -308,6 +309,13 @@ def test_a_damaged_data_set_is_built_anew(few_tasks, capsys, name):
     assert not is_kept(capsys, changes)
     path.unlink()
     assert not is_kept(capsys, changes)
+
+
+def test_views_are_drawn_as_they_were_for_the_shipped_weights(run_here):
+    """Checkpoints and kept data sets hold views drawn long ago."""
+    settings = load_recipe("demo", [])
+    shipped = PuzzleIndex.load(ROOT / settings.shipped_weights)
+    assert stages.build(settings, Run.named("a")).index.digest == shipped.digest
 
 
 def test_the_files_of_every_source_are_known(run_here, arc1):
