@@ -6,22 +6,26 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from augment.boxes import Boxes, boxes_around
+from augment.columns import pack_tasks, unpack_tasks
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes, replace_folder, write_atomic
-from augment.grid import MAX_SIDE, NUM_COLORS
+from augment.files import hash_file, read_description, replace_folder, write_description
+from augment.grid import NUM_COLORS
 from augment.leaks import collect_taught
 from augment.puzzles import PuzzleIndex
-from augment.task import Pair, Task, read_challenges, write_tasks
+from augment.task import Pair, Task
 from augment.tokens import GridStore, encode_grids, turn_sizes
 from augment.view import ViewCodes, color_maps
 
 NUM_VIEW_FEATURES = NUM_COLORS
 """The dihedral, and what the colors 1..9 became (:func:`view_features`)."""
 
+_FORMAT = 1
+"""Raised when the same tasks and settings would be saved, or their views drawn, differently."""
+_DESCRIPTION = "dataset.json"
+_TASKS = "tasks.npz"
 _EPOCHS_KEPT = 4
 _SAMPLING = 0  # what this generator is for; exploration in solver.batch has another number
 
@@ -98,29 +102,38 @@ class Dataset:
         counts = [len(pairs) for pairs in self.trained_pairs]
         return np.repeat(np.arange(len(counts)), counts)
 
-    def save(self, folder: Path) -> None:
-        """Write the data set as ``folder``, which is replaced only when the new one is whole."""
+    def save(self, folder: Path, built_from: str = "") -> None:
+        """Write the data set as ``folder``, which is replaced only when the new one is whole.
+
+        ``built_from`` is a digest of what it was made of, for :meth:`load` to compare.
+        """
         with replace_folder(folder) as temporary:
-            write_tasks(temporary / "tasks.json", self.tasks)
+            columns = {**pack_tasks(self.tasks), "with_answers": np.array(self.with_answers)}
+            np.savez(temporary / _TASKS, allow_pickle=False, **columns)
             self.index.save(temporary)
-            description = {"with_answers": self.with_answers, "canvas_side": self.canvas_side}
-            write_atomic(temporary / "dataset.json", orjson.dumps(description))
+            description = {
+                "format": _FORMAT,
+                "built_from": built_from,
+                "canvas_side": self.canvas_side,
+                "files": {path.name: hash_file(path) for path in sorted(temporary.iterdir())},
+            }
+            write_description(temporary / _DESCRIPTION, description)
 
     @classmethod
-    def load(cls, folder: Path) -> "Dataset":
-        """Read what :meth:`save` wrote."""
-        path = folder / "dataset.json"
-        raw = parse_json(read_bytes(path), path)
-        tasks = tuple(read_challenges(folder / "tasks.json"))
-        try:
-            assert isinstance(raw, dict)
-            with_answers = tuple(map(bool, raw["with_answers"]))
-            canvas_side = int(raw["canvas_side"])
-            assert len(with_answers) == len(tasks)
-            assert 1 <= canvas_side <= MAX_SIDE
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a saved data set ({error!r})") from None
-        return cls(tasks, PuzzleIndex.load(folder), with_answers, canvas_side)
+    def load(cls, folder: Path, built_from: str | None = None) -> "Dataset":
+        """Read what :meth:`save` wrote.
+
+        Raises :class:`InputError` when a file is not as it was written, or when the data set was
+        made of something else than ``built_from``.
+        """
+        description = read_description(folder / _DESCRIPTION, "data set", _FORMAT)
+        if built_from not in (None, description["built_from"]):
+            raise InputError(f"{folder}: built from other tasks or settings")
+        index = PuzzleIndex.load(folder)
+        with np.load(folder / _TASKS, allow_pickle=False) as columns:
+            tasks = unpack_tasks(index.task_ids, columns)
+            with_answers = tuple(columns["with_answers"].tolist())
+        return cls(tasks, index, with_answers, description["canvas_side"])
 
 
 class ExampleStream:

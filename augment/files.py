@@ -1,11 +1,13 @@
-"""Reading JSON with errors a person can act on, and replacing files atomically."""
+"""JSON with errors a person can act on, atomic replacement, and folders that know their hashes."""
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -73,3 +75,37 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of the file's content; :class:`InputError` when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def write_description(path: Path, description: Mapping[str, object]) -> None:
+    """Write what :func:`read_description` reads: JSON with ``format``, ``files`` and its digest."""
+    content = {**description, "digest": _digest(description)}
+    write_atomic(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def read_description(path: Path, kind: str, version: int) -> dict[str, Any]:
+    """Return the description of a folder whose every file has the SHA-256 it should have."""
+    description = parse_json(read_bytes(path), path)
+    if not isinstance(description, dict) or description.get("format") != version:
+        raise InputError(f"{path}: not a {kind} of format {version}")
+    if description.pop("digest", None) != _digest(description):
+        raise InputError(f"{path}: differs from what was written")
+    for name, expected in description["files"].items():
+        file = path.with_name(name)
+        if hash_file(file) != expected:
+            raise InputError(f"{file}: differs from what {path.name} says was written")
+    return description
+
+
+def _digest(description: Mapping[str, object]) -> str:
+    content = orjson.dumps(description, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(content).hexdigest()

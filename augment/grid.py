@@ -12,6 +12,7 @@ Grid = NDArray[np.uint8]
 
 MAX_SIDE = 30
 NUM_COLORS = 10
+_COLORS = frozenset(range(NUM_COLORS))
 
 
 def check_grid(raw: object, where: str) -> Grid:
@@ -33,14 +34,15 @@ def check_grid(raw: object, where: str) -> Grid:
         )
     # bool is an int to isinstance, so the types themselves are compared.
     cells = list(chain.from_iterable(raw))
-    if set(map(type, cells)) != {int} or min(cells) < 0 or max(cells) >= NUM_COLORS:
+    if set(map(type, cells)) != {int} or not _COLORS.issuperset(cells):
         for position, cell in enumerate(cells):
-            if type(cell) is not int or not 0 <= cell < NUM_COLORS:
+            if type(cell) is not int or cell not in _COLORS:
                 row, column = divmod(position, len(raw[0]))
                 raise InputError(
                     f"{where}: cell ({row}, {column}) is {shorten(cell)}, not an integer 0..9"
                 )
-    return np.array(raw, dtype=np.uint8)
+    # A copy, because numpy keeps a view of bytes with four times what a small grid itself needs.
+    return np.frombuffer(bytes(cells), dtype=np.uint8).reshape(len(raw), -1).copy()
 
 
 def grid_key(grid: Grid) -> bytes:

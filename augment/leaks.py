@@ -30,8 +30,8 @@ def give_away(task: Task) -> list[int]:
 
 def collect_taught(tasks: Iterable[Task]) -> NDArray[np.uint64]:
     """Return the digests of all that the tasks teach, sorted, for a checkpoint to remember."""
-    digests = {digest for task in tasks for digest in taught_by(task)}
-    return np.array(sorted(digests), dtype=np.uint64)
+    digests = (digest for task in tasks for digest in taught_by(task))
+    return np.unique(np.fromiter(digests, dtype=np.uint64))
 
 
 def _of_demonstrations(task: Task) -> int:

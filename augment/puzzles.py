@@ -66,8 +66,8 @@ class PuzzleIndex:
         """A hash of everything that decides what a row means."""
         state = hashlib.sha256(self.rows_per.encode())
         state.update(orjson.dumps([self.task_ids, self.task_digests]))
-        state.update(self.starts.astype("<i8").tobytes())
-        state.update(self.codes.astype("<u4").tobytes())
+        state.update(np.ascontiguousarray(self.starts, dtype="<i8").data)
+        state.update(np.ascontiguousarray(self.codes, dtype="<u4").data)
         return state.hexdigest()
 
     @cached_property

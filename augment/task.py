@@ -177,9 +177,14 @@ def _read_object(path: Path) -> dict[str, object]:
 
 def write_challenges(path: Path, tasks: Iterable[Task]) -> None:
     """Write the tasks in Kaggle's challenges form: no answers, in the order given."""
-    write_atomic(
-        path, orjson.dumps({task.task_id: _task_json(task.without_answers()) for task in tasks})
-    )
+    challenges = {
+        task.task_id: {
+            "train": [{"input": p.input.tolist(), "output": p.output.tolist()} for p in task.train],
+            "test": [{"input": grid.tolist()} for grid in task.test_inputs],
+        }
+        for task in tasks
+    }
+    write_atomic(path, orjson.dumps(challenges))
 
 
 def write_solutions(path: Path, tasks: Iterable[Task]) -> None:
@@ -189,20 +194,3 @@ def write_solutions(path: Path, tasks: Iterable[Task]) -> None:
         assert task.answers is not None, task.task_id
         solutions[task.task_id] = [grid.tolist() for grid in task.answers]
     write_atomic(path, orjson.dumps(solutions))
-
-
-def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
-    """Write the tasks into one file, answers included where they are known."""
-    write_atomic(path, orjson.dumps({task.task_id: _task_json(task) for task in tasks}))
-
-
-def _task_json(task: Task) -> dict[str, list[dict[str, list[list[int]]]]]:
-    tests = [{"input": grid.tolist()} for grid in task.test_inputs]
-    for test, answer in zip(tests, task.answers or (), strict=task.answers is not None):
-        test["output"] = answer.tolist()
-    return {
-        "train": [
-            {"input": pair.input.tolist(), "output": pair.output.tolist()} for pair in task.train
-        ],
-        "test": tests,
-    }

@@ -8,7 +8,7 @@ while the model works. All of them stand in this file, because a change elsewher
 numba compile its stored results again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,13 +62,23 @@ class GridStore:
     def of(cls, grids: Iterable[Grid]) -> "GridStore":
         """Return the grids stored one after the other."""
         grids = list(grids)
-        sizes = np.array([grid.size for grid in grids], dtype=np.int64)
-        return cls(
-            np.concatenate([np.empty(0, np.uint8), *(grid.ravel() for grid in grids)]),
-            np.cumsum(sizes) - sizes,
-            np.array([grid.shape[0] for grid in grids], dtype=np.int64),
-            np.array([grid.shape[1] for grid in grids], dtype=np.int64),
-        )
+        shapes = np.array([grid.shape for grid in grids], dtype=np.int64).reshape(-1, 2)
+        cells = np.concatenate([np.empty(0, np.uint8), *(grid.ravel() for grid in grids)])
+        return cls.cut(cells, *shapes.T)
+
+    @classmethod
+    def cut(
+        cls, cells: NDArray[np.uint8], heights: NDArray[np.int64], widths: NDArray[np.int64]
+    ) -> "GridStore":
+        """Return the grids of these sizes that stand one after the other in ``cells``."""
+        sizes = heights * widths
+        return cls(cells, np.cumsum(sizes) - sizes, heights, widths)
+
+    def __iter__(self) -> Iterator[Grid]:
+        """Yield the grids; they are parts of ``cells``, not copies."""
+        columns = (self.starts, self.heights, self.widths)
+        for start, height, width in zip(*(column.tolist() for column in columns), strict=True):
+            yield self.cells[start : start + height * width].reshape(height, width)
 
     def sizes(self, grid_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return heights and widths (N, 2) of the grids."""

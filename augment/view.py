@@ -23,6 +23,8 @@ IDENTITY_CODE = 0
 
 INVERSE_DIHEDRAL = (0, 3, 2, 1, 4, 5, 6, 7)
 
+_SHIFTS = 4 * np.arange(NUM_COLORS, dtype=np.int64)
+
 ViewCodes = NDArray[np.uint32]
 """Views as numbers below ``NUM_VIEWS``: dihedral * 9! + rank of the color map."""
 
@@ -33,16 +35,23 @@ def transform(grid: Grid, dihedral: int) -> Grid:
     0 identity, 1 quarter turn counter-clockwise, 2 half turn, 3 quarter turn clockwise,
     4 left-right mirror, 5 up-down mirror, 6 transpose, 7 anti-transpose.
     """
-    if dihedral < 4:
-        turned = np.rot90(grid, dihedral)
-    elif dihedral == 4:
-        turned = np.fliplr(grid)
-    elif dihedral == 5:
-        turned = np.flipud(grid)
-    elif dihedral == 6:
-        turned = grid.T
-    else:
-        turned = np.fliplr(np.rot90(grid))
+    match dihedral:
+        case 0:
+            turned = grid
+        case 1:
+            turned = grid.T[::-1]
+        case 2:
+            turned = grid[::-1, ::-1]
+        case 3:
+            turned = grid.T[:, ::-1]
+        case 4:
+            turned = grid[:, ::-1]
+        case 5:
+            turned = grid[::-1]
+        case 6:
+            turned = grid.T
+        case _:
+            turned = grid.T[::-1, ::-1]
     return np.ascontiguousarray(turned)
 
 
@@ -128,6 +137,13 @@ def color_maps() -> NDArray[np.uint8]:
     return np.hstack([np.zeros((len(permutations), 1), dtype=np.uint8), permutations + 1])
 
 
+@cache
+def _packed_color_maps() -> NDArray[np.int64]:
+    """Return all color maps, (9!,): the four bits from 4 * i on say what became of color i."""
+    packed: NDArray[np.int64] = color_maps() @ (1 << _SHIFTS)
+    return packed
+
+
 def sample_views(grids: Sequence[Grid], task_id: str, count: int, seed: int) -> ViewCodes:
     """Return the identity and up to ``count`` further views, pairwise distinct on ``grids``.
 
@@ -135,41 +151,40 @@ def sample_views(grids: Sequence[Grid], task_id: str, count: int, seed: int) -> 
     the other tasks of a set.
     """
     symmetries = _symmetries(grids)
-    used = np.unique(np.concatenate([grid.ravel() for grid in grids]))
-    used = used[used > 0]
+    used = 1 + np.flatnonzero(np.bincount(np.concatenate([g.ravel() for g in grids]))[1:])
     num_existing = NUM_DIHEDRALS // len(symmetries) * math.perm(NUM_COLORS - 1, len(used))
     wanted = min(count + 1, num_existing)
     rng = np.random.default_rng([seed, *hashlib.sha256(task_id.encode()).digest()])
     codes = np.array([IDENTITY_CODE], dtype=np.int64)
     while len(codes) < wanted:
         drawn = np.concatenate([codes, rng.integers(NUM_VIEWS, size=2 * wanted)])
-        _, first = np.unique(_canonical_keys(drawn, symmetries, used), return_index=True)
-        codes = drawn[np.sort(first)]
+        codes = drawn[_first_of_equals(_canonical_keys(drawn, symmetries, used))]
     return codes[:wanted].astype(np.uint32)
 
 
-def _symmetries(grids: Iterable[Grid]) -> list[tuple[int, NDArray[np.uint8]]]:
+def _symmetries(grids: Iterable[Grid]) -> list[tuple[int, NDArray[np.int64]]]:
     """Return every (dihedral, color map) that leaves all the grids as they are."""
-    grids = list(grids)
-    before = np.concatenate([grid.ravel() for grid in grids]).astype(np.int64)
-    found = []
-    for dihedral in range(NUM_DIHEDRALS):
-        turned = [transform(grid, dihedral) for grid in grids]
-        if any(a.shape != b.shape for a, b in zip(turned, grids, strict=True)):
-            continue
-        after = np.concatenate([grid.ravel() for grid in turned])
-        counts = np.bincount(after * NUM_COLORS + before, minlength=NUM_COLORS**2)
-        links = counts.reshape(NUM_COLORS, NUM_COLORS) > 0
-        one_to_one = links.sum(0).max() == 1 and links.sum(1).max() == 1
-        if one_to_one and not links[0, 1:].any() and not links[1:, 0].any():
-            found.append((dihedral, links.argmax(1).astype(np.uint8)))
+    found = [(0, np.arange(NUM_COLORS))]
+    for dihedral in range(1, NUM_DIHEDRALS):
+        links = np.zeros((NUM_COLORS, NUM_COLORS), dtype=np.bool_)  # [color turned, color before]
+        for grid in grids:
+            turned = transform(grid, dihedral)
+            if turned.shape != grid.shape:
+                break
+            links[turned, grid] = True
+            # A turned grid has the colors it had: where each has one partner, the map is one to
+            # one. Most grids without a symmetry show it here, before the others are looked at.
+            if links.sum(1).max() > 1 or links[0, 1:].any():
+                break
+        else:
+            found.append((dihedral, links.argmax(1)))
     return found
 
 
 def _canonical_keys(
     codes: NDArray[np.int64],
-    symmetries: Iterable[tuple[int, NDArray[np.uint8]]],
-    used: NDArray[np.uint8],
+    symmetries: Iterable[tuple[int, NDArray[np.int64]]],
+    used: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Return keys that are equal exactly for views that show the same grids.
 
@@ -177,12 +192,21 @@ def _canonical_keys(
     among all of these, written in the colors that the grids use.
     """
     dihedrals, ranks = np.divmod(codes, NUM_COLOR_MAPS)
-    colors = color_maps()[ranks]
-    weights = 10 ** np.arange(len(used), dtype=np.int64)
-    keys = [
-        COMPOSED_DIHEDRAL[dihedrals, dihedral] * 10 ** len(used)
-        + colors[:, color_map[used]].astype(np.int64) @ weights
-        for dihedral, color_map in symmetries
-    ]
+    packed = _packed_color_maps()[ranks]
+    keys = []
+    for dihedral, color_map in symmetries:
+        key = COMPOSED_DIHEDRAL[dihedrals, dihedral] << 4 * NUM_COLORS
+        stays = color_map[used] == used
+        key |= packed & (15 << _SHIFTS[used[stays]]).sum()
+        for color in used[~stays]:
+            key |= (packed >> _SHIFTS[color_map[color]] & 15) << _SHIFTS[color]
+        keys.append(key)
     smallest: NDArray[np.int64] = np.min(keys, axis=0)
     return smallest
+
+
+def _first_of_equals(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each key stands for the first time, in rising order."""
+    order = np.argsort(keys)
+    opens = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    return np.sort(np.minimum.reduceat(order, opens))

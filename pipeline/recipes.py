@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from augment.errors import InputError
 from solver.settings import (
     CheckpointSettings,
@@ -161,6 +159,8 @@ def _change(settings: Any, path: list[str], text: str, whole: str) -> Any:
 
 
 def _parse(hint: Any, text: str, name: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError  # only a changed setting needs it
+
     kind = get_args(hint)[0]
     try:
         if get_origin(kind) is tuple:

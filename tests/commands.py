@@ -1,5 +1,6 @@
 """The commands, called as a person calls them, on tasks and a model small enough for seconds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -52,3 +53,21 @@ def call_in_processes(count, *arguments, changes=SHORT):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def task_json(task):
+    """The task in the form of a file of its own."""
+    tests = [{"input": grid.tolist()} for grid in task.test_inputs]
+    for test, answer in zip(tests, task.answers or (), strict=task.answers is not None):
+        test["output"] = answer.tolist()
+    train = [{"input": pair.input.tolist(), "output": pair.output.tolist()} for pair in task.train]
+    return {"train": train, "test": tests}
+
+
+def write_task_folder(folder, tasks):
+    """Write a file for each task; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{task.task_id}.json" for task in tasks]
+    for path, task in zip(paths, tasks, strict=True):
+        path.write_text(json.dumps(task_json(task)))
+    return paths

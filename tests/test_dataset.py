@@ -2,12 +2,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from commands import task_json
 from conftest import make_dataset
 
 from augment.dataset import Dataset, ExampleStream, view_features
 from augment.errors import InputError
 from augment.puzzles import PuzzleIndex, tasks_by_id
-from augment.task import Task, write_tasks
+from augment.task import Task
 from augment.tokens import FIRST_COLOR, PAD
 from augment.view import View
 
@@ -84,6 +85,19 @@ def test_saved_and_loaded_data_sets_are_the_same(small_tasks, tmp_path, rows_per
     assert all(task.answers is None for task in loaded.tasks)
 
 
+@pytest.mark.parametrize("hidden", [True, False])
+def test_saved_and_loaded_tasks_are_the_same(arc1, tmp_path, hidden):
+    tasks = tuple(task.without_answers() if hidden else task for task in arc1[::20])
+    with_answers = tuple(not hidden and number % 2 == 0 for number in range(len(tasks)))
+    index = PuzzleIndex.of(tasks, 3, 0, "task")
+    Dataset(tasks, index, with_answers, 30).save(tmp_path)
+    loaded = Dataset.load(tmp_path)
+    assert [task.task_id for task in loaded.tasks] == [task.task_id for task in tasks]
+    assert [task_json(task) for task in loaded.tasks] == [task_json(task) for task in tasks]
+    assert loaded.with_answers == with_answers
+    assert np.array_equal(loaded.taught, Dataset(tasks, index, with_answers, 30).taught)
+
+
 def test_rows_per_task_are_shared_by_its_views(small_tasks):
     index = make_dataset(small_tasks, "task").index
     rows, codes = index.rows(np.array([0, 0, 2]), np.array([0, 1, 1]))
@@ -109,28 +123,54 @@ def test_features_tell_dihedral_and_colors():
 
 
 def test_damaged_data_sets_are_refused(small_dataset, tmp_path):
-    small_dataset.save(tmp_path)
-    (tmp_path / "views.npy").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="not a saved row map"):
-        Dataset.load(tmp_path)
-    np.save(tmp_path / "views.npy", small_dataset.index.codes[:-1])
-    with pytest.raises(InputError, match=r"views, but views\.npy holds"):
-        Dataset.load(tmp_path)
-    np.save(tmp_path / "views.npy", small_dataset.index.codes.astype(float))
-    with pytest.raises(InputError, match="not a saved row map"):
-        Dataset.load(tmp_path)
-    for content in ("{}", "3", '{"with_answers": [true], "canvas_side": 10}'):
-        (tmp_path / "dataset.json").write_text(content)
-        with pytest.raises(InputError, match="not a saved data set"):
-            Dataset.load(tmp_path)
-
-
-def test_a_row_map_of_other_tasks_is_refused(small_dataset, tmp_path):
-    """Trap 7, within a saved data set."""
-    small_dataset.save(tmp_path / "d")
-    write_tasks(tmp_path / "d" / "tasks.json", reversed(small_dataset.tasks))
-    with pytest.raises(InputError, match="row map belongs to other tasks"):
+    for name in ("tasks.npz", "views.npy", "puzzles.json"):
+        small_dataset.save(tmp_path / "d")
+        path = tmp_path / "d" / name
+        content = path.read_bytes()
+        for damaged in (content[:-1], content + b"x", content[:-9] + b"x" + content[-8:]):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=f"{name}: differs from what dataset.json says"):
+                Dataset.load(tmp_path / "d")
+        path.unlink()
+        with pytest.raises(InputError, match=f"{name}: cannot be read"):
+            Dataset.load(tmp_path / "d")
+    path = tmp_path / "d" / "dataset.json"
+    path.write_text(path.read_text().replace("10", "11"))
+    with pytest.raises(InputError, match=r"dataset\.json: differs from what was written"):
         Dataset.load(tmp_path / "d")
+    for content in ("{}", "3", '{"with_answers": [true], "canvas_side": 10}'):
+        path.write_text(content)
+        with pytest.raises(InputError, match="not a data set of format 1"):
+            Dataset.load(tmp_path / "d")
+
+
+def test_a_data_set_built_from_something_else_is_refused(small_dataset, tmp_path):
+    small_dataset.save(tmp_path, "these")
+    assert Dataset.load(tmp_path, "these").num_pairs == small_dataset.num_pairs
+    with pytest.raises(InputError, match="built from other tasks or settings"):
+        Dataset.load(tmp_path, "those")
+
+
+def test_damaged_row_maps_are_refused(small_dataset, tmp_path):
+    index = small_dataset.index
+    index.save(tmp_path)
+    np.save(tmp_path / "views.npy", index.codes[:-1])
+    with pytest.raises(InputError, match=r"views, but views\.npy holds"):
+        PuzzleIndex.load(tmp_path)
+    np.save(tmp_path / "views.npy", index.codes.astype(float))
+    with pytest.raises(InputError, match="not a saved row map"):
+        PuzzleIndex.load(tmp_path)
+    for content in (b"nothing", b""):
+        (tmp_path / "views.npy").write_bytes(content)
+        with pytest.raises(InputError, match="not a saved row map"):
+            PuzzleIndex.load(tmp_path)
+
+
+def test_a_row_map_of_other_tasks_is_refused(small_dataset):
+    """Trap 7, within a data set."""
+    others = small_dataset.tasks[::-1]
+    with pytest.raises(InputError, match="row map belongs to other tasks"):
+        Dataset(others, small_dataset.index, small_dataset.with_answers, 10)
 
 
 def test_impossible_data_sets_are_refused(arc1, small_tasks):

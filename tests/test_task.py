@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from commands import task_json, write_task_folder
 
 from augment.errors import InputError
 from augment.task import (
@@ -11,7 +12,6 @@ from augment.task import (
     read_task_folder,
     write_challenges,
     write_solutions,
-    write_tasks,
 )
 
 PAIR = {"input": [[1, 2]], "output": [[3]]}
@@ -34,12 +34,10 @@ def as_json(task):
 
 def test_every_form_gives_the_same_tasks(arc1, tmp_path):
     tasks = arc1[:20]
-    write_tasks(tmp_path / "all.json", tasks)
+    dump(tmp_path / "all.json", {task.task_id: task_json(task) for task in tasks})
     write_challenges(tmp_path / "challenges.json", tasks)
     write_solutions(tmp_path / "solutions.json", tasks)
-    (tmp_path / "one").mkdir()
-    for task_id, task in json.loads((tmp_path / "all.json").read_text()).items():
-        dump(tmp_path / "one" / f"{task_id}.json", task)
+    write_task_folder(tmp_path / "one", tasks)
     expected = [as_json(task) for task in tasks]
     two_files = read_challenges(tmp_path / "challenges.json", tmp_path / "solutions.json")
     assert [as_json(task) for task in two_files] == expected

@@ -6,14 +6,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from commands import SHORT, call, call_in_processes
+from commands import SHORT, call, call_in_processes, write_task_folder
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table, needs_concept
 
 from augment.dataset import Dataset, ExampleStream
 from augment.errors import InputError
 from augment.predictions import Prediction
 from augment.puzzles import PuzzleIndex
-from augment.task import write_tasks
 from augment.view import View
 from pipeline import stages
 from pipeline.recipes import load_recipe
@@ -190,13 +189,8 @@ def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
     """Outputs of tests that stand in the task files play no part."""
     tasks = stages.within_side(load_source("arc1/training"), 4)
     for name, shown in (("known", tasks), ("hidden", [t.without_answers() for t in tasks])):
-        folder = run_here / name
-        folder.mkdir()
-        write_tasks(folder / "all.json", shown)
-        for task_id, task in json.loads((folder / "all.json").read_text()).items():
-            (folder / f"{task_id}.json").write_text(json.dumps(task))
-        (folder / "all.json").unlink()
-        changes = [*SHORT, f"data.predicted=folder:{folder}"]
+        write_task_folder(run_here / name, shown)
+        changes = [*SHORT, f"data.predicted=folder:{name}"]
         assert call("pretrain", "--run-name", name, changes=changes) == 0
         assert call("predict", "--run-name", name, changes=changes) == 0
     runs = run_here / "runs"
