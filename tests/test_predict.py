@@ -127,7 +127,7 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
     """Each of three processes, its neighbours' part being zero, holds every third batch."""
     monkeypatch.setattr(World, "sum_", lambda self, tensor: tensor)
     settings = PredictSettings(num_views=4)
-    engine = replace(engine, planned_tokens=5 * 116)
+    engine = replace(engine, planned_tokens=4 * 116)
     alone = as_lists(run(small_dataset, small_tasks, engine, settings))
     owners = []
     for rank in range(3):
@@ -135,7 +135,7 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
             run(small_dataset, small_tasks, replace(engine, world=World(rank, 3)), settings)
         )
         filled = [n for n, prediction in enumerate(part) if prediction[3] > 0]
-        assert all(n // 5 % 3 == rank for n in filled)
+        assert all(n // 4 % 3 == rank for n in filled)
         assert [part[n] for n in filled] == [alone[n] for n in filled]
         owners += filled
     assert sorted(owners) == list(range(len(alone)))

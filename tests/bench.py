@@ -1,0 +1,405 @@
+"""`make bench` and `make bench-gpu`: how fast this is, beside what the machine could do at best.
+
+The sides of a ratio take turns in one process, on the same weights and examples, after their
+outputs were compared. Medians over the rounds are reported, with the smallest and the largest.
+Results are printed and written to runs/bench/NAME.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from oracle import loss as oracle_loss
+from oracle import supervision_step
+
+from augment.boxes import full_boxes, infer_test_boxes
+from augment.dataset import Dataset, Examples, ExampleStream, encode_test_inputs
+from augment.predictions import Prediction
+from augment.puzzles import PuzzleIndex
+from augment.task import Task
+from augment.tokens import decode_grids, encode_grid
+from augment.view import NUM_VIEWS, View
+from pipeline.sources import load_source
+from solver.batch import Batch
+from solver.checkpoint import Weights
+from solver.engine import Engine, open_engine
+from solver.model import TRM
+from solver.optimizer import EMA, make_optimizer
+from solver.predict import Views, answer
+from solver.puzzle_embedding import PuzzleTable
+from solver.settings import EngineSettings, ModelSettings, PredictSettings, TrainSettings
+from solver.train import Training, start_training, supervise, train_step
+from submission.vote import count_votes
+
+# One update of z per cycle instead of four: as many passes without gradient for each with one as
+# in the reference (4 to 2, there 10 to 5), so that enough examples are timed in the minutes.
+FULL = ModelSettings(num_latent_steps=1)
+BOX = replace(FULL, canvas="box")
+TRAIN = TrainSettings(warmup_steps=0)
+GIGA = 1e9
+
+
+def flop_of_pass(length: np.ndarray) -> np.ndarray:
+    """Return the FLOP of one pass over sequences of ``length``: products of weights, attention."""
+    inner = -(-round(FULL.expansion * FULL.dim * 2 / 3) // 256) * 256
+    weights = FULL.num_layers * (4 * FULL.dim**2 + 3 * FULL.dim * inner)
+    return 2 * weights * length + FULL.num_layers * 4 * FULL.dim * length**2
+
+
+PASSES = FULL.num_cycles * (FULL.num_latent_steps + 1)
+# The passes of the last cycle are computed forwards once and backwards at twice the cost.
+PASSES_OF_TRAINING = PASSES + 2 * (FULL.num_latent_steps + 1)
+
+
+def take_turns(
+    sides: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Return the seconds of every side in every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            seconds[name].append(time_of(run, device))
+    return seconds
+
+
+def time_of(run: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+class Report:
+    """The figures, printed as they come and written as JSON."""
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        self.path = path
+        name = torch.cuda.get_device_name() if engine.device.type == "cuda" else processor()
+        self.figures: dict[str, object] = {
+            "machine": name,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "dtype": str(engine.dtype),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "date": date.today().isoformat(),
+        }
+        print(", ".join(f"{key} {value}" for key, value in self.figures.items()), flush=True)
+
+    def add(self, name: str, values: Sequence[float] | float, unit: str = "") -> None:
+        values = values if isinstance(values, Sequence) else [values]
+        middle = statistics.median(values)
+        self.figures[name] = round(middle, 4)
+        line = f"{name:44} {middle:12,.3f} {unit}"
+        if len(values) > 1:
+            self.figures[f"{name}_spread"] = [round(min(values), 4), round(max(values), 4)]
+            line += f"  ({min(values):,.3f} .. {max(values):,.3f}, n {len(values)})"
+        print(line, flush=True)
+
+    def ratio(self, name: str, slow: Sequence[float], fast: Sequence[float]) -> None:
+        self.add(name, [a / b for a, b in zip(slow, fast, strict=True)], "x")
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.figures, indent=2) + "\n")
+        print(f"{self.path}")
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def data_set(trained: Sequence[str], predicted: Sequence[str]) -> Dataset:
+    """Return a data set of sources with a few views of each task."""
+    with_answers = [task for name in trained for task in load_source(name)]
+    hidden = [task.without_answers() for name in predicted for task in load_source(name)]
+    tasks = (*with_answers, *hidden)
+    index = PuzzleIndex.of(tasks, 8, 0, "view")
+    flags = (True,) * len(with_answers) + (False,) * len(hidden)
+    return Dataset(tasks, index, flags, FULL.canvas_side)
+
+
+def spread_over_sizes(boxes: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` examples whose box sizes are spread as those of all are."""
+    by_size = np.argsort(boxes[:, 2] * boxes[:, 3], kind="stable")
+    return by_size[((np.arange(count) + 0.5) / count * len(by_size)).astype(int)]
+
+
+def pick(examples: Examples, chosen: np.ndarray) -> Examples:
+    columns = (examples.inputs, examples.labels, examples.rows, examples.codes, examples.boxes)
+    return Examples(*(column[chosen] for column in columns))
+
+
+def lengths_of(boxes: np.ndarray) -> np.ndarray:
+    return FULL.prefix_length + boxes[:, 2] * boxes[:, 3]
+
+
+@dataclass
+class Trainer:
+    """A training run whose slots hold the same examples in every step that is timed."""
+
+    training: Training
+    batch: Batch
+    engine: Engine
+
+    @classmethod
+    def of(cls, settings: ModelSettings, examples: Examples, engine: Engine) -> "Trainer":
+        if settings.canvas == "full":
+            boxes = full_boxes(len(examples.rows), settings.canvas_side)
+            examples = replace(examples, boxes=boxes)
+        train = replace(TRAIN, global_batch=len(examples.rows))
+        table = PuzzleTable(int(examples.rows.max()) + 1, torch.zeros(settings.dim))
+        training = start_training(TRM(settings), table, train, engine)
+        return cls(training, Batch(examples, np.full(len(examples.rows), 16)), engine)
+
+    def step(self) -> None:
+        settings = replace(TRAIN, global_batch=len(self.batch.min_steps_B))
+        train_step(self.training, self.batch, settings, self.engine)
+
+    def loss(self) -> float:
+        """Return the summed loss of one step from the start, before any weight changes."""
+        training = self.training
+        outcome = supervise(training.model, training.table, training.carry, self.batch, self.engine)
+        training.optimizer.zero_grad()
+        return outcome.losses.total.item()
+
+
+class EagerTrainer:
+    """The oracle's step with the same optimisers, on all examples at once."""
+
+    def __init__(self, examples: Examples, engine: Engine) -> None:
+        self.model, self.engine, count = TRM(FULL).to(engine.device), engine, len(examples.rows)
+        self.optimizer = make_optimizer(self.model.parameters(), TRAIN)
+        self.ema = EMA(self.model, TRAIN.ema_rate)
+        self.rows = torch.zeros(count, FULL.dim, device=engine.device, requires_grad=True)
+        self.tokens, self.labels = (
+            torch.from_numpy(array).long().to(engine.device)
+            for array in (examples.inputs, examples.labels)
+        )
+        self.state = self.model.start(count, FULL.prefix_length + FULL.canvas_side**2, engine.dtype)
+
+    def loss(self) -> torch.Tensor:
+        p = dict(self.model.named_parameters())
+        cells = torch.arange(FULL.canvas_side**2, device=self.engine.device)
+        logits, halt, self.state = supervision_step(
+            p, FULL, self.tokens, cells, self.rows, self.state, self.engine.dtype
+        )
+        return oracle_loss(logits, halt, self.labels)
+
+    def step(self) -> None:
+        self.loss().backward()
+        with torch.no_grad():
+            self.rows.mul_(1 - 1e-3).sub_(1e-2 * self.rows.grad.sign())
+            self.rows.grad = None
+        for parameter in self.model.parameters():
+            parameter.grad /= len(self.tokens)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.model)
+
+
+def test_views(tasks: Sequence[Task], count: int | None) -> Views:
+    """Return views of all tests, or ``count`` of them spread over the sizes of inferred boxes."""
+    keys = [(n, test) for n, task in enumerate(tasks) for test in range(len(task.test_inputs))]
+    numbers, tests = (np.array(column) for column in zip(*keys, strict=True))
+    codes = np.random.default_rng(0).integers(NUM_VIEWS, size=len(keys)).astype(np.uint32)
+    boxes = infer_test_boxes(tasks, numbers, tests, codes, FULL.canvas_side)
+    inputs = encode_test_inputs(tasks, numbers, tests, codes, FULL.canvas_side)
+    chosen = spread_over_sizes(boxes, count or len(boxes))
+    rows = np.zeros(len(chosen), dtype=np.int64)
+    return Views(inputs[chosen], rows, codes[chosen], boxes[chosen])
+
+
+def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> Callable[[], None]:
+    """Return what answers the views with ``steps`` supervision steps."""
+    if model.canvas == "full":
+        views = replace(views, boxes=full_boxes(len(views.rows), model.canvas_side))
+    table = PuzzleTable(1, torch.zeros(model.dim))
+    index = PuzzleIndex.of([], 0, 0, "view")
+    trm = engine.prepare(TRM(model).requires_grad_(False)).eval()
+    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench")
+    settings = PredictSettings(num_supervision_steps=steps)
+    return lambda: answer(weights, views, settings, engine, on_views=lambda _: None)
+
+
+def product_rate(engine: Engine, tokens: int) -> float:
+    """Return the FLOP/s of the four products of a layer at ``tokens`` positions."""
+    shapes = [(512, 1536), (512, 512), (512, 3072), (1536, 512)]
+    flop = seconds = 0.0
+    for width, out in shapes:
+        x = torch.randn(tokens, width, device=engine.device, dtype=engine.dtype)
+        weight = torch.randn(out, width, device=engine.device, dtype=engine.dtype)
+        product = lambda x=x, w=weight: torch.nn.functional.linear(x, w)  # noqa: E731
+        times = take_turns({"product": product}, 7, engine.device)["product"]
+        flop, seconds = flop + 2 * tokens * width * out, seconds + statistics.median(times[1:])
+    return flop / seconds
+
+
+def compare_training(
+    name: str, examples: Examples, engine: Engine, report: Report, rounds: int, rate: float
+) -> None:
+    """Time training steps of ``full`` and ``box`` on the same examples; arc1 beside the oracle."""
+    full, box = (Trainer.of(settings, examples, engine) for settings in (FULL, BOX))
+    sides = {"full": full.step, "box": box.step}
+    compiling = {key: time_of(run, engine.device) for key, run in sides.items()}
+    if name == "arc1":
+        report.add("startup_full_seconds", compiling["full"], "s")
+        report.add("startup_box_seconds", compiling["box"], "s")
+        eager = EagerTrainer(examples, engine)
+        sides["eager"] = eager.step
+        time_of(eager.step, engine.device)
+    seconds = take_turns(sides, rounds, engine.device)
+    count = len(examples.rows)
+    report.ratio(f"train_box_over_full_{name}", seconds["full"], seconds["box"])
+    if "eager" in seconds:
+        report.ratio("full_over_eager", seconds["eager"], seconds["full"])
+    real = flop_of_pass(lengths_of(examples.boxes)).sum() * PASSES_OF_TRAINING
+    padded = flop_of_pass(np.full(count, 916)).sum() * PASSES_OF_TRAINING
+    report.add(f"train_flop_ratio_{name}", padded / real, "x (floor: FLOP of full over box)")
+    for side in ("full", "box"):
+        report.add(f"train_{side}_examples_per_second_{name}", [count / s for s in seconds[side]])
+        done = padded if side == "full" else real
+        report.add(f"train_{side}_share_of_peak_{name}", [done / s / rate for s in seconds[side]])
+        share = [real / s / rate for s in seconds[side]]
+        report.add(f"train_{side}_share_of_peak_on_real_cells_{name}", share)
+
+
+def compare_prediction(
+    name: str, views: Views, engine: Engine, report: Report, rounds: int, steps: int, rate: float
+) -> None:
+    """Time prediction of ``full`` and ``box`` on the same views."""
+    sides = {model.canvas: answerer(views, model, steps, engine) for model in (FULL, BOX)}
+    for run in sides.values():
+        run()
+    seconds = take_turns(sides, rounds, engine.device)
+    report.ratio(f"predict_box_over_full_{name}", seconds["full"], seconds["box"])
+    boxed = flop_of_pass(lengths_of(views.boxes)).sum() * PASSES * steps
+    padded = flop_of_pass(np.full(len(views.rows), 916)).sum() * PASSES * steps
+    report.add(f"predict_flop_ratio_{name}", padded / boxed, "x (floor: FLOP of full over box)")
+    for side, done in (("full", padded), ("box", boxed)):
+        rates = [len(views.rows) / s for s in seconds[side]]
+        report.add(f"predict_{side}_views_per_second_{name}_{steps}_steps", rates)
+        report.add(f"predict_{side}_share_of_peak_{name}", [done / s / rate for s in seconds[side]])
+
+
+def check_outputs(examples: Examples, engine: Engine) -> None:
+    """Compare the sides' outputs from the same start, before anything is timed."""
+    few = pick(examples, np.arange(2))
+    expected = EagerTrainer(few, engine).loss().item()
+    whole = replace(few, boxes=full_boxes(2, FULL.canvas_side))
+    for name, settings, chosen in (("full", FULL, few), ("box at full size", BOX, whole)):
+        found = Trainer.of(settings, chosen, replace(engine, compile=False)).loss()
+        if abs(found / expected - 1) > 1e-2:
+            raise SystemExit(f"{name}: the loss is {found}, the oracle's is {expected}")
+
+
+def around(report: Report) -> None:
+    """Measure what surrounds the network: loader, decoding and votes, build, start-up."""
+    cpu = torch.device("cpu")
+    stream = ExampleStream(data_set(["arc1/training"], ["arc1/evaluation"]), 0)
+    stream.examples(0, 768)
+    loads = [lambda n=n: stream.examples(768 * n, 768 * (n + 1)) for n in range(1, 41)]
+    times = [time_of(load, cpu) for load in loads]
+    blocks = [sum(times[n : n + 8]) for n in range(0, 40, 8)]
+    report.add("loader_examples_per_second", [8 * 768 / s for s in blocks])
+
+    tasks = load_source("arc1/evaluation")
+    rng = np.random.default_rng(0)
+    codes = rng.integers(NUM_VIEWS, size=len(tasks) * 100).astype(np.uint32)
+    outputs = [task.answers[0] for task in tasks for _ in range(100)]
+    shown = [View.from_code(c).apply(g) for c, g in zip(codes, outputs, strict=True)]
+    canvases = np.stack([encode_grid(grid, 30) for grid in shown])
+    wrong = rng.random(len(canvases)) < 0.5  # one cell of the first row turns black in each
+    canvases[wrong, 0, 0] = 2
+    names = [task.task_id for task in tasks for _ in range(100)]
+
+    def vote() -> None:
+        grids = decode_grids(canvases, codes)
+        count_votes(Prediction(n, 0, g, 0.5) for n, g in zip(names, grids, strict=True))
+
+    vote()
+    times = take_turns({"vote": vote}, 5, cpu)["vote"]
+    report.add("decode_views_per_second", [len(codes) / s for s in times])
+
+    command = [sys.executable, "-m", "pipeline"]
+    run = lambda *more, **how: subprocess.run(  # noqa: E731
+        [*command, *more], check=True, stdout=subprocess.DEVNULL, **how
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        change = ["--recipe", "arc1", "--set", "data.trained=arc1/training"]
+        here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+        build = lambda: run("build", *change, cwd=folder, env=here)  # noqa: E731
+        report.add("build_arc1_1000_views_seconds", time_of(build, cpu), "s")
+    help_times = take_turns({"help": lambda: run("--help")}, 6, cpu)["help"]
+    report.add("help_seconds", help_times[1:], "s")
+
+
+def peak_memory(canvas: str, engine: Engine, count: int) -> None:
+    """Print the most memory one training step takes, in MB, in a process of its own."""
+    stream = ExampleStream(data_set(["arc1/training"], []), 0)
+    examples = stream.examples(0, 2048)
+    chosen = pick(examples, spread_over_sizes(examples.boxes, count))
+    trainer = Trainer.of(replace(FULL, canvas=canvas), chosen, engine)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    trainer.step()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def bench_cpu(engine: Engine, report: Report, rounds: int, count: int) -> None:
+    around(report)
+    for canvas in ("full", "box"):
+        command = [sys.executable, __file__, "memory", "--canvas", canvas, "--examples", str(count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        report.add(f"train_{canvas}_peak_memory_mb", float(done.stdout), "MB")
+    rate = product_rate(engine, 4096)
+    report.add("product_gflop_per_second", rate / GIGA)
+    arc1 = ExampleStream(data_set(["arc1/training"], ["arc1/evaluation"]), 0).examples(0, 8192)
+    arc2 = ExampleStream(data_set([], ["arc2/evaluation"]), 0).examples(0, 8192)
+    check_outputs(pick(arc1, spread_over_sizes(arc1.boxes, 2)), engine)
+    for name, examples in (("arc1", arc1), ("arc2_eval", arc2)):
+        chosen = pick(examples, spread_over_sizes(examples.boxes, count))
+        compare_training(name, chosen, engine, report, rounds, rate)
+    for name in ("arc1", "arc2"):
+        views = test_views(load_source(f"{name}/evaluation"), count)
+        compare_prediction(f"{name}_eval", views, engine, report, rounds, 1, rate)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["cpu", "memory"])
+    parser.add_argument("--canvas", choices=["full", "box"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--examples", type=int, default=16)
+    options = parser.parse_args()
+    started = time.perf_counter()
+    settings = EngineSettings(device="cpu", compile=options.what == "cpu")
+    engine = open_engine(settings, print)
+    if options.what == "memory":
+        peak_memory(options.canvas, engine, options.examples)
+        return
+    report = Report(Path("runs/bench") / f"{options.what}.json", engine)
+    bench_cpu(engine, report, options.rounds, options.examples)
+    report.add("bench_seconds", time.perf_counter() - started, "s")
+    report.write()
+
+
+if __name__ == "__main__":
+    main()
