@@ -51,18 +51,6 @@ def infer_test_boxes(
     return boxes_around(turned, offsets, canvas_side)
 
 
-def cells_of(boxes: Boxes, canvas_side: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the numbers of each box' cells on the flat canvas (N, C), and which are real.
-
-    Row by row; boxes smaller than the largest one are filled up with cell 0, marked as not real.
-    """
-    top, left, height, width = (column[:, None] for column in boxes.T)
-    number = np.arange((height * width).max(initial=0))
-    real = number < height * width
-    row, column = np.divmod(number, np.maximum(width, 1))
-    return np.where(real, (top + row) * canvas_side + left + column, 0), real
-
-
 def reaches_border(canvases: NDArray[np.uint8], boxes: Boxes) -> NDArray[np.bool_]:
     """Return whether the grid at the top left of each canvas (N, H, W) reaches its box' border.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from augment.dataset import Examples, ExampleStream
 from solver.device import to_device
-from solver.groups import boxes_for
+from solver.groups import Group, boxes_for
 from solver.model import TRM, State
 from solver.settings import ModelSettings, TrainSettings
 from solver.world import World
@@ -107,49 +107,40 @@ def refill(carry: Carry, batch: Batch) -> Examples:
     ))  # fmt: skip
 
 
-def gather_state(carry: Carry, model: TRM, members: NDArray[np.int64], length: int) -> State:
-    """Return y and z (B, L, D) of some slots, filled up to ``length``; fresh where they halted."""
-    lengths = lengths_of(carry.examples, model.settings)
-    device = carry.state.y.device
-    at_BL = to_device(_positions(lengths, members, length, 0), device)
-    fresh_B11 = to_device(carry.halted_B[members], device)[:, None, None]
-    fresh = model.start(len(members), length, carry.state.y.dtype)
+def gather_state(carry: Carry, model: TRM, group: Group) -> State:
+    """Return y and z (N, D) at the positions of a group; fresh where a slot has halted."""
+    device, dtype = carry.state.y.device, carry.state.y.dtype
+    is_fresh_N = carry.halted_B[group.examples_N]
+    starts_B = _starts(lengths_of(carry.examples, model.settings))
+    at_N = np.where(is_fresh_N, 0, starts_B[group.examples_N] + group.offsets_N)
+    fresh_N1, at = to_device(is_fresh_N[:, None], device), to_device(at_N, device)
+    fresh = model.start(len(at_N), dtype)
     return State(*(
-        torch.where(fresh_B11, new, old[at_BL])
-        for new, old in zip(fresh, carry.state, strict=True)
+        torch.where(fresh_N1, new, old[at]) for new, old in zip(fresh, carry.state, strict=True)
     ))  # fmt: skip
 
 
 class StateWriter:
-    """Collects the states of groups in the order of the slots, what fills them up left out."""
+    """Collects the states of groups in the order of the slots."""
 
     def __init__(self, lengths_B: NDArray[np.int64], like: State):
         """Make room for slots of these lengths."""
-        self._lengths_B = lengths_B
-        self._end = int(lengths_B.sum())
-        # What fills a group up is written to one position more, and never read.
-        self._state = State(*(t.new_empty(self._end + 1, t.shape[-1]) for t in like))
+        self._starts_B = _starts(lengths_B)
+        self._state = State(*(t.new_empty(int(lengths_B.sum()), t.shape[-1]) for t in like))
 
-    def write(self, members: NDArray[np.int64], state: State) -> None:
-        """Take the states y and z (B, L, D) of a group."""
-        at = _positions(self._lengths_B, members, state.y.shape[1], self._end)
-        at_BL = to_device(at, state.y.device)
-        for all_slots, group in zip(self._state, state, strict=True):
-            all_slots[at_BL] = group
+    def write(self, group: Group, state: State) -> None:
+        """Take the states y and z (N, D) of a group."""
+        at = to_device(self._starts_B[group.examples_N] + group.offsets_N, state.y.device)
+        for all_slots, part in zip(self._state, state, strict=True):
+            all_slots.index_copy_(0, at, part)
 
     def finish(self) -> State:
-        """Return y and z (N, D) of all slots."""
-        return State(*(tensor[: self._end] for tensor in self._state))
+        """Return y and z of all slots."""
+        return self._state
 
 
-def _positions(
-    lengths: NDArray[np.int64], members: NDArray[np.int64], length: int, otherwise: int
-) -> NDArray[np.int64]:
-    """Return where the positions of some slots (B, ``length``) lie among those of all."""
-    starts = np.cumsum(lengths) - lengths
-    number = np.arange(length)
-    real = number < lengths[members, None]
-    return np.where(real, starts[members, None] + number, otherwise)
+def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.cumsum(lengths) - lengths
 
 
 def _arrays(examples: Examples) -> list[NDArray[np.generic]]:

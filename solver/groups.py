@@ -1,11 +1,9 @@
-"""Groups: examples of similar length that are computed together, filled up to the longest.
+"""Groups: examples that are computed together, one after another.
 
-Shapes: N examples, B examples of a group, P prefix slots, C cells of its largest box, L = P + C
-positions, S cells of the canvas, F features of a view.
+Shapes: N positions of all examples, B examples, L positions of the longest, P prefix slots, S cells
+of the canvas, F features of a view.
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,22 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augment.boxes import Boxes, cells_of, full_boxes
+from augment.boxes import Boxes, full_boxes
 from augment.dataset import view_features
 from augment.tokens import PAD
 from augment.view import ViewCodes
+from solver.attention import Sequences
 from solver.device import to_device
 from solver.layers import Places
 from solver.loss import IGNORED
 from solver.model import TRM
 from solver.settings import ModelSettings
 
-# Lengths are multiples of this many positions, for matrix units and masked attention on GPUs.
+# Masked attention on GPUs wants lengths that are multiples of this.
 _LENGTH_STEP = 8
-# Groups end where examples get shorter than this share of the longest, once they fill that share
-# of a pass: 7 % of the positions fill up groups of a batch of 64 ARC-1 pairs, instead of 23 %.
-_SIMILAR = 0.9
-_SMALLEST_SHARE = 1 / 16
 
 
 class Group(NamedTuple):
@@ -36,12 +31,21 @@ class Group(NamedTuple):
 
     members: NDArray[np.int64]
     """The numbers of its examples among all."""
-    cells_BC: NDArray[np.int64]
-    """The cells' numbers on the flat canvas; 0 at what fills an example up."""
-    real_BC: NDArray[np.bool_]
-    tokens_BC: Tensor
+    examples_N: NDArray[np.int64]
+    """The example that each position belongs to."""
+    offsets_N: NDArray[np.int64]
+    """The position within its example."""
+    cells_N: NDArray[np.int64]
+    """The position's cell on the flat canvas; below 0 at the prefix."""
+    tokens_N: Tensor
+    prefix_BP: Tensor
     views_BF: Tensor
+    sequences: Sequences
     places: Places | None
+
+    def read(self, canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return what the canvases (., S) of all examples hold at the positions, PAD before."""
+        return _read(canvases, self.examples_N, self.cells_N)
 
 
 def boxes_for(settings: ModelSettings, boxes: Boxes) -> Boxes:
@@ -51,27 +55,16 @@ def boxes_for(settings: ModelSettings, boxes: Boxes) -> Boxes:
     return full_boxes(len(boxes), settings.canvas_side)
 
 
-def plan_groups(lengths: NDArray[np.int64], tokens_per_pass: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the members of groups of at most ``tokens_per_pass`` positions, the longest first.
+def plan_groups(lengths: NDArray[np.int64], tokens_per_pass: int) -> list[NDArray[np.int64]]:
+    """Return the members of groups of about ``tokens_per_pass`` positions, the longest first.
 
-    A group ends early where the next example is much shorter, so that few positions are filled
-    up. No group is a lone example that could have company, because compiled code treats one
-    apart; a group may be one example larger for that.
+    A group is larger by less than one example, and never empty.
     """
     order = np.argsort(-lengths, kind="stable")
-    starts = [0]
-    for number in range(1, len(order)):
-        size = number - starts[-1]
-        longest = _round_up(lengths[order[starts[-1]]])
-        is_full = (size + 1) * longest > tokens_per_pass
-        is_enough = size > 1 and size * longest >= _SMALLEST_SHARE * tokens_per_pass
-        if is_full or (is_enough and lengths[order[number]] < _SIMILAR * longest):
-            starts.append(number)
-    starts.append(len(order))
-    if len(starts) > 2 and starts[-1] - starts[-2] == 1 < starts[-2] - starts[-3]:
-        starts.pop(-2)
-    for start, stop in pairwise(starts):
-        yield order[start:stop]
+    starts = np.cumsum(lengths[order]) - lengths[order]
+    num_groups = -(-lengths.sum() // tokens_per_pass)
+    numbers = starts * num_groups // lengths.sum()
+    return np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
 
 
 def make_group(
@@ -82,24 +75,52 @@ def make_group(
     codes: ViewCodes,
     boxes: Boxes,
 ) -> Group:
-    """Return the group of ``members`` of N examples: tokens (N, S), view codes and boxes."""
-    settings = model.settings
-    cells, real = cells_of(boxes[members], settings.canvas_side)
-    if settings.canvas == "box":
-        length = settings.prefix_length + cells.shape[1]
-        fill = ((0, 0), (0, _round_up(length) - length))
-        cells, real = np.pad(cells, fill), np.pad(real, fill)
-    tokens_BC = to_device(np.take_along_axis(tokens[members], cells, axis=1), device).long()
-    views_BF = to_device(view_features(codes[members]), device)
-    places = model.places(to_device(cells, device), to_device(real, device))
-    return Group(members, cells, real, tokens_BC, views_BF, places)
+    """Return the group of ``members`` of all examples: tokens (., S), view codes and boxes."""
+    num_prefix, side = model.settings.prefix_length, model.settings.canvas_side
+    top, left, height, width = boxes[members].T
+    lengths = num_prefix + height * width
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    owners_N = np.repeat(np.arange(len(members)), lengths)
+    examples_N, offsets_N = members[owners_N], np.arange(ends[-1]) - starts[owners_N]
+    row, column = np.divmod(offsets_N - num_prefix, width[owners_N])
+    cells_N = (top[owners_N] + row) * side + left[owners_N] + column
+    # The prefix comes before the canvas: cell -1 is its last slot.
+    cells_N = np.where(offsets_N < num_prefix, offsets_N - num_prefix, cells_N)
+
+    are_equal = bool((lengths == lengths[0]).all())
+    longest = int(lengths.max()) if are_equal else _round_up(int(lengths.max()))
+    real_BL = np.arange(longest) < lengths[:, None]
+    pad_BL = np.where(real_BL, starts[:, None] + np.arange(longest), 0)
+    sequences = Sequences(
+        torch.from_numpy(np.append(starts, ends[-1])),
+        to_device(pad_BL, device),
+        None if are_equal else to_device(real_BL, device),
+        to_device(owners_N * longest + offsets_N, device),
+    )
+    return Group(
+        members,
+        examples_N,
+        offsets_N,
+        cells_N,
+        to_device(_read(tokens, examples_N, cells_N), device).long(),
+        to_device(starts[:, None] + np.arange(num_prefix), device),
+        to_device(view_features(codes[members]), device),
+        sequences,
+        model.places(to_device(num_prefix + cells_N, device), sequences),
+    )
 
 
 def group_labels(group: Group, labels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Return the labels (B, C) of the group's cells; :data:`IGNORED` where nothing is learned."""
-    chosen = np.take_along_axis(labels[group.members], group.cells_BC, axis=1)
-    labels_BC = to_device(np.where(group.real_BC, chosen, PAD), device).long()
-    return labels_BC.masked_fill(labels_BC == PAD, IGNORED)
+    """Return the labels (B, L) of the positions; :data:`IGNORED` where nothing is learned."""
+    labels_N = to_device(group.read(labels), device).long()
+    return labels_N.masked_fill(labels_N == PAD, IGNORED)[group.sequences.pad_BL]
+
+
+def _read(
+    canvases: NDArray[np.uint8], examples_N: NDArray[np.int64], cells_N: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    return np.where(cells_N < 0, np.uint8(PAD), canvases[examples_N, np.maximum(cells_N, 0)])
 
 
 def _round_up(length: int) -> int:

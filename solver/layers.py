@@ -1,7 +1,7 @@
 """The layers of the network: post-norm, no learned gains, weights in float32 cast at use.
 
-Shapes: B batch, L positions, D width, H heads, K head width, N positions in all. Source: the TRM
-reference.
+Shapes: N positions of all examples, one after another, B examples of L positions, D width, H heads,
+K head width, M positions of the canvas and its prefix. Source: the TRM reference.
 """
 
 import math
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from solver.attention import Sequences, attend
 
 
 def truncated_normal_(tensor: Tensor, std: float, generator: torch.Generator) -> Tensor:
@@ -60,68 +62,39 @@ class SwiGLU(nn.Module):
 
 
 class Places(NamedTuple):
-    """Where the positions of a sequence lie on the canvas, and which of them are real.
+    """Where the positions of several examples lie: on the canvas, and one after another."""
 
-    The rotary tables are (L, K) where all examples lie alike, else (B, 1, L, K). ``real_BL`` is
-    False at what fills an example up to length L; None where every position is real.
-    """
-
-    cos: Tensor
-    sin: Tensor
-    real_BL: Tensor | None
-
-    def of(self, members: Tensor) -> "Places":
-        """Return the places of some examples."""
-        if self.real_BL is None:
-            return self
-        return Places(self.cos[members], self.sin[members], self.real_BL[members])
+    cos_N1K: Tensor
+    sin_N1K: Tensor
+    sequences: Sequences
 
 
 class Rotary(nn.Module):
     """Rotary positions, counted from the first prefix slot, tabulated in float32."""
 
-    cos_NK: Tensor
-    sin_NK: Tensor
+    cos_MK: Tensor
+    sin_MK: Tensor
 
     def __init__(self, num_positions: int, head_width: int, base: float):
         """Tabulate ``num_positions``."""
         super().__init__()
         frequencies = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
         angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
-        angles_NK = torch.cat([angles, angles], dim=-1)
-        self.register_buffer("cos_NK", angles_NK.cos(), persistent=False)
-        self.register_buffer("sin_NK", angles_NK.sin(), persistent=False)
+        angles_MK = torch.cat([angles, angles], dim=-1)
+        self.register_buffer("cos_MK", angles_MK.cos(), persistent=False)
+        self.register_buffer("sin_MK", angles_MK.sin(), persistent=False)
 
-    def forward(self, positions_BL: Tensor | None, real_BL: Tensor | None) -> Places:
-        """Return the tables at the positions; None: at all of them, in order."""
-        if positions_BL is None:
-            return Places(self.cos_NK, self.sin_NK, real_BL)
-        at = positions_BL[:, None]
-        return Places(self.cos_NK[at], self.sin_NK[at], real_BL)
+    def forward(self, positions_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines (N, 1, K) at the positions."""
+        return self.cos_MK[positions_N, None], self.sin_MK[positions_N, None]
 
 
-def turn(x_BHLK: Tensor, places: Places) -> Tensor:
+def turn(x_NHK: Tensor, places: Places) -> Tensor:
     """Return the queries or keys turned by their positions, in rotate-half form and float32."""
-    x = x_BHLK.float()
+    x = x_NHK.float()
     left, right = x.chunk(2, dim=-1)
-    turned = x * places.cos + torch.cat([-right, left], dim=-1) * places.sin
-    return turned.to(x_BHLK.dtype)
-
-
-def attend(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, real_BL: Tensor | None) -> Tensor:
-    """Return softmax(q k' / sqrt(K)) v over the real positions.
-
-    On a CPU the backward pass of torch's fused attention is 4-6 times slower than that of these
-    three products at the lengths used here, so there it serves without gradients only.
-    """
-    real = None if real_BL is None else real_BL[:, None, None]
-    if q_BHLK.device.type != "cpu" or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=real)
-    scores_BHLL = (q_BHLK * q_BHLK.shape[-1] ** -0.5) @ k_BHLK.transpose(-1, -2)
-    if real is not None:
-        scores_BHLL = scores_BHLL.masked_fill(~real, -torch.inf)
-    mixed_BHLK: Tensor = scores_BHLL.softmax(-1) @ v_BHLK
-    return mixed_BHLK
+    turned = x * places.cos_N1K + torch.cat([-right, left], dim=-1) * places.sin_N1K
+    return turned.to(x_NHK.dtype)
 
 
 class Attention(nn.Module):
@@ -134,12 +107,12 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim, generator)
         self.output = Linear(dim, dim, generator)
 
-    def forward(self, x_BLD: Tensor, places: Places) -> Tensor:
-        """Return (B, L, D)."""
-        q, k, v = rearrange(self.qkv(x_BLD), "b l (three h k) -> three b h l k", three=3,
+    def forward(self, x_ND: Tensor, places: Places) -> Tensor:
+        """Return (N, D)."""
+        q, k, v = rearrange(self.qkv(x_ND), "n (three h k) -> three n h k", three=3,
                             h=self.num_heads)  # fmt: skip
-        mixed = attend(turn(q, places), turn(k, places), v, places.real_BL)
-        return self.output(rearrange(mixed, "b h l k -> b l (h k)"))  # type: ignore[no-any-return]
+        mixed = attend(turn(q, places), turn(k, places), v, places.sequences)
+        return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
 
 
 class AttentionLayer(nn.Module):
@@ -154,10 +127,10 @@ class AttentionLayer(nn.Module):
         self.attention = Attention(dim, num_heads, generator)
         self.mlp = SwiGLU(dim, expansion, generator)
 
-    def forward(self, x_BLD: Tensor, places: Places) -> Tensor:
-        """Return (B, L, D)."""
-        x_BLD = rms_norm(x_BLD + self.attention(x_BLD, places), self.eps)
-        return rms_norm(x_BLD + self.mlp(x_BLD), self.eps)
+    def forward(self, x_ND: Tensor, places: Places) -> Tensor:
+        """Return (N, D)."""
+        x_ND = rms_norm(x_ND + self.attention(x_ND, places), self.eps)
+        return rms_norm(x_ND + self.mlp(x_ND), self.eps)
 
 
 class MLPLayer(nn.Module):
@@ -168,12 +141,14 @@ class MLPLayer(nn.Module):
     ):
         """Build for ``length`` positions of width ``dim``."""
         super().__init__()
+        self.length = length
         self.eps = eps
         self.position_mlp = SwiGLU(length, expansion, generator)
         self.mlp = SwiGLU(dim, expansion, generator)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """Return (B, L, D)."""
-        x_BDL = x_BLD.transpose(1, 2)
-        x_BLD = rms_norm(x_BDL + self.position_mlp(x_BDL), self.eps).transpose(1, 2)
-        return rms_norm(x_BLD + self.mlp(x_BLD), self.eps)
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Return (N, D); N is a multiple of the one length."""
+        x_BDL = x_ND.view(-1, self.length, x_ND.shape[-1]).transpose(1, 2)
+        x_BDL = rms_norm(x_BDL + self.position_mlp(x_BDL), self.eps)
+        x_ND = x_BDL.transpose(1, 2).flatten(0, 1)
+        return rms_norm(x_ND + self.mlp(x_ND), self.eps)

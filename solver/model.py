@@ -3,8 +3,8 @@
 "Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871). One small network is
 applied again and again: it improves the latent z from x and y, then the answer y from z.
 
-Shapes: B batch, C cells of the canvas that are computed, P prefix slots, L = P + C positions,
-D width, V tokens, F features of a view.
+Shapes: B examples, N positions of all of them, one example after another, each with P prefix slots
+before its cells, D width, V tokens, F features of a view.
 """
 
 import math
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from augment.grid import NUM_COLORS
 from augment.tokens import NUM_TOKENS
 from augment.view import NUM_DIHEDRALS
+from solver.attention import Sequences
 from solver.layers import AttentionLayer, Linear, MLPLayer, Places, Rotary, truncated_normal_
 from solver.settings import ModelSettings
 
@@ -24,7 +25,7 @@ _HALT_BIAS = -5.0
 
 
 class State(NamedTuple):
-    """What a slot remembers between supervision steps: answer y and latent z, (B, L, D) each."""
+    """What slots remember between supervision steps: answer y and latent z, (N, D) each."""
 
     y: Tensor
     z: Tensor
@@ -52,15 +53,11 @@ class Network(nn.Module):
                 for _ in range(settings.num_layers)
             )
 
-    def places(self, positions_BL: Tensor | None, real_BL: Tensor | None) -> Places | None:
-        """Return the places of the positions; None where positions are not told to the layers."""
-        return None if self.rotary is None else self.rotary(positions_BL, real_BL)
-
-    def forward(self, x_BLD: Tensor, places: Places | None) -> Tensor:
-        """Return (B, L, D)."""
+    def forward(self, x_ND: Tensor, places: Places | None) -> Tensor:
+        """Return (N, D)."""
         for layer in self.layers:
-            x_BLD = layer(x_BLD) if places is None else layer(x_BLD, places)
-        return x_BLD
+            x_ND = layer(x_ND) if places is None else layer(x_ND, places)
+        return x_ND
 
 
 class TRM(nn.Module):
@@ -96,27 +93,26 @@ class TRM(nn.Module):
         self.register_buffer("y_start", truncated_normal_(torch.empty(dim), 1.0, generator))
         self.register_buffer("z_start", truncated_normal_(torch.empty(dim), 1.0, generator))
 
-    def start(self, batch: int, length: int, dtype: torch.dtype) -> State:
-        """Return the state of ``batch`` fresh slots of ``length`` positions."""
-        shape = (batch, length, self.settings.dim)
+    def start(self, num_positions: int, dtype: torch.dtype) -> State:
+        """Return the state of fresh slots with ``num_positions`` in all."""
+        shape = (num_positions, self.settings.dim)
         return State(self.y_start.to(dtype).expand(shape), self.z_start.to(dtype).expand(shape))
 
-    def places(self, cells_BC: Tensor, real_BC: Tensor) -> Places | None:
-        """Return where the prefix and the given cells of the canvas lie; ``full`` has them all."""
-        if self.settings.canvas == "full":
-            return self.net.places(None, None)
-        prefix = torch.arange(self.settings.prefix_length, device=cells_BC.device)
-        prefix_BP = prefix.expand(len(cells_BC), -1)
-        return self.net.places(
-            torch.cat([prefix_BP, cells_BC + self.settings.prefix_length], dim=1),
-            torch.cat([torch.ones_like(prefix_BP, dtype=torch.bool), real_BC], dim=1),
-        )
+    def places(self, positions_N: Tensor, sequences: Sequences) -> Places | None:
+        """Return where the positions lie; None where the layers know it by themselves."""
+        if self.net.rotary is None:
+            return None
+        cos_N1K, sin_N1K = self.net.rotary(positions_N)
+        return Places(cos_N1K, sin_N1K, sequences)
 
-    def embed(self, tokens_BC: Tensor, rows_BD: Tensor, views_BF: Tensor) -> Tensor:
-        """Return the question x (B, L, D): the prefix with row and view, then the cells.
+    def embed(
+        self, tokens_N: Tensor, prefix_BP: Tensor, rows_BD: Tensor, views_BF: Tensor
+    ) -> Tensor:
+        """Return the question x (N, D): each example's cells after the prefix with row and view.
 
-        views_BF: the ten features of each view (``augment.dataset.view_features``); they are
-        told only where a row belongs to a task and not to a view.
+        prefix_BP: the positions of the prefixes. views_BF: the ten features of each view
+        (``augment.dataset.view_features``); they are told only where a row belongs to a task and
+        not to a view.
         """
         prefix = [rows_BD[:, None]]
         if self.view_embedding is not None:
@@ -125,8 +121,9 @@ class TRM(nn.Module):
             prefix.append(self.view_embedding[views_BF + starts])
         empty = self.settings.prefix_length - self.settings.num_told_slots
         prefix.append(rows_BD.new_zeros(len(rows_BD), empty, rows_BD.shape[1]))
-        x_BLD = torch.cat([*prefix, self.token_embedding[tokens_BC]], dim=1)
-        return x_BLD * math.sqrt(self.settings.dim)
+        x_ND = self.token_embedding[tokens_N]
+        x_ND = x_ND.index_copy(0, prefix_BP.flatten(), torch.cat(prefix, dim=1).flatten(0, 1))
+        return x_ND * math.sqrt(self.settings.dim)
 
     def improve(self, x: Tensor, places: Places | None) -> Tensor:
         """Run one pass of the network, with or without keeping what its backward pass needs."""
@@ -143,17 +140,18 @@ class TRM(nn.Module):
         return State(y, z)
 
     def forward(
-        self, state: State, x_BLD: Tensor, places: Places | None
+        self, state: State, x_ND: Tensor, places: Places | None, prefix_BP: Tensor
     ) -> tuple[State, Tensor, Tensor]:
         """Run one supervision step: T cycles, the gradient flowing through the last one only.
 
-        Returns the detached state, token logits (B, C, V) and halt logits (B,) in float32.
+        Returns the detached state, token logits (N, V), which mean nothing at the prefix, and halt
+        logits (B,) in float32, read at the first slot of each prefix.
         """
         y, z = state
         with torch.no_grad():
             for _ in range(self.settings.num_cycles - 1):
-                y, z = self.cycle(x_BLD, y, z, places)
-        y, z = self.cycle(x_BLD, y, z, places)
-        logits_BCV = self.output_head(y[:, self.settings.prefix_length :])
-        halt_B = self.halt_head(y[:, 0].float())[:, 0]
-        return State(y.detach(), z.detach()), logits_BCV, halt_B
+                y, z = self.cycle(x_ND, y, z, places)
+        y, z = self.cycle(x_ND, y, z, places)
+        logits_NV = self.output_head(y)
+        halt_B = self.halt_head(y[prefix_BP[:, 0]].float())[:, 0]
+        return State(y.detach(), z.detach()), logits_NV, halt_B

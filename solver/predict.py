@@ -1,10 +1,9 @@
 """Views of test inputs to predictions, with each view undone.
 
-Shapes: N views in all, B views of a group, C cells of its largest box, S cells of the canvas,
-L positions, D width.
+Shapes: B views of a group, N their positions, S cells of the canvas, D width, V tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from solver.checkpoint import Weights
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
 from solver.groups import Group, boxes_for, make_group, plan_groups
-from solver.model import TRM, State
+from solver.model import State
 from solver.settings import PredictSettings
 
 
@@ -54,7 +53,7 @@ def plan_work(weights: Weights, tasks: Sequence[Task], num_views: int) -> Work:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Views:
-    """The views to answer as arrays: tokens (N, S), puzzle rows (N,), codes (N,), boxes (N, 4)."""
+    """The views to answer as arrays: tokens (., S), puzzle rows, codes, boxes (., 4)."""
 
     inputs: NDArray[np.uint8]
     rows: NDArray[np.int64]
@@ -106,86 +105,71 @@ def answer(
     engine: Engine,
     on_views: Callable[[int], object],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the predicted canvases (N, S) and the halting probabilities (N,) of all views."""
+    """Return the predicted canvases (., S) and the halting probabilities of all views."""
     model, device, world = weights.model, engine.device, engine.world
     num_steps = settings.num_supervision_steps or model.settings.max_supervision_steps
     canvases = np.zeros_like(views.inputs)
     qs = np.zeros(len(canvases), dtype=np.float32)
 
-    def begin(members: NDArray[np.int64], dtype: torch.dtype) -> _Running:
-        group = make_group(model, device, members, views.inputs, views.codes, views.boxes)
+    def begin(members: NDArray[np.int64], dtype: torch.dtype) -> Iterator[_Answers]:
         rows_BD = weights.table.look_up(views.rows[members]).to(device)
-        stop = settings.stop_when_halted
-        answer = _recur(model, group, rows_BD, num_steps, stop, dtype)
-        return _Running(group, *map(begin_fetch, answer))
+        group = make_group(model, device, members, views.inputs, views.codes, views.boxes)
+        x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF).to(dtype)
+        state = model.start(len(x_ND), dtype)
+        for step in range(1, num_steps + 1):
+            state, logits_NV, halt_B = model(state, x_ND, group.places, group.prefix_BP)
+            if step == num_steps:
+                yield _Answers.of(group, logits_NV, halt_B)
+            elif settings.stop_when_halted and (halted := (halt_B > 0).cpu().numpy()).any():
+                # Those that go on will answer again, later, and better.
+                yield _Answers.of(group, logits_NV, halt_B)
+                if halted.all():
+                    return
+                members = members[~halted]
+                going_on = to_device(np.isin(group.examples_N, members).nonzero()[0], device)
+                x_ND, state = x_ND[going_on], State(state.y[going_on], state.z[going_on])
+                group = make_group(model, device, members, views.inputs, views.codes, views.boxes)
 
-    def begin_all(members: NDArray[np.int64]) -> list[_Running]:
+    @torch.inference_mode()
+    def begin_all(members: NDArray[np.int64]) -> list[_Answers]:
         parts = plan_groups(lengths[members], engine.tokens_per_pass)
-        return [begin(members[part], engine.dtype) for part in parts]
+        return [answers for part in parts for answers in begin(members[part], engine.dtype)]
 
-    def finish(running: _Running) -> None:
-        group = running.group
-        if engine.dtype == torch.float16 and not running.finite().item():
-            engine.say(f"predict: {len(group.members)} views left float16's range; now in float32")
-            running = begin(group.members, torch.float32)
-        rows, columns = np.nonzero(group.real_BC)
-        tokens_BC = running.tokens_BC().numpy()
-        canvases[group.members[rows], group.cells_BC[rows, columns]] = tokens_BC[rows, columns]
-        qs[group.members] = running.q_B().numpy()
-        on_views(len(group.members))
+    @torch.inference_mode()
+    def finish(running: Iterable[_Answers]) -> None:
+        for answers in running:
+            group = answers.group
+            if engine.dtype == torch.float16 and not answers.finite().item():
+                engine.say(f"predict: {len(group.members)} views left float16's range: in float32")
+                *_, answers = begin(group.members, torch.float32)
+            on_canvas = answers.group.cells_N >= 0
+            at = (answers.group.examples_N[on_canvas], answers.group.cells_N[on_canvas])
+            canvases[at] = answers.tokens_N().numpy()[on_canvas]
+            qs[answers.group.members] = answers.q_B().numpy()
 
     lengths = model.settings.prefix_length + views.boxes[:, 2] * views.boxes[:, 3]
-    planned = list(plan_groups(lengths, engine.planned_tokens))
-    unfinished: list[_Running] = []
-    for members in planned[world.rank :: world.size]:
-        running = engine.within_memory(partial(begin_all, members))
-        # The device has its next group before the host looks at the last one.
-        for group in unfinished:
-            finish(group)
-        unfinished = running
-    for group in unfinished:
-        finish(group)
+    running: list[_Answers] = []
+    for members in plan_groups(lengths, engine.planned_tokens)[world.rank :: world.size]:
+        following = engine.within_memory(partial(begin_all, members))
+        finish(running)  # The device already has its next group.
+        running = following
+        on_views(len(members))
+    finish(running)
     # Each process filled its own views of zeroed arrays, so the sums hold all of them.
     canvases = world.sum_(to_device(canvases, device)).cpu().numpy()
     return canvases, world.sum_(to_device(qs, device)).cpu().numpy()
 
 
-class _Running(NamedTuple):
-    """A group whose answers are on their way from the device."""
+class _Answers(NamedTuple):
+    """The answers of a group, on their way from the device."""
 
     group: Group
-    tokens_BC: Callable[[], Tensor]
+    tokens_N: Callable[[], Tensor]
     q_B: Callable[[], Tensor]
     finite: Callable[[], Tensor]
 
-
-@torch.inference_mode()
-def _recur(
-    model: TRM,
-    group: Group,
-    rows_BD: Tensor,
-    num_steps: int,
-    stop_when_halted: bool,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return tokens (B, C), halting probabilities (B,) and whether all numbers were finite."""
-    x_BLD = model.embed(group.tokens_BC, rows_BD, group.views_BF).to(dtype)
-    state = model.start(x_BLD.shape[0], x_BLD.shape[1], dtype)
-    places = group.places
-    tokens_BC = torch.empty_like(group.tokens_BC, dtype=torch.uint8)
-    q_B = x_BLD.new_empty(len(x_BLD), dtype=torch.float32)
-    finite = torch.ones((), dtype=torch.bool, device=x_BLD.device)
-    going = torch.arange(len(x_BLD), device=x_BLD.device)
-    for step in range(1, num_steps + 1):
-        state, logits_BCV, halt_B = model(state, x_BLD, places)
-        if step == num_steps or stop_when_halted:
-            tokens_BC[going] = logits_BCV.argmax(-1).to(torch.uint8)
-            q_B[going] = halt_B.sigmoid()
-            finite &= logits_BCV.isfinite().all() & halt_B.isfinite().all()
-        if step < num_steps and stop_when_halted:
-            on = (halt_B <= 0).nonzero()[:, 0]
-            if len(on) == 0:
-                break
-            going, x_BLD, state = going[on], x_BLD[on], State(state.y[on], state.z[on])
-            places = None if places is None else places.of(on)
-    return tokens_BC, q_B, finite
+    @classmethod
+    def of(cls, group: Group, logits_NV: Tensor, halt_B: Tensor) -> "_Answers":
+        tokens_N = logits_NV.argmax(-1).to(torch.uint8)
+        finite = logits_NV.isfinite().all() & halt_B.isfinite().all()
+        return cls(group, *map(begin_fetch, (tokens_N, halt_B.sigmoid(), finite)))

@@ -117,12 +117,15 @@ def supervise(
     for members in plan_groups(lengths_of(examples, settings), engine.tokens_per_pass):
         group = make_group(model, device, members, examples.inputs, examples.codes, examples.boxes)
         rows_BD = table.look_up(examples.rows[members]).requires_grad_()
-        x_BLD = model.embed(group.tokens_BC, rows_BD, group.views_BF).to(engine.dtype)
-        state = gather_state(carry, model, members, x_BLD.shape[1])
-        state, logits_BCV, halt_B = model(state, x_BLD, group.places)
-        states.write(members, state)
+        x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF)
+        state = gather_state(carry, model, group)
+        state, logits_NV, halt_B = model(
+            state, x_ND.to(engine.dtype), group.places, group.prefix_BP
+        )
+        states.write(group, state)
         fetches.append((members, begin_fetch(halt_B.detach() > 0)))
-        losses = compute_losses(logits_BCV, halt_B, group_labels(group, examples.labels, device))
+        logits_BLV = logits_NV[group.sequences.pad_BL]
+        losses = compute_losses(logits_BLV, halt_B, group_labels(group, examples.labels, device))
         (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
         assert rows_BD.grad is not None
         parts.append((Losses(*(part.detach() for part in losses)), rows_BD.grad, halt_B.detach()))

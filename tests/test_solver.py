@@ -6,12 +6,14 @@ import pytest
 import torch
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
 
+from augment.boxes import full_boxes
 from augment.dataset import ExampleStream
 from augment.errors import InputError
 from solver.batch import batches, draw_min_steps
 from solver.device import choose_dtype
 from solver.engine import open_engine
-from solver.layers import attend, rms_norm, truncated_normal_
+from solver.groups import make_group
+from solver.layers import rms_norm, truncated_normal_
 from solver.loss import IGNORED, compute_losses
 from solver.model import TRM
 from solver.optimizer import EMA, warmup_factor
@@ -36,6 +38,14 @@ def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
         on_metrics=reported.append,
     )
     return training, reported
+
+
+def group_of(model, tokens):
+    """The group of all these full canvases, under the view 0."""
+    count = len(tokens)
+    boxes = full_boxes(count, model.settings.canvas_side)
+    codes = np.zeros(count, dtype=np.uint32)
+    return make_group(model, torch.device("cpu"), np.arange(count), tokens, codes, boxes)
 
 
 @pytest.mark.parametrize("variant", ["attention", "mlp"])
@@ -74,30 +84,21 @@ def test_start_of_the_weights():
     model = TRM(SMALL_MODEL)
     assert torch.equal(model.halt_head.bias, torch.full((2,), -5.0))
     assert not model.halt_head.weight.any()
-    state = model.start(2, 7, torch.float32)
-    assert torch.equal(state.y[0, 0], state.y[1, 5])
+    state = model.start(7, torch.float32)
+    assert torch.equal(state.y[0], state.y[5])
 
 
 def test_gradient_flows_through_the_last_cycle_only(small_dataset, engine):
     """The state a step starts from gets no gradient, and the states it returns are detached."""
     model = TRM(SMALL_MODEL)
-    places = model.net.places(None, None)
-    x = model.embed(
-        torch.full((1, 100), 2), torch.ones(1, 32), torch.zeros(1, 10, dtype=torch.long)
-    )
-    state = model.start(*x.shape[:2], torch.float32)
-    following, logits, _ = model(state, x, places)
+    group = group_of(model, np.full((1, 100), 2, dtype=np.uint8))
+    x = model.embed(group.tokens_N, group.prefix_BP, torch.ones(1, 32), group.views_BF)
+    state, places = model.start(len(x), torch.float32), group.places
+    following, logits, _ = model(state, x, places, group.prefix_BP)
     assert not following.y.requires_grad
     assert not following.z.requires_grad
     last = model.cycle(x, *model.cycle(x.detach(), *state, places), places)
-    expected = model.output_head(last.y[:, SMALL_MODEL.prefix_length :])
-    assert torch.allclose(logits, expected, atol=1e-5)
-
-
-def test_attention_on_a_cpu_equals_the_fused_one():
-    q, k, v = torch.randn(3, 2, 4, 7, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
-    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    assert torch.allclose(attend(q, k, v, None), fused, atol=1e-6)
+    assert torch.allclose(logits, model.output_head(last.y), atol=1e-5)
 
 
 def test_rms_norm_is_computed_in_float32():
@@ -106,14 +107,14 @@ def test_rms_norm_is_computed_in_float32():
 
 
 def test_rows_are_told_apart_by_view_only_with_rows_per_task():
-    tokens, rows = torch.full((2, 100), 2), torch.ones(2, 32)
-    views = torch.zeros(2, 10, dtype=torch.long)
-    views[1, 0] = 3
-    x = TRM(SMALL_MODEL).embed(tokens, rows, views)
-    assert torch.equal(x[0], x[1])
-    x = TRM(replace(SMALL_MODEL, rows_per="task")).embed(tokens, rows, views)
-    assert not torch.equal(x[0], x[1])
-    assert torch.equal(x[0, 2:], x[1, 2:])
+    rows = torch.ones(2, 32)
+    for rows_per in ("view", "task"):
+        model = TRM(replace(SMALL_MODEL, rows_per=rows_per))
+        group = group_of(model, np.full((2, 100), 2, dtype=np.uint8))
+        group.views_BF[1, 0] = 3
+        x = model.embed(group.tokens_N, group.prefix_BP, rows, group.views_BF).view(2, 116, 32)
+        assert torch.equal(x[0], x[1]) == (rows_per == "view")
+        assert torch.equal(x[0, 2:], x[1, 2:])
 
 
 def test_examples_without_labels_count_as_right():
