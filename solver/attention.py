@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SCORES_AT_ONCE = 2**20  # what stays in a core's cache
-
 
 class Sequences(NamedTuple):
     """How sequences lie one after another."""
@@ -33,10 +31,15 @@ class Sequences(NamedTuple):
 
 def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Sequences) -> Tensor:
     """Return softmax(q k' / sqrt(K)) v (N, H, K) within each sequence."""
-    starts_E, pad_BL, real_BL, at_N = sequences
     if q_NHK.device.type == "cpu":
-        mixed_NHK: Tensor = _attend_on_cpu(q_NHK, k_NHK, v_NHK, starts_E)[0]
+        mixed_NHK: Tensor = _attend_on_cpu(q_NHK, k_NHK, v_NHK, sequences.starts_E)
         return mixed_NHK
+    return attend_filled_up(q_NHK, k_NHK, v_NHK, sequences)
+
+
+def attend_filled_up(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Sequences) -> Tensor:
+    """Return what :func:`attend` does, by torch's fused attention, on any device."""
+    _, pad_BL, real_BL, at_N = sequences
     if real_BL is None:
         shape = (*pad_BL.shape, *q_NHK.shape[1:])
         q, k, v = (x.view(shape).transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK))
@@ -47,83 +50,57 @@ def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Sequences) ->
 
 
 @torch.library.custom_op("arc_trm::attend_on_cpu", mutates_args=())
-def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mixed values (N, H, K) and the log of the sum of exponents (N, H)."""
+def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor) -> Tensor:
+    """Return the mixed values (N, H, K)."""
     mixed = torch.empty(q.shape, dtype=q.dtype)
-    log_sums = torch.empty(q.shape[:2], dtype=torch.float32)
     for part in _parts(starts_E):
-        q_, k_, v_ = (x[part].transpose(0, 1)[None] for x in (q, k, v))
-        out, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q_, k_, v_)
-        mixed[part] = out[0].transpose(0, 1)
-        log_sums[part] = log_sum[0].transpose(0, 1)
-    return mixed, log_sums
+        chosen = (x[part].transpose(0, 1)[None] for x in (q, k, v))
+        mixed[part] = F.scaled_dot_product_attention(*chosen)[0].transpose(0, 1)
+    return mixed
 
 
 @_attend_on_cpu.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty(q.shape, dtype=q.dtype), q.new_empty(q.shape[:2], dtype=torch.float32)
+def _(q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor) -> Tensor:
+    return torch.empty(q.shape, dtype=q.dtype)
 
 
 @torch.library.custom_op("arc_trm::attend_on_cpu_backward", mutates_args=())
 def _attend_on_cpu_backward(
-    gradient: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mixed: Tensor,
-    log_sums: Tensor,
-    starts_E: Tensor,
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v (N, H, K)."""
-    gradients = tuple(torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
+    of_q, of_k, of_v = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
+    scale = q.shape[-1] ** -0.5
     for part in _parts(starts_E):
-        length = part.stop - part.start
-        heads_at_once = max(1, _SCORES_AT_ONCE // length**2)
-        for head in range(0, q.shape[1], heads_at_once):
-            heads = slice(head, head + heads_at_once)
-            chosen = (x[part, heads].transpose(0, 1) for x in (gradient, q, k, v, mixed, log_sums))
-            for all_of_them, found in zip(gradients, _backward(*chosen), strict=True):
-                all_of_them[part, heads] = found.transpose(0, 1)
-    return gradients  # type: ignore[return-value]
-
-
-def _backward(
-    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, mixed: Tensor, log_sum_HL: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of q, k and v (H, L, K) of one sequence, as in FlashAttention."""
-    scaled_q = q * q.shape[-1] ** -0.5
-    p = (scaled_q @ k.transpose(-1, -2)).float().sub_(log_sum_HL[..., None]).exp_()
-    share_HL1 = (gradient.float() * mixed.float()).sum(-1, keepdim=True)
-    of_scores = (gradient @ v.transpose(-1, -2)).float().sub_(share_HL1).mul_(p).to(q.dtype)
-    of_q = (of_scores @ k).mul_(q.shape[-1] ** -0.5)
-    return of_q, of_scores.transpose(-1, -2) @ scaled_q, p.to(q.dtype).transpose(-1, -2) @ gradient
+        g_HLK, q_HLK, k_HLK, v_HLK = (x[part].transpose(0, 1) for x in (gradient, q, k, v))
+        q_HLK = q_HLK * scale
+        p_HLL = (q_HLK @ k_HLK.transpose(1, 2)).softmax(-1)
+        of_p_HLL = g_HLK @ v_HLK.transpose(1, 2)
+        of_scores_HLL = torch._softmax_backward_data(of_p_HLL, p_HLL, -1, q.dtype)
+        of_q[part] = (of_scores_HLL @ k_HLK).mul_(scale).transpose(0, 1)
+        of_k[part] = (of_scores_HLL.transpose(1, 2) @ q_HLK).transpose(0, 1)
+        of_v[part] = (p_HLL.transpose(1, 2) @ g_HLK).transpose(0, 1)
+    return of_q, of_k, of_v
 
 
 @_attend_on_cpu_backward.register_fake
 def _(
-    gradient: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mixed: Tensor,
-    log_sums: Tensor,
-    starts_E: Tensor,
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    a, b, c = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
-    return a, b, c
+    of_q, of_k, of_v = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
+    return of_q, of_k, of_v
 
 
 def _keep_for_backward(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs[:3], *output, inputs[3])
+    ctx.save_for_backward(*inputs)
 
 
-def _differentiate(ctx, of_mixed, _):  # type: ignore[no-untyped-def]
-    return (*_attend_on_cpu_backward(of_mixed, *ctx.saved_tensors), None)
+def _differentiate(ctx, gradient):  # type: ignore[no-untyped-def]
+    return (*_attend_on_cpu_backward(gradient, *ctx.saved_tensors), None)
 
 
 _attend_on_cpu.register_autograd(_differentiate, setup_context=_keep_for_backward)
 
 
 def _parts(starts_E: Tensor) -> list[slice]:
-    starts = starts_E.tolist()
-    return [slice(start, stop) for start, stop in pairwise(starts)]
+    return [slice(start, stop) for start, stop in pairwise(starts_E.tolist())]

@@ -36,7 +36,7 @@ from pipeline.sources import load_source
 from solver.batch import Batch
 from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
-from solver.model import TRM
+from solver.model import TRM, State
 from solver.optimizer import EMA, make_optimizer
 from solver.predict import Views, answer
 from solver.puzzle_embedding import PuzzleTable
@@ -194,7 +194,10 @@ class EagerTrainer:
             torch.from_numpy(array).long().to(engine.device)
             for array in (examples.inputs, examples.labels)
         )
-        self.state = self.model.start(count, FULL.prefix_length + FULL.canvas_side**2, engine.dtype)
+        shape = (count, FULL.prefix_length + FULL.canvas_side**2, FULL.dim)
+        self.state = State(
+            *(t.expand(shape).to(engine.dtype) for t in (self.model.y_start, self.model.z_start))
+        )
 
     def loss(self) -> torch.Tensor:
         p = dict(self.model.named_parameters())

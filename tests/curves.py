@@ -71,7 +71,7 @@ def measure(training: Training, examples: Examples, engine: Engine) -> dict[str,
     return {"loss": losses.tokens.mean().item(), "exact": losses.exact.double().mean().item()}
 
 
-def run(canvas: str, seed: int, engine: Engine, path: Path) -> None:
+def run(canvas: str, seed: int, num_steps: int, engine: Engine, path: Path) -> None:
     """Train one model and append its measurements to ``path``."""
     tasks = [t for t in load_source("arc1/training") if t.longest_side(with_answers=True) <= SIDE]
     tasks = tasks[:NUM_TASKS]
@@ -79,7 +79,7 @@ def run(canvas: str, seed: int, engine: Engine, path: Path) -> None:
     index = PuzzleIndex.of(hidden, VIEWS, 0, MODEL.rows_per)
     dataset = Dataset(hidden, index, (False,) * len(hidden), SIDE)
     scored = held_out(tasks, index)
-    settings = replace(TRAIN, seed=seed)
+    settings = replace(TRAIN, seed=seed, num_steps=num_steps)
     table = PuzzleTable(index.num_rows, torch.zeros(MODEL.dim))
     training = start_training(TRM(replace(MODEL, canvas=canvas), seed), table, settings, engine)
     start = time.monotonic()
@@ -108,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--canvas", choices=["full", "box"], nargs="+", default=["full", "box"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=TRAIN.num_steps)
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     engine = open_engine(EngineSettings(compile=options.compile), print)
@@ -115,7 +116,7 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     for seed in options.seeds:
         for canvas in options.canvas:
-            run(canvas, seed, engine, path)
+            run(canvas, seed, options.steps, engine, path)
 
 
 if __name__ == "__main__":
