@@ -54,8 +54,8 @@ def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor) -> Tensor:
     """Return the mixed values (N, H, K)."""
     mixed = torch.empty(q.shape, dtype=q.dtype)
     for part in _parts(starts_E):
-        chosen = (x[part].transpose(0, 1)[None] for x in (q, k, v))
-        mixed[part] = F.scaled_dot_product_attention(*chosen)[0].transpose(0, 1)
+        q_, k_, v_ = (x[part].transpose(0, 1)[None] for x in (q, k, v))
+        mixed[part] = F.scaled_dot_product_attention(q_, k_, v_)[0].transpose(0, 1)
     return mixed
 
 

@@ -89,12 +89,14 @@ def everything(session):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 5, 7])
+@pytest.mark.parametrize("canvas", ["full", "box"])
 def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_stopped(
-    small_dataset, engine, tmp_path, stop_after
+    small_dataset, engine, tmp_path, stop_after, canvas
 ):
-    whole = Session(tmp_path / "whole", small_dataset, engine).go_on()
-    first = Session(tmp_path / "parts", small_dataset, engine).go_on(stop_after)
-    second = Session(tmp_path / "parts", small_dataset, engine)
+    model = replace(SMALL_MODEL, canvas=canvas)
+    whole = Session(tmp_path / "whole", small_dataset, engine, model).go_on()
+    first = Session(tmp_path / "parts", small_dataset, engine, model).go_on(stop_after)
+    second = Session(tmp_path / "parts", small_dataset, engine, model)
     second.restore()
     second.go_on()
     assert first.metrics + second.metrics == whole.metrics

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
+from conftest import SHORT_TRAINING, SMALL_MODEL, Shortage, make_table
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import loss as oracle_loss
@@ -196,18 +196,6 @@ def test_a_grid_that_reaches_the_border_of_its_box_is_seen():
 def test_a_box_needs_attention():
     with pytest.raises(InputError, match="canvas=box needs"):
         ModelSettings(canvas="box", variant="mlp")
-
-
-class Shortage:
-    """A model's forward pass in a memory that holds so many positions."""
-
-    def __init__(self, model, most):
-        self.forward, self.most = model.forward, most
-
-    def __call__(self, state, x_ND, *more):
-        if len(x_ND) > self.most:
-            raise torch.OutOfMemoryError
-        return self.forward(state, x_ND, *more)
 
 
 def train_three_steps(dataset, engine, most=10**9):

@@ -3,8 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset
+from conftest import SHORT_TRAINING, SMALL_MODEL, Shortage, make_dataset
 
+from augment.boxes import infer_test_boxes
+from augment.sizes import infer_output_size
+from augment.tokens import END, FIRST_COLOR
 from solver.adapt import adapt
 from solver.checkpoint import Weights
 from solver.model import TRM
@@ -139,3 +142,101 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
         assert [part[n] for n in filled] == [alone[n] for n in filled]
         owners += filled
     assert sorted(owners) == list(range(len(alone)))
+
+
+def with_halt(weights, halt_bias=-5.0, canvas="full"):
+    """The same weights with a halt logit that says so always or never."""
+    model = TRM(replace(weights.model.settings, canvas=canvas)).requires_grad_(False)
+    model.load_state_dict(weights.model.state_dict())
+    model.halt_head.weight.zero_()
+    model.halt_head.bias.fill_(halt_bias)
+    return replace(weights, model=model)
+
+
+def test_views_that_halt_take_no_further_steps(small_tasks, small_dataset, engine):
+    """All at once, none at all, and some: then what is left goes on as it would have alone."""
+    weights = random_weights(small_dataset)
+
+    def grids(weights, **settings):
+        settings = PredictSettings(num_views=2, **settings)
+        return as_lists(run(small_dataset, small_tasks, engine, settings, weights))
+
+    always, never = with_halt(weights, 1.0), with_halt(weights, -1.0)
+    assert grids(always, stop_when_halted=True) == grids(always, num_supervision_steps=1)
+    assert grids(never, stop_when_halted=True) == grids(never)
+    sometimes = with_halt(weights)
+    sometimes.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded()))
+    sometimes.model.halt_head.bias.zero_()
+    by_steps = [grids(sometimes, num_supervision_steps=steps) for steps in (1, 2, 3)]
+    stopped = grids(sometimes, stop_when_halted=True)
+    steps_taken = set()
+    for number, found in enumerate(stopped):
+        qs = [answers[number][3] for answers in by_steps]
+        steps = next((n for n, q in enumerate(qs) if q > 0.5), 2)
+        assert found[:3] == by_steps[steps][number][:3]
+        assert found[3] == pytest.approx(qs[steps], abs=1e-5)
+        steps_taken.add(steps)
+    assert steps_taken == {0, 1, 2}
+
+
+def seeded():
+    return torch.Generator().manual_seed(7)
+
+
+def test_answers_that_outgrow_their_box_are_made_on_the_full_canvas(
+    small_tasks, small_dataset, engine
+):
+    """A model that writes color everywhere reaches every border, and is not cut there."""
+    weights = with_halt(random_weights(small_dataset), canvas="box")
+    said = []
+    loud = replace(engine, say=said.append)
+    tasks = [t for t in small_tasks if infer_output_size(t, 0) is not None][:3]
+    settings = PredictSettings(num_views=2)
+    predictions = run(small_dataset, tasks, loud, settings, paint(weights, FIRST_COLOR + 3))
+    assert {p.grid.shape for p in predictions} == {(10, 10)}
+    work = plan_work(weights, tasks, 2)
+    boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, 10)
+    smaller = (boxes[:, 2:] < 10).any(axis=1).sum()
+    assert 0 < smaller < len(predictions)
+    assert said == [
+        f"predict: {smaller} of {len(predictions)} answers reach beyond the box inferred "
+        "for them; these views are answered again on the full canvas"
+    ]
+    said.clear()
+    predictions = run(small_dataset, tasks, loud, settings, paint(weights, END))
+    assert {p.grid for p in predictions} == {None}
+    assert said == []
+
+
+def paint(weights, token):
+    """The weights changed so that the token is the answer everywhere."""
+    model = TRM(weights.model.settings).requires_grad_(False)
+    model.load_state_dict(weights.model.state_dict())
+    model.output_head.forward = lambda y: torch.eye(12)[token].expand(len(y), 12)
+    return replace(weights, model=model)
+
+
+def test_views_that_leave_the_range_of_float16_are_computed_in_float32(
+    small_tasks, small_dataset, engine
+):
+    weights = with_halt(random_weights(small_dataset), canvas="box")
+    weights.model.token_embedding.mul_(1e5)
+    said = []
+    half = replace(engine, dtype=torch.float16, say=said.append)
+    settings = PredictSettings(num_views=2)
+    found = as_lists(run(small_dataset, small_tasks, half, settings, weights))
+    expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
+    assert "left float16's range" in said[0]
+    assert found == expected
+
+
+def test_memory_that_runs_out_splits_groups(small_tasks, small_dataset, engine):
+    weights = with_halt(random_weights(small_dataset), canvas="box")
+    settings = PredictSettings(num_views=3)
+    expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
+    said = []
+    short = replace(engine, say=said.append)
+    weights.model.forward = Shortage(weights.model, 300)
+    found = as_lists(run(small_dataset, small_tasks, short, settings, weights))
+    assert "out of memory" in said[0]
+    assert [p[:3] for p in found] == [p[:3] for p in expected]
