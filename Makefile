@@ -15,11 +15,12 @@ SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CH
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict export score settings test lint clean
+.PHONY: help setup data build pretrain predict export score settings test lint bench bench-gpu \
+	curves clean
 
 help: ## List the targets
-	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.batch=64"] [NPROC=1]'
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-9s %s\n", $$1, $$2}'
+	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-10s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +61,17 @@ lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench: $(READY) ## Measure speed on the CPU in 5 minutes: runs/bench/cpu.json
+	PYTHONPATH=. $(PY) tests/bench.py cpu
+
+bench-gpu: $(READY) ## Measure a GPU in three runs of up to 10 minutes: runs/bench/*.json
+	PYTHONPATH=. $(PY) tests/bench.py ceilings
+	PYTHONPATH=. $(PY) tests/bench.py training
+	PYTHONPATH=. $(PY) tests/bench.py prediction
+
+curves: $(READY) ## Train small models on either canvas: runs/bench/curves.jsonl
+	PYTHONPATH=. $(PY) tests/curves.py
 
 clean: ## Remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,9 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# The backward pass on a CPU fills lengths up to multiples of this, because its matrix library
+# compiles products for every new size, which takes longer than most of them.
+_LENGTH_STEP = 32
+
 
 class Sequences(NamedTuple):
-    """How sequences lie one after another."""
+    """How sequences lie one after another; idle positions may follow them."""
 
     starts_E: Tensor
     """Sequence b is ``starts_E[b]`` to ``starts_E[b + 1]``; on the host."""
@@ -26,11 +30,11 @@ class Sequences(NamedTuple):
     real_BL: Tensor | None
     """False at what fills a sequence up; None where all are equally long."""
     at_N: Tensor
-    """Where each position stands in the flattened ``pad_BL``."""
+    """Where each position stands in the flattened ``pad_BL``; any place for an idle one."""
 
 
 def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Sequences) -> Tensor:
-    """Return softmax(q k' / sqrt(K)) v (N, H, K) within each sequence."""
+    """Return softmax(q k' / sqrt(K)) v (N, H, K) within each sequence; idle values are finite."""
     if q_NHK.device.type == "cpu":
         mixed_NHK: Tensor = _attend_on_cpu(q_NHK, k_NHK, v_NHK, sequences.starts_E)
         return mixed_NHK
@@ -52,7 +56,7 @@ def attend_filled_up(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Seq
 @torch.library.custom_op("arc_trm::attend_on_cpu", mutates_args=())
 def _attend_on_cpu(q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor) -> Tensor:
     """Return the mixed values (N, H, K)."""
-    mixed = torch.empty(q.shape, dtype=q.dtype)
+    mixed = torch.zeros(q.shape, dtype=q.dtype)
     for part in _parts(starts_E):
         q_, k_, v_ = (x[part].transpose(0, 1)[None] for x in (q, k, v))
         mixed[part] = F.scaled_dot_product_attention(q_, k_, v_)[0].transpose(0, 1)
@@ -69,18 +73,28 @@ def _attend_on_cpu_backward(
     gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, starts_E: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v (N, H, K)."""
-    of_q, of_k, of_v = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
+    found = tuple(torch.zeros(q.shape, dtype=q.dtype) for _ in range(3))
     scale = q.shape[-1] ** -0.5
     for part in _parts(starts_E):
-        g_HLK, q_HLK, k_HLK, v_HLK = (x[part].transpose(0, 1) for x in (gradient, q, k, v))
+        length = part.stop - part.start
+        idle = (0, 0, 0, -length % _LENGTH_STEP)
+        g_HLK, q_HLK, k_HLK, v_HLK = (
+            F.pad(x[part].transpose(0, 1), idle) for x in (gradient, q, k, v)
+        )
         q_HLK = q_HLK * scale
-        p_HLL = (q_HLK @ k_HLK.transpose(1, 2)).softmax(-1)
+        scores_HLL = q_HLK @ k_HLK.transpose(1, 2)
+        scores_HLL[..., length:] = -torch.inf
+        p_HLL = scores_HLL.softmax(-1)
         of_p_HLL = g_HLK @ v_HLK.transpose(1, 2)
         of_scores_HLL = torch._softmax_backward_data(of_p_HLL, p_HLL, -1, q.dtype)
-        of_q[part] = (of_scores_HLL @ k_HLK).mul_(scale).transpose(0, 1)
-        of_k[part] = (of_scores_HLL.transpose(1, 2) @ q_HLK).transpose(0, 1)
-        of_v[part] = (p_HLL.transpose(1, 2) @ g_HLK).transpose(0, 1)
-    return of_q, of_k, of_v
+        of_qkv = (
+            (of_scores_HLL @ k_HLK).mul_(scale),
+            of_scores_HLL.transpose(1, 2) @ q_HLK,
+            p_HLL.transpose(1, 2) @ g_HLK,
+        )
+        for whole, of_part in zip(found, of_qkv, strict=True):
+            whole[part] = of_part[:, :length].transpose(0, 1)
+    return found  # type: ignore[return-value]
 
 
 @_attend_on_cpu_backward.register_fake

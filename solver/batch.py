@@ -130,9 +130,10 @@ class StateWriter:
 
     def write(self, group: Group, state: State) -> None:
         """Take the states y and z (N, D) of a group."""
-        at = to_device(self._starts_B[group.examples_N] + group.offsets_N, state.y.device)
+        at_N = (self._starts_B[group.examples_N] + group.offsets_N)[: group.num_positions]
+        at = to_device(at_N, state.y.device)
         for all_slots, part in zip(self._state, state, strict=True):
-            all_slots.index_copy_(0, at, part)
+            all_slots.index_copy_(0, at, part[: group.num_positions])
 
     def finish(self) -> State:
         """Return y and z of all slots."""

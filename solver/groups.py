@@ -24,10 +24,16 @@ from solver.settings import ModelSettings
 
 # Masked attention on GPUs wants lengths that are multiples of this.
 _LENGTH_STEP = 8
+# Groups of mixed lengths end with idle positions up to a multiple of this: a CPU's matrix library
+# compiles its products for every new number of rows, which takes longer than the products.
+_POSITIONS_STEP = 128
 
 
 class Group(NamedTuple):
-    """What is computed together: which examples and cells on the host, the rest on the device."""
+    """What is computed together: which examples and cells on the host, the rest on the device.
+
+    Idle positions may follow those of the examples; nothing is read from them.
+    """
 
     members: NDArray[np.int64]
     """The numbers of its examples among all."""
@@ -42,6 +48,11 @@ class Group(NamedTuple):
     views_BF: Tensor
     sequences: Sequences
     places: Places | None
+
+    @property
+    def num_positions(self) -> int:
+        """The positions that are not idle."""
+        return int(self.sequences.starts_E[-1])
 
     def read(self, canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return what the canvases (., S) of all examples hold at the positions, PAD before."""
@@ -80,22 +91,28 @@ def make_group(
     top, left, height, width = boxes[members].T
     lengths = num_prefix + height * width
     ends = np.cumsum(lengths)
-    starts = ends - lengths
+    starts, num_positions = ends - lengths, int(ends[-1])
     owners_N = np.repeat(np.arange(len(members)), lengths)
-    examples_N, offsets_N = members[owners_N], np.arange(ends[-1]) - starts[owners_N]
+    offsets_N = np.arange(num_positions) - starts[owners_N]
     row, column = np.divmod(offsets_N - num_prefix, width[owners_N])
     cells_N = (top[owners_N] + row) * side + left[owners_N] + column
     # The prefix comes before the canvas: cell -1 is its last slot.
     cells_N = np.where(offsets_N < num_prefix, offsets_N - num_prefix, cells_N)
 
-    are_equal = bool((lengths == lengths[0]).all())
-    longest = int(lengths.max()) if are_equal else _round_up(int(lengths.max()))
-    real_BL = np.arange(longest) < lengths[:, None]
-    pad_BL = np.where(real_BL, starts[:, None] + np.arange(longest), 0)
+    longest, real_BL = int(lengths.max()), None
+    if (lengths < longest).any():
+        longest = _round_up(longest, _LENGTH_STEP)
+        real_BL = to_device(np.arange(longest) < lengths[:, None], device)
+        idle = (0, _round_up(num_positions, _POSITIONS_STEP) - num_positions)
+        owners_N, offsets_N = np.pad(owners_N, idle), np.pad(offsets_N, idle)
+        cells_N = np.pad(cells_N, idle, constant_values=-1)
+    place = np.arange(longest)
+    pad_BL = np.where(place < lengths[:, None], starts[:, None] + place, 0)
+    examples_N = members[owners_N]
     sequences = Sequences(
-        torch.from_numpy(np.append(starts, ends[-1])),
+        torch.from_numpy(np.append(starts, num_positions)),
         to_device(pad_BL, device),
-        None if are_equal else to_device(real_BL, device),
+        real_BL,
         to_device(owners_N * longest + offsets_N, device),
     )
     return Group(
@@ -123,5 +140,5 @@ def _read(
     return np.where(cells_N < 0, np.uint8(PAD), canvases[examples_N, np.maximum(cells_N, 0)])
 
 
-def _round_up(length: int) -> int:
-    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step

@@ -127,10 +127,13 @@ def answer(
                 yield _Answers.of(group, logits_NV, halt_B)
                 if halted.all():
                     return
-                members = members[~halted]
-                going_on = to_device(np.isin(group.examples_N, members).nonzero()[0], device)
-                x_ND, state = x_ND[going_on], State(state.y[going_on], state.z[going_on])
+                members, before = members[~halted], group
                 group = make_group(model, device, members, views.inputs, views.codes, views.boxes)
+                going_on = np.zeros(len(group.examples_N), dtype=np.int64)
+                examples_N = before.examples_N[: before.num_positions]
+                going_on[: group.num_positions] = np.isin(examples_N, members).nonzero()[0]
+                at = to_device(going_on, device)
+                x_ND, state = x_ND[at], State(state.y[at], state.z[at])
 
     @torch.inference_mode()
     def begin_all(members: NDArray[np.int64]) -> list[_Answers]:

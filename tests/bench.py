@@ -5,7 +5,6 @@ outputs were compared. Medians over the rounds are reported, with the smallest a
 Results are printed and written to runs/bench/NAME.json.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -15,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,35 +34,43 @@ from augment.task import Task
 from augment.tokens import decode_grids, encode_grid
 from augment.view import NUM_VIEWS, View
 from pipeline.sources import load_source
+from solver.attention import attend
 from solver.batch import Batch
 from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
+from solver.groups import make_group
 from solver.model import TRM, State
 from solver.optimizer import EMA, make_optimizer
-from solver.predict import Views, answer
+from solver.predict import Views, answer, plan_work, predict
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, PredictSettings, TrainSettings
 from solver.train import Training, start_training, supervise, train_step
 from submission.vote import count_votes
 
 # One update of z per cycle instead of four: as many passes without gradient for each with one as
-# in the reference (4 to 2, there 10 to 5), so that enough examples are timed in the minutes.
-FULL = ModelSettings(num_latent_steps=1)
-BOX = replace(FULL, canvas="box")
+# in the reference (4 to 2, there 10 to 5), so that enough examples are timed in a CPU's minutes.
+SHORTER = ModelSettings(num_latent_steps=1)
+TINY = ModelSettings(dim=64, num_latent_steps=1)
 TRAIN = TrainSettings(warmup_steps=0)
-GIGA = 1e9
+CANVAS = 30
+LENGTH = 916
 
 
-def flop_of_pass(length: np.ndarray) -> np.ndarray:
-    """Return the FLOP of one pass over sequences of ``length``: products of weights, attention."""
-    inner = -(-round(FULL.expansion * FULL.dim * 2 / 3) // 256) * 256
-    weights = FULL.num_layers * (4 * FULL.dim**2 + 3 * FULL.dim * inner)
-    return 2 * weights * length + FULL.num_layers * 4 * FULL.dim * length**2
+def flop_of_pass(model: ModelSettings, lengths: np.ndarray) -> float:
+    """Return the FLOP of one pass over sequences: products with weights, and attention."""
+    inner = -(-round(model.expansion * model.dim * 2 / 3) // 256) * 256
+    weights = model.num_layers * (4 * model.dim**2 + 3 * model.dim * inner)
+    attention = model.num_layers * 4 * model.dim
+    return float((2 * weights * lengths + attention * lengths.astype(float) ** 2).sum())
 
 
-PASSES = FULL.num_cycles * (FULL.num_latent_steps + 1)
-# The passes of the last cycle are computed forwards once and backwards at twice the cost.
-PASSES_OF_TRAINING = PASSES + 2 * (FULL.num_latent_steps + 1)
+def passes_of_prediction(model: ModelSettings) -> int:
+    return model.num_cycles * (model.num_latent_steps + 1)
+
+
+def passes_of_training(model: ModelSettings) -> int:
+    # The passes of the last cycle are computed forwards, then backwards at twice the cost.
+    return passes_of_prediction(model) + 2 * (model.num_latent_steps + 1)
 
 
 def take_turns(
@@ -115,6 +124,21 @@ class Report:
     def ratio(self, name: str, slow: Sequence[float], fast: Sequence[float]) -> None:
         self.add(name, [a / b for a, b in zip(slow, fast, strict=True)], "x")
 
+    def rates(
+        self,
+        what: str,
+        name: str,
+        count: int,
+        flop: float,
+        real_flop: float,
+        seconds: Sequence[float],
+        rate: float,
+    ) -> None:
+        """Add examples per second, and the shares of ``rate`` that all and real cells get."""
+        self.add(f"{what}_per_second_{name}", [count / s for s in seconds])
+        self.add(f"{what}_share_of_peak_{name}", [flop / s / rate for s in seconds])
+        self.add(f"{what}_share_on_real_cells_{name}", [real_flop / s / rate for s in seconds])
+
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.figures, indent=2) + "\n")
@@ -134,7 +158,7 @@ def data_set(trained: Sequence[str], predicted: Sequence[str]) -> Dataset:
     tasks = (*with_answers, *hidden)
     index = PuzzleIndex.of(tasks, 8, 0, "view")
     flags = (True,) * len(with_answers) + (False,) * len(hidden)
-    return Dataset(tasks, index, flags, FULL.canvas_side)
+    return Dataset(tasks, index, flags, CANVAS)
 
 
 def spread_over_sizes(boxes: np.ndarray, count: int) -> np.ndarray:
@@ -149,7 +173,11 @@ def pick(examples: Examples, chosen: np.ndarray) -> Examples:
 
 
 def lengths_of(boxes: np.ndarray) -> np.ndarray:
-    return FULL.prefix_length + boxes[:, 2] * boxes[:, 3]
+    return SHORTER.prefix_length + boxes[:, 2] * boxes[:, 3]
+
+
+def boxed(model: ModelSettings) -> ModelSettings:
+    return replace(model, canvas="box")
 
 
 @dataclass
@@ -185,25 +213,25 @@ class Trainer:
 class EagerTrainer:
     """The oracle's step with the same optimisers, on all examples at once."""
 
-    def __init__(self, examples: Examples, engine: Engine) -> None:
-        self.model, self.engine, count = TRM(FULL).to(engine.device), engine, len(examples.rows)
+    def __init__(self, model: ModelSettings, examples: Examples, engine: Engine) -> None:
+        self.model, self.engine, count = TRM(model).to(engine.device), engine, len(examples.rows)
         self.optimizer = make_optimizer(self.model.parameters(), TRAIN)
         self.ema = EMA(self.model, TRAIN.ema_rate)
-        self.rows = torch.zeros(count, FULL.dim, device=engine.device, requires_grad=True)
+        self.rows = torch.zeros(count, model.dim, device=engine.device, requires_grad=True)
         self.tokens, self.labels = (
             torch.from_numpy(array).long().to(engine.device)
             for array in (examples.inputs, examples.labels)
         )
-        shape = (count, FULL.prefix_length + FULL.canvas_side**2, FULL.dim)
+        shape = (count, LENGTH, model.dim)
         self.state = State(
             *(t.expand(shape).to(engine.dtype) for t in (self.model.y_start, self.model.z_start))
         )
 
     def loss(self) -> torch.Tensor:
         p = dict(self.model.named_parameters())
-        cells = torch.arange(FULL.canvas_side**2, device=self.engine.device)
+        cells = torch.arange(CANVAS**2, device=self.engine.device)
         logits, halt, self.state = supervision_step(
-            p, FULL, self.tokens, cells, self.rows, self.state, self.engine.dtype
+            p, self.model.settings, self.tokens, cells, self.rows, self.state, self.engine.dtype
         )
         return oracle_loss(logits, halt, self.labels)
 
@@ -219,14 +247,14 @@ class EagerTrainer:
         self.ema.update(self.model)
 
 
-def test_views(tasks: Sequence[Task], count: int | None) -> Views:
-    """Return views of all tests, or ``count`` of them spread over the sizes of inferred boxes."""
+def views_of_tests(tasks: Sequence[Task], count: int) -> Views:
+    """Return ``count`` views of tests, spread over the sizes of their inferred boxes."""
     keys = [(n, test) for n, task in enumerate(tasks) for test in range(len(task.test_inputs))]
     numbers, tests = (np.array(column) for column in zip(*keys, strict=True))
     codes = np.random.default_rng(0).integers(NUM_VIEWS, size=len(keys)).astype(np.uint32)
-    boxes = infer_test_boxes(tasks, numbers, tests, codes, FULL.canvas_side)
-    inputs = encode_test_inputs(tasks, numbers, tests, codes, FULL.canvas_side)
-    chosen = spread_over_sizes(boxes, count or len(boxes))
+    boxes = infer_test_boxes(tasks, numbers, tests, codes, CANVAS)
+    inputs = encode_test_inputs(tasks, numbers, tests, codes, CANVAS)
+    chosen = spread_over_sizes(boxes, count)
     rows = np.zeros(len(chosen), dtype=np.int64)
     return Views(inputs[chosen], rows, codes[chosen], boxes[chosen])
 
@@ -234,7 +262,7 @@ def test_views(tasks: Sequence[Task], count: int | None) -> Views:
 def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> Callable[[], None]:
     """Return what answers the views with ``steps`` supervision steps."""
     if model.canvas == "full":
-        views = replace(views, boxes=full_boxes(len(views.rows), model.canvas_side))
+        views = replace(views, boxes=full_boxes(len(views.rows), CANVAS))
     table = PuzzleTable(1, torch.zeros(model.dim))
     index = PuzzleIndex.of([], 0, 0, "view")
     trm = engine.prepare(TRM(model).requires_grad_(False)).eval()
@@ -243,72 +271,78 @@ def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> 
     return lambda: answer(weights, views, settings, engine, on_views=lambda _: None)
 
 
-def product_rate(engine: Engine, tokens: int) -> float:
+def product_rate(engine: Engine, tokens: int, dim: int = 512, inner: int = 1536) -> float:
     """Return the FLOP/s of the four products of a layer at ``tokens`` positions."""
-    shapes = [(512, 1536), (512, 512), (512, 3072), (1536, 512)]
     flop = seconds = 0.0
-    for width, out in shapes:
+    for width, out in ((dim, 3 * dim), (dim, dim), (dim, 2 * inner), (inner, dim)):
         x = torch.randn(tokens, width, device=engine.device, dtype=engine.dtype)
         weight = torch.randn(out, width, device=engine.device, dtype=engine.dtype)
-        product = lambda x=x, w=weight: torch.nn.functional.linear(x, w)  # noqa: E731
+        product = partial(torch.nn.functional.linear, x, weight)
         times = take_turns({"product": product}, 7, engine.device)["product"]
         flop, seconds = flop + 2 * tokens * width * out, seconds + statistics.median(times[1:])
     return flop / seconds
 
 
 def compare_training(
-    name: str, examples: Examples, engine: Engine, report: Report, rounds: int, rate: float
+    name: str,
+    model: ModelSettings,
+    examples: Examples,
+    engine: Engine,
+    report: Report,
+    rounds: int,
+    rate: float,
+    *,
+    beside_eager: bool,
 ) -> None:
-    """Time training steps of ``full`` and ``box`` on the same examples; arc1 beside the oracle."""
-    full, box = (Trainer.of(settings, examples, engine) for settings in (FULL, BOX))
-    sides = {"full": full.step, "box": box.step}
-    compiling = {key: time_of(run, engine.device) for key, run in sides.items()}
-    if name == "arc1":
-        report.add("startup_full_seconds", compiling["full"], "s")
-        report.add("startup_box_seconds", compiling["box"], "s")
-        eager = EagerTrainer(examples, engine)
-        sides["eager"] = eager.step
-        time_of(eager.step, engine.device)
+    """Time training steps of ``full`` and ``box`` on the same examples, and of the oracle."""
+    sides = {m.canvas: Trainer.of(m, examples, engine).step for m in (model, boxed(model))}
+    if beside_eager:
+        sides["eager"] = EagerTrainer(model, examples, engine).step
+    for side, run in sides.items():
+        report.add(f"train_{side}_first_step_seconds_{name}", time_of(run, engine.device), "s")
     seconds = take_turns(sides, rounds, engine.device)
     count = len(examples.rows)
     report.ratio(f"train_box_over_full_{name}", seconds["full"], seconds["box"])
-    if "eager" in seconds:
+    if beside_eager:
         report.ratio("full_over_eager", seconds["eager"], seconds["full"])
-    real = flop_of_pass(lengths_of(examples.boxes)).sum() * PASSES_OF_TRAINING
-    padded = flop_of_pass(np.full(count, 916)).sum() * PASSES_OF_TRAINING
-    report.add(f"train_flop_ratio_{name}", padded / real, "x (floor: FLOP of full over box)")
-    for side in ("full", "box"):
-        report.add(f"train_{side}_examples_per_second_{name}", [count / s for s in seconds[side]])
-        done = padded if side == "full" else real
-        report.add(f"train_{side}_share_of_peak_{name}", [done / s / rate for s in seconds[side]])
-        share = [real / s / rate for s in seconds[side]]
-        report.add(f"train_{side}_share_of_peak_on_real_cells_{name}", share)
+    passes = passes_of_training(model)
+    real = flop_of_pass(model, lengths_of(examples.boxes)) * passes
+    padded = flop_of_pass(model, np.full(count, LENGTH)) * passes
+    report.add(f"train_flop_full_over_box_{name}", padded / real, "x, the floor")
+    for side, done in (("full", padded), ("box", real)):
+        report.rates(f"train_{side}", name, count, done, real, seconds[side], rate)
 
 
 def compare_prediction(
-    name: str, views: Views, engine: Engine, report: Report, rounds: int, steps: int, rate: float
+    name: str,
+    model: ModelSettings,
+    views: Views,
+    engine: Engine,
+    report: Report,
+    rounds: int,
+    steps: int,
+    rate: float,
 ) -> None:
     """Time prediction of ``full`` and ``box`` on the same views."""
-    sides = {model.canvas: answerer(views, model, steps, engine) for model in (FULL, BOX)}
+    sides = {m.canvas: answerer(views, m, steps, engine) for m in (model, boxed(model))}
     for run in sides.values():
         run()
     seconds = take_turns(sides, rounds, engine.device)
     report.ratio(f"predict_box_over_full_{name}", seconds["full"], seconds["box"])
-    boxed = flop_of_pass(lengths_of(views.boxes)).sum() * PASSES * steps
-    padded = flop_of_pass(np.full(len(views.rows), 916)).sum() * PASSES * steps
-    report.add(f"predict_flop_ratio_{name}", padded / boxed, "x (floor: FLOP of full over box)")
-    for side, done in (("full", padded), ("box", boxed)):
-        rates = [len(views.rows) / s for s in seconds[side]]
-        report.add(f"predict_{side}_views_per_second_{name}_{steps}_steps", rates)
-        report.add(f"predict_{side}_share_of_peak_{name}", [done / s / rate for s in seconds[side]])
+    passes = passes_of_prediction(model) * steps
+    real = flop_of_pass(model, lengths_of(views.boxes)) * passes
+    padded = flop_of_pass(model, np.full(len(views.rows), LENGTH)) * passes
+    report.add(f"predict_flop_full_over_box_{name}", padded / real, "x, the floor")
+    for side, done in (("full", padded), ("box", real)):
+        report.rates(f"predict_{side}", name, len(views.rows), done, real, seconds[side], rate)
 
 
-def check_outputs(examples: Examples, engine: Engine) -> None:
+def check_outputs(model: ModelSettings, examples: Examples, engine: Engine) -> None:
     """Compare the sides' outputs from the same start, before anything is timed."""
     few = pick(examples, np.arange(2))
-    expected = EagerTrainer(few, engine).loss().item()
-    whole = replace(few, boxes=full_boxes(2, FULL.canvas_side))
-    for name, settings, chosen in (("full", FULL, few), ("box at full size", BOX, whole)):
+    expected = EagerTrainer(model, few, engine).loss().item()
+    whole = replace(few, boxes=full_boxes(2, CANVAS))
+    for name, settings, chosen in (("full", model, few), ("box", boxed(model), whole)):
         found = Trainer.of(settings, chosen, replace(engine, compile=False)).loss()
         if abs(found / expected - 1) > 1e-2:
             raise SystemExit(f"{name}: the loss is {found}, the oracle's is {expected}")
@@ -357,49 +391,151 @@ def around(report: Report) -> None:
 
 def peak_memory(canvas: str, engine: Engine, count: int) -> None:
     """Print the most memory one training step takes, in MB, in a process of its own."""
-    stream = ExampleStream(data_set(["arc1/training"], []), 0)
-    examples = stream.examples(0, 2048)
+    examples = ExampleStream(data_set(["arc1/training"], []), 0).examples(0, 2048)
     chosen = pick(examples, spread_over_sizes(examples.boxes, count))
-    trainer = Trainer.of(replace(FULL, canvas=canvas), chosen, engine)
+    trainer = Trainer.of(replace(SHORTER, canvas=canvas), chosen, engine)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trainer.step()
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
-def bench_cpu(engine: Engine, report: Report, rounds: int, count: int) -> None:
+def arc1_mix(count: int) -> Examples:
+    """Return examples spread like the ARC-1 training set: both sets' pairs, concepts left out."""
+    examples = ExampleStream(data_set(["arc1/training"], ["arc1/evaluation"]), 0).examples(0, 8192)
+    return pick(examples, spread_over_sizes(examples.boxes, count))
+
+
+def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Namespace) -> None:
+    """The whole on a CPU: `make bench`."""
     around(report)
+    rounds, count = options.rounds, options.examples
     for canvas in ("full", "box"):
         command = [sys.executable, __file__, "memory", "--canvas", canvas, "--examples", str(count)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         report.add(f"train_{canvas}_peak_memory_mb", float(done.stdout), "MB")
     rate = product_rate(engine, 4096)
-    report.add("product_gflop_per_second", rate / GIGA)
-    arc1 = ExampleStream(data_set(["arc1/training"], ["arc1/evaluation"]), 0).examples(0, 8192)
+    report.add("product_gflop_per_second", rate / 1e9)
+    examples = arc1_mix(count)
+    check_outputs(model, examples, engine)
+    train = partial(compare_training, engine=engine, report=report, rounds=rounds, rate=rate)
+    train("arc1", model, examples, beside_eager=True)
     arc2 = ExampleStream(data_set([], ["arc2/evaluation"]), 0).examples(0, 8192)
-    check_outputs(pick(arc1, spread_over_sizes(arc1.boxes, 2)), engine)
-    for name, examples in (("arc1", arc1), ("arc2_eval", arc2)):
-        chosen = pick(examples, spread_over_sizes(examples.boxes, count))
-        compare_training(name, chosen, engine, report, rounds, rate)
+    arc2 = pick(arc2, spread_over_sizes(arc2.boxes, count))
+    train("arc2_eval", model, arc2, beside_eager=False)
     for name in ("arc1", "arc2"):
-        views = test_views(load_source(f"{name}/evaluation"), count)
-        compare_prediction(f"{name}_eval", views, engine, report, rounds, 1, rate)
+        views = views_of_tests(load_source(f"{name}/evaluation"), count)
+        compare_prediction(f"{name}_eval", model, views, engine, report, rounds, 1, rate)
+
+
+def bench_ceilings(
+    model: ModelSettings, engine: Engine, report: Report, options: Namespace
+) -> None:
+    """What the device can do: products, attention, copies."""
+    for tokens in (8_192, 32_768, 176_128):
+        rate = product_rate(engine, tokens // options.divisor)
+        report.add(f"product_tflop_per_second_{tokens}", rate / 1e12)
+    boxes = arc1_mix(256 // options.divisor).boxes
+    for name, chosen in (("916", full_boxes(64 // options.divisor, CANVAS)), ("mix", boxes)):
+        group = make_group(
+            TRM(boxed(model)).to(engine.device),
+            engine.device,
+            np.arange(len(chosen)),
+            np.zeros((len(chosen), CANVAS**2), dtype=np.uint8),
+            np.zeros(len(chosen), dtype=np.uint32),
+            chosen,
+        )
+        shape = (len(group.cells_N), model.num_heads, model.dim // model.num_heads)
+        q = torch.randn(shape, device=engine.device, dtype=engine.dtype)
+        run = partial(attend, q, q, q, group.sequences)
+        seconds = take_turns({"attend": run}, options.rounds + 1, engine.device)["attend"][1:]
+        flop = 4 * model.dim * float((lengths_of(chosen) ** 2).sum())
+        report.add(f"attention_tflop_per_second_{name}", [flop / s / 1e12 for s in seconds])
+    source = torch.empty(2**30 // options.divisor, dtype=torch.uint8, device=engine.device)
+    target = torch.empty_like(source)
+    copy = partial(target.copy_, source)
+    seconds = take_turns({"copy": copy}, options.rounds + 1, engine.device)["copy"][1:]
+    report.add("copy_gb_per_second", [2 * len(source) / s / 1e9 for s in seconds])
+
+
+def bench_training(
+    model: ModelSettings, engine: Engine, report: Report, options: Namespace
+) -> None:
+    """Training steps at the batches of the reference: all of it, and a GPU's share."""
+    rate = product_rate(engine, 32_768 // options.divisor)
+    report.add("product_tflop_per_second", rate / 1e12)
+    check_outputs(model, arc1_mix(2), engine)
+    for batch in (192, 768):
+        examples = arc1_mix(batch // options.divisor)
+        compare_training(
+            f"arc1_{batch}", model, examples, engine, report, options.rounds, rate,
+            beside_eager=batch == 192 and engine.device.type == "cpu",
+        )  # fmt: skip
+    if engine.device.type == "cuda":
+        report.add("peak_memory_mb", torch.cuda.max_memory_allocated() / 2**20, "MB")
+
+
+def bench_prediction(
+    model: ModelSettings, engine: Engine, report: Report, options: Namespace
+) -> None:
+    """Prediction with all supervision steps, with a quarter of them, and from end to end."""
+    rate = product_rate(engine, 32_768 // options.divisor)
+    tasks = load_source("arc1/evaluation")
+    views = views_of_tests(tasks, 512 // options.divisor)
+    for steps in (model.max_supervision_steps, model.max_supervision_steps // 4):
+        name = f"arc1_eval_{steps}_steps"
+        compare_prediction(name, model, views, engine, report, options.rounds, steps, rate)
+    tasks = [task.without_answers() for task in tasks[: 96 // options.divisor]]
+    index = PuzzleIndex.of(tasks, 7, 0, "view")
+    trm = TRM(boxed(model)).requires_grad_(False)
+    # Tokens that mean an end, so that no answer is made again on the full canvas.
+    trm.output_head.weight.zero_()
+    table = PuzzleTable(index.num_rows, torch.zeros(model.dim))
+    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench")
+    settings = PredictSettings(num_views=8, num_supervision_steps=4)
+    work = plan_work(weights, tasks, settings.num_views)
+    boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, CANVAS)
+    inputs = encode_test_inputs(tasks, work.tasks, work.tests, work.codes, CANVAS)
+    same = Views(inputs, work.rows, work.codes, boxes)
+    nothing = lambda _: None  # noqa: E731
+    sides = {
+        "model": lambda: answer(weights, same, settings, engine, nothing),
+        "all": lambda: count_votes(predict(weights, tasks, work, settings, engine, nothing)),
+    }
+    for run in sides.values():
+        run()
+    seconds = take_turns(sides, options.rounds, engine.device)
+    report.ratio("predict_end_to_end_over_model", seconds["model"], seconds["all"])
+
+
+BENCHES = {
+    "cpu": bench_cpu,
+    "ceilings": bench_ceilings,
+    "training": bench_training,
+    "prediction": bench_prediction,
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["cpu", "memory"])
-    parser.add_argument("--canvas", choices=["full", "box"])
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=[*BENCHES, "memory"])
+    parser.add_argument("--canvas", choices=["full", "box"], help="of what to take the memory")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--examples", type=int, default=16)
+    parser.add_argument("--examples", type=int, default=16, help="of cpu and memory")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--tiny", action="store_true", help="a small model and little of it")
     options = parser.parse_args()
+    options.divisor = 64 if options.tiny else 1
     started = time.perf_counter()
-    settings = EngineSettings(device="cpu", compile=options.what == "cpu")
-    engine = open_engine(settings, print)
+    on_cpu = options.what in ("cpu", "memory")
+    compiled = options.what != "memory" and not options.tiny
+    device = "cpu" if on_cpu else options.device
+    engine = open_engine(EngineSettings(device=device, compile=compiled), print)
     if options.what == "memory":
         peak_memory(options.canvas, engine, options.examples)
         return
+    model = TINY if options.tiny else SHORTER if on_cpu else ModelSettings()
     report = Report(Path("runs/bench") / f"{options.what}.json", engine)
-    bench_cpu(engine, report, options.rounds, options.examples)
+    BENCHES[options.what](model, engine, report, options)
     report.add("bench_seconds", time.perf_counter() - started, "s")
     report.write()
 

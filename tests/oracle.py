@@ -46,9 +46,10 @@ def supervision_step(
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return token logits (B, C, 12), halt logits (B,) and the detached state y, z (B, L, D)."""
     prefix = settings.prefix_length
-    positions = torch.cat([torch.arange(prefix), prefix + cells_C]).to(torch.float32)
+    device = cells_C.device
+    positions = torch.cat([torch.arange(prefix, device=device), prefix + cells_C]).float()
     width = settings.dim // settings.num_heads
-    frequency = settings.rotary_base ** (-torch.arange(0, width, 2) / width)
+    frequency = settings.rotary_base ** (-torch.arange(0, width, 2, device=device) / width)
     angles = positions[:, None] * frequency
     cos, sin = angles.cos(), angles.sin()
 

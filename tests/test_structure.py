@@ -44,14 +44,14 @@ def test_imports_go_one_way(package):
 
 
 def make_targets():
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def test_commands_of_the_readme_exist():
     text = (ROOT / "README.md").read_text()
     targets = set(
         re.findall(
-            r"\bmake ([a-z]+)\b",
+            r"\bmake ([a-z-]+)\b",
             "\n".join(re.findall(r"`[^`]*`|^    .*$|```.*?```", text, re.M | re.S)),
         )
     )
@@ -79,5 +79,5 @@ def test_files_and_folders_of_the_readme_exist():
 
 def test_make_alone_lists_the_targets():
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    listed = set(re.findall(r"^  ([a-z]+) ", shown, re.MULTILINE))
+    listed = set(re.findall(r"^  ([a-z-]+) ", shown, re.MULTILINE))
     assert listed == make_targets() - {"help"} | {"help"}

@@ -156,7 +156,8 @@ def test_trap_12_what_is_not_known_is_refused():
 @pytest.mark.parametrize(
     "change",
     [
-        "model.variant=mlp",
+        "model.variant=mlp model.canvas=full",
+        "model.canvas=full",
         "model.rows_per=view",
         "model.num_cycles=3",
         "model.max_supervision_steps=1",
@@ -171,6 +172,8 @@ def test_trap_12_what_is_not_known_is_refused():
         "predict.num_supervision_steps=1",
         "engine.dtype=bfloat16",
         "engine.dtype=float16",
+        "engine.recompute=true",
+        "predict.stop_when_halted=true",
     ],
 )
 def test_trap_13_whatever_can_be_chosen_works(run_here, change):
