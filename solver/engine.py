@@ -12,8 +12,9 @@ from solver.model import TRM
 from solver.settings import EngineSettings
 from solver.world import World, join_world
 
-# A CPU gains nothing beyond its caches; a GPU keeps some 200 KB for each position at width 512.
-_TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65_536}
+# A CPU gains nothing beyond its caches. A GPU keeps some 200 KB for each position at width 512,
+# and larger groups would mix lengths that its masked attention fills up.
+_TOKENS_PER_PASS = {"cpu": 4096, "cuda": 32_768}
 
 Result = TypeVar("Result")
 

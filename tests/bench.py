@@ -53,6 +53,7 @@ SHORTER = ModelSettings(num_latent_steps=1)
 TINY = ModelSettings(dim=64, num_latent_steps=1)
 TRAIN = TrainSettings(warmup_steps=0)
 CANVAS = 30
+ROOT = Path(__file__).resolve().parent.parent
 LENGTH = 916
 
 
@@ -376,17 +377,17 @@ def around(report: Report) -> None:
     times = take_turns({"vote": vote}, 5, cpu)["vote"]
     report.add("decode_views_per_second", [len(codes) / s for s in times])
 
-    command = [sys.executable, "-m", "pipeline"]
-    run = lambda *more, **how: subprocess.run(  # noqa: E731
-        [*command, *more], check=True, stdout=subprocess.DEVNULL, **how
-    )
+    def run(folder: str, *command: str) -> None:
+        here = {**os.environ, "PYTHONPATH": str(ROOT)}
+        pipeline = [sys.executable, "-m", "pipeline", *command]
+        subprocess.run(pipeline, cwd=folder, env=here, check=True, stdout=subprocess.DEVNULL)
+
     with tempfile.TemporaryDirectory() as folder:
-        change = ["--recipe", "arc1", "--set", "data.trained=arc1/training"]
-        here = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-        build = lambda: run("build", *change, cwd=folder, env=here)  # noqa: E731
-        report.add("build_arc1_1000_views_seconds", time_of(build, cpu), "s")
-    help_times = take_turns({"help": lambda: run("--help")}, 6, cpu)["help"]
-    report.add("help_seconds", help_times[1:], "s")
+        sources = ["--recipe", "arc1", "--set", "data.trained=arc1/training"]
+        build = time_of(partial(run, folder, "build", *sources), cpu)
+        report.add("build_arc1_1000_views_seconds", build, "s")
+        helps = take_turns({"help": partial(run, folder, "--help")}, 6, cpu)["help"]
+        report.add("help_seconds", helps[1:], "s")
 
 
 def peak_memory(canvas: str, engine: Engine, count: int) -> None:
