@@ -116,6 +116,17 @@ def test_a_box_of_the_full_size_equals_full(small_dataset, engine):
         assert all(map(torch.equal, (*ours, *our_state), (*theirs, *their_state)))
 
 
+def test_passes_computed_again_give_the_same_gradients(small_dataset, engine):
+    examples = examples_of(small_dataset)
+    found = []
+    for recompute in (False, True):
+        model = engine.prepare(TRM(BOX_MODEL, 3))
+        model.recompute = recompute
+        outcomes, _ = run_steps(model, examples, engine)
+        found.append([outcomes[1].row_gradients_BD, *(p.grad for p in model.parameters())])
+    assert all(map(torch.equal, *found))
+
+
 def test_attention_for_other_devices_equals_that_of_the_cpu():
     """On the real device only the lengths differ: forward and backward, mixed and equal."""
     for lengths in ([5, 40, 2], [32, 32, 32]):
