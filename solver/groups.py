@@ -26,7 +26,7 @@ from solver.settings import ModelSettings
 _LENGTH_STEP = 8
 # Groups of mixed lengths end with idle positions up to a multiple of this: a CPU's matrix library
 # compiles its products for every new number of rows, which takes longer than the products.
-_POSITIONS_STEP = 128
+_POSITIONS_STEP = 64
 
 
 class Group(NamedTuple):

@@ -521,7 +521,7 @@ def main() -> None:
     parser.add_argument("what", choices=[*BENCHES, "memory"])
     parser.add_argument("--canvas", choices=["full", "box"], help="of what to take the memory")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--examples", type=int, default=16, help="of cpu and memory")
+    parser.add_argument("--examples", type=int, default=10, help="of cpu and memory")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--tiny", action="store_true", help="a small model and little of it")
     options = parser.parse_args()
