@@ -29,7 +29,8 @@ RunName = Annotated[
     str, typer.Option("--run-name", help="Folder below runs/; the recipe's name if empty.")
 ]
 Changes = Annotated[
-    str, typer.Option("--set", help='Changed settings, such as "train.lr=3e-4 predict.batch=64".')
+    str,
+    typer.Option("--set", help='Changed settings, such as "train.lr=3e-4 predict.num_views=64".'),
 ]
 
 
