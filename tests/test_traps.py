@@ -156,7 +156,7 @@ def test_trap_12_what_is_not_known_is_refused():
 @pytest.mark.parametrize(
     "change",
     [
-        "model.variant=mlp model.canvas=full",
+        "model.canvas=full model.variant=mlp",
         "model.canvas=full",
         "model.rows_per=view",
         "model.num_cycles=3",
