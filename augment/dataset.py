@@ -1,9 +1,10 @@
 """A data set: tasks and a plan of their views; examples are made when they are asked for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,15 @@ class Examples:
     rows: NDArray[np.int64]
     codes: ViewCodes
     boxes: Boxes
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The arrays by their names."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def take(self, chosen: slice | NDArray[np.int64]) -> "Examples":
+        """Return some of the examples."""
+        return Examples(*(column[chosen] for column in self.columns.values()))
 
 
 @dataclass(frozen=True, eq=False)

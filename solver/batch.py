@@ -5,7 +5,7 @@ Shapes: B slots, N positions of all slots one after another, D width.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from augment.dataset import Examples, ExampleStream
 from solver.device import to_device
-from solver.groups import Group, boxes_for
+from solver.groups import Group, boxes_for, lengths_of
 from solver.model import TRM, State
 from solver.settings import ModelSettings, TrainSettings
 from solver.world import World
@@ -88,22 +88,18 @@ def start_carry(model: TRM, num_slots: int, device: torch.device, dtype: torch.d
     nothing = Examples(
         tokens, tokens, zeros, zeros.astype(np.uint32), np.zeros((num_slots, 4), dtype=np.int64)
     )
-    empty = torch.zeros(lengths_of(nothing, model.settings).sum(), model.settings.dim)
+    empty = torch.zeros(lengths_of(nothing.boxes, model.settings).sum(), model.settings.dim)
     y_ND = empty.to(device, dtype)
     return Carry(nothing, zeros, np.ones(num_slots, dtype=bool), State(y_ND, y_ND))
-
-
-def lengths_of(examples: Examples, settings: ModelSettings) -> NDArray[np.int64]:
-    """Return the positions (B,) that each example takes: the prefix and the cells of its box."""
-    cells: NDArray[np.int64] = settings.prefix_length + examples.boxes[:, 2] * examples.boxes[:, 3]
-    return cells
 
 
 def refill(carry: Carry, batch: Batch) -> Examples:
     """Return the examples of the slots after those that halted took their entry of the batch."""
     return Examples(*(
         np.where(carry.halted_B.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-        for new, old in zip(_arrays(batch.examples), _arrays(carry.examples), strict=True)
+        for new, old in zip(
+            batch.examples.columns.values(), carry.examples.columns.values(), strict=True
+        )
     ))  # fmt: skip
 
 
@@ -111,7 +107,7 @@ def gather_state(carry: Carry, model: TRM, group: Group) -> State:
     """Return y and z (N, D) at the positions of a group; fresh where a slot has halted."""
     device, dtype = carry.state.y.device, carry.state.y.dtype
     is_fresh_N = carry.halted_B[group.examples_N]
-    starts_B = _starts(lengths_of(carry.examples, model.settings))
+    starts_B = _starts(lengths_of(carry.examples.boxes, model.settings))
     at_N = np.where(is_fresh_N, 0, starts_B[group.examples_N] + group.offsets_N)
     fresh_N1, at = to_device(is_fresh_N[:, None], device), to_device(at_N, device)
     fresh = model.start(len(at_N), dtype)
@@ -142,7 +138,3 @@ class StateWriter:
 
 def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.cumsum(lengths) - lengths
-
-
-def _arrays(examples: Examples) -> list[NDArray[np.generic]]:
-    return [getattr(examples, field.name) for field in fields(examples)]

@@ -8,7 +8,7 @@ beside them are what a run needs to go on exactly where it stopped.
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from augment.dataset import Dataset, Examples
 from augment.errors import InputError
 from augment.files import hash_file, read_description, replace_folder, write_description
 from augment.puzzles import PuzzleIndex
-from solver.batch import Carry, lengths_of
+from solver.batch import Carry
+from solver.groups import lengths_of
 from solver.model import TRM, State
 from solver.optimizer import optimizer_tensors, restore_optimizer
 from solver.puzzle_embedding import PuzzleTable
@@ -207,8 +208,7 @@ def restore_training(
 
 
 def _pack(carry: Carry) -> dict[str, Tensor]:
-    examples = {f.name: getattr(carry.examples, f.name) for f in fields(carry.examples)}
-    arrays = {**examples, "steps": carry.steps_B, "halted": carry.halted_B}
+    arrays = {**carry.examples.columns, "steps": carry.steps_B, "halted": carry.halted_B}
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {**carry.state._asdict(), **tensors}
 
@@ -220,11 +220,12 @@ def _unpack(
     state = State(tensors.pop("y"), tensors.pop("z"))
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     steps_B, halted_B = arrays.pop("steps"), arrays.pop("halted")
-    ends = np.cumsum([0, *lengths_of(Examples(**arrays), settings)])
+    examples = Examples(**arrays)
+    ends = np.cumsum([0, *lengths_of(examples.boxes, settings)])
     share = world.share(len(steps_B))
     positions = slice(ends[share.start], ends[share.stop])
     return Carry(
-        Examples(**{name: array[share] for name, array in arrays.items()}),
+        examples.take(share),
         steps_B[share],
         halted_B[share],
         State(*(tensor[positions].to(device) for tensor in state)),

@@ -66,6 +66,12 @@ def boxes_for(settings: ModelSettings, boxes: Boxes) -> Boxes:
     return full_boxes(len(boxes), settings.canvas_side)
 
 
+def lengths_of(boxes: Boxes, settings: ModelSettings) -> NDArray[np.int64]:
+    """Return the positions that an example takes: the prefix and the cells of its box."""
+    lengths: NDArray[np.int64] = settings.prefix_length + boxes[:, 2] * boxes[:, 3]
+    return lengths
+
+
 def plan_groups(lengths: NDArray[np.int64], tokens_per_pass: int) -> list[NDArray[np.int64]]:
     """Return the members of groups of about ``tokens_per_pass`` positions, the longest first.
 
@@ -88,8 +94,8 @@ def make_group(
 ) -> Group:
     """Return the group of ``members`` of all examples: tokens (., S), view codes and boxes."""
     num_prefix, side = model.settings.prefix_length, model.settings.canvas_side
-    top, left, height, width = boxes[members].T
-    lengths = num_prefix + height * width
+    top, left, _, width = boxes[members].T
+    lengths = lengths_of(boxes[members], model.settings)
     ends = np.cumsum(lengths)
     starts, num_positions = ends - lengths, int(ends[-1])
     owners_N = np.repeat(np.arange(len(members)), lengths)

@@ -22,9 +22,9 @@ from augment.view import ViewCodes
 from solver.checkpoint import Weights
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
-from solver.groups import Group, boxes_for, make_group, plan_groups
+from solver.groups import Group, boxes_for, lengths_of, make_group, plan_groups
 from solver.model import State
-from solver.settings import PredictSettings
+from solver.settings import ModelSettings, PredictSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +61,13 @@ class Views:
     boxes: Boxes
 
 
+def make_views(model: ModelSettings, tasks: Sequence[Task], work: Work) -> Views:
+    """Return the views of ``work`` as a model answers them, in boxes or on the full canvas."""
+    asked = (tasks, work.tasks, work.tests, work.codes, model.canvas_side)
+    boxes = boxes_for(model, infer_test_boxes(*asked))
+    return Views(encode_test_inputs(*asked), work.rows, work.codes, boxes)
+
+
 def predict(
     weights: Weights,
     tasks: Sequence[Task],
@@ -77,9 +84,7 @@ def predict(
     """
     model = engine.prepare(weights.model).eval()
     side = model.settings.canvas_side
-    inputs = encode_test_inputs(tasks, work.tasks, work.tests, work.codes, side)
-    boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, side)
-    views = Views(inputs, work.rows, work.codes, boxes_for(model.settings, boxes))
+    views = make_views(model.settings, tasks, work)
     canvases, qs = answer(weights, views, settings, engine, on_views)
     again = np.flatnonzero(reaches_border(canvases.reshape(-1, side, side), views.boxes))
     if len(again):
@@ -89,7 +94,7 @@ def predict(
                 "them; these views are answered again on the full canvas"
             )
         full = full_boxes(len(again), side)
-        outgrown = Views(inputs[again], work.rows[again], work.codes[again], full)
+        outgrown = Views(views.inputs[again], work.rows[again], work.codes[again], full)
         canvases[again], qs[again] = answer(
             weights, outgrown, settings, engine, on_views=lambda _: None
         )
@@ -141,18 +146,19 @@ def answer(
         return [answers for part in parts for answers in begin(members[part], engine.dtype)]
 
     @torch.inference_mode()
-    def finish(running: Iterable[_Answers]) -> None:
+    def finish(running: Iterable[_Answers], dtype: torch.dtype = engine.dtype) -> None:
         for answers in running:
             group = answers.group
-            if engine.dtype == torch.float16 and not answers.finite().item():
+            if dtype == torch.float16 and not answers.finite().item():
                 engine.say(f"predict: {len(group.members)} views left float16's range: in float32")
-                *_, answers = begin(group.members, torch.float32)
-            on_canvas = answers.group.cells_N >= 0
-            at = (answers.group.examples_N[on_canvas], answers.group.cells_N[on_canvas])
+                finish(begin(group.members, torch.float32), torch.float32)
+                continue
+            on_canvas = group.cells_N >= 0
+            at = (group.examples_N[on_canvas], group.cells_N[on_canvas])
             canvases[at] = answers.tokens_N().numpy()[on_canvas]
-            qs[answers.group.members] = answers.q_B().numpy()
+            qs[group.members] = answers.q_B().numpy()
 
-    lengths = model.settings.prefix_length + views.boxes[:, 2] * views.boxes[:, 3]
+    lengths = lengths_of(views.boxes, model.settings)
     running: list[_Answers] = []
     for members in plan_groups(lengths, engine.planned_tokens)[world.rank :: world.size]:
         following = engine.within_memory(partial(begin_all, members))

@@ -20,13 +20,12 @@ from solver.batch import (
     StateWriter,
     batches,
     gather_state,
-    lengths_of,
     refill,
     start_carry,
 )
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
-from solver.groups import group_labels, make_group, plan_groups
+from solver.groups import group_labels, lengths_of, make_group, plan_groups
 from solver.loss import Losses, compute_losses
 from solver.model import TRM
 from solver.optimizer import EMA, LossScale, make_optimizer, warmup_factor
@@ -111,10 +110,11 @@ def supervise(
     examples = refill(carry, batch)
     steps_B = np.where(carry.halted_B, 0, carry.steps_B) + 1
     wants_to_halt_B = np.empty(len(steps_B), dtype=bool)
-    states = StateWriter(lengths_of(examples, settings), carry.state)
+    lengths_B = lengths_of(examples.boxes, settings)
+    states = StateWriter(lengths_B, carry.state)
     parts: list[tuple[Losses, Tensor, Tensor]] = []
     fetches = []
-    for members in plan_groups(lengths_of(examples, settings), engine.tokens_per_pass):
+    for members in plan_groups(lengths_B, engine.tokens_per_pass):
         group = make_group(model, device, members, examples.inputs, examples.codes, examples.boxes)
         rows_BD = table.look_up(examples.rows[members]).requires_grad_()
         x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF)
@@ -149,11 +149,13 @@ def supervise(
 def train_step(training: Training, batch: Batch, settings: TrainSettings, engine: Engine) -> None:
     """Run one supervision step of every slot and update trunk, rows and moving average."""
     model, table, world, scale = training.model, training.table, engine.world, training.scale
-    rows_of_all = _begin_concat(refill(training.carry, batch).rows, engine)
+    carry = training.carry
+    rows_B = np.where(carry.halted_B, batch.examples.rows, carry.examples.rows)
+    rows_of_all = _begin_concat(rows_B, engine)
 
     def compute() -> Supervision:
         training.optimizer.zero_grad()
-        return supervise(model, table, training.carry, batch, engine, scale.factor)
+        return supervise(model, table, carry, batch, engine, scale.factor)
 
     outcome = engine.within_memory(compute)
     training.step += 1

@@ -38,10 +38,10 @@ from solver.attention import attend
 from solver.batch import Batch
 from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
-from solver.groups import make_group
+from solver.groups import boxes_for, lengths_of, make_group
 from solver.model import TRM, State
 from solver.optimizer import EMA, make_optimizer
-from solver.predict import Views, answer, plan_work, predict
+from solver.predict import Views, answer, make_views, plan_work, predict
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, PredictSettings, TrainSettings
 from solver.train import Training, start_training, supervise, train_step
@@ -168,15 +168,6 @@ def spread_over_sizes(boxes: np.ndarray, count: int) -> np.ndarray:
     return by_size[((np.arange(count) + 0.5) / count * len(by_size)).astype(int)]
 
 
-def pick(examples: Examples, chosen: np.ndarray) -> Examples:
-    columns = (examples.inputs, examples.labels, examples.rows, examples.codes, examples.boxes)
-    return Examples(*(column[chosen] for column in columns))
-
-
-def lengths_of(boxes: np.ndarray) -> np.ndarray:
-    return SHORTER.prefix_length + boxes[:, 2] * boxes[:, 3]
-
-
 def boxed(model: ModelSettings) -> ModelSettings:
     return replace(model, canvas="box")
 
@@ -191,9 +182,7 @@ class Trainer:
 
     @classmethod
     def of(cls, settings: ModelSettings, examples: Examples, engine: Engine) -> "Trainer":
-        if settings.canvas == "full":
-            boxes = full_boxes(len(examples.rows), settings.canvas_side)
-            examples = replace(examples, boxes=boxes)
+        examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
         train = replace(TRAIN, global_batch=len(examples.rows))
         table = PuzzleTable(int(examples.rows.max()) + 1, torch.zeros(settings.dim))
         training = start_training(TRM(settings), table, train, engine)
@@ -262,8 +251,7 @@ def views_of_tests(tasks: Sequence[Task], count: int) -> Views:
 
 def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> Callable[[], None]:
     """Return what answers the views with ``steps`` supervision steps."""
-    if model.canvas == "full":
-        views = replace(views, boxes=full_boxes(len(views.rows), CANVAS))
+    views = replace(views, boxes=boxes_for(model, views.boxes))
     table = PuzzleTable(1, torch.zeros(model.dim))
     index = PuzzleIndex.of([], 0, 0, "view")
     trm = engine.prepare(TRM(model).requires_grad_(False)).eval()
@@ -307,7 +295,7 @@ def compare_training(
     if beside_eager:
         report.ratio("full_over_eager", seconds["eager"], seconds["full"])
     passes = passes_of_training(model)
-    real = flop_of_pass(model, lengths_of(examples.boxes)) * passes
+    real = flop_of_pass(model, lengths_of(examples.boxes, model)) * passes
     padded = flop_of_pass(model, np.full(count, LENGTH)) * passes
     report.add(f"train_flop_full_over_box_{name}", padded / real, "x, the floor")
     for side, done in (("full", padded), ("box", real)):
@@ -331,7 +319,7 @@ def compare_prediction(
     seconds = take_turns(sides, rounds, engine.device)
     report.ratio(f"predict_box_over_full_{name}", seconds["full"], seconds["box"])
     passes = passes_of_prediction(model) * steps
-    real = flop_of_pass(model, lengths_of(views.boxes)) * passes
+    real = flop_of_pass(model, lengths_of(views.boxes, model)) * passes
     padded = flop_of_pass(model, np.full(len(views.rows), LENGTH)) * passes
     report.add(f"predict_flop_full_over_box_{name}", padded / real, "x, the floor")
     for side, done in (("full", padded), ("box", real)):
@@ -340,7 +328,7 @@ def compare_prediction(
 
 def check_outputs(model: ModelSettings, examples: Examples, engine: Engine) -> None:
     """Compare the sides' outputs from the same start, before anything is timed."""
-    few = pick(examples, np.arange(2))
+    few = examples.take(np.arange(2))
     expected = EagerTrainer(model, few, engine).loss().item()
     whole = replace(few, boxes=full_boxes(2, CANVAS))
     for name, settings, chosen in (("full", model, few), ("box", boxed(model), whole)):
@@ -393,7 +381,7 @@ def around(report: Report) -> None:
 def peak_memory(canvas: str, engine: Engine, count: int) -> None:
     """Print the most memory one training step takes, in MB, in a process of its own."""
     examples = ExampleStream(data_set(["arc1/training"], []), 0).examples(0, 2048)
-    chosen = pick(examples, spread_over_sizes(examples.boxes, count))
+    chosen = examples.take(spread_over_sizes(examples.boxes, count))
     trainer = Trainer.of(replace(SHORTER, canvas=canvas), chosen, engine)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trainer.step()
@@ -403,7 +391,7 @@ def peak_memory(canvas: str, engine: Engine, count: int) -> None:
 def arc1_mix(count: int) -> Examples:
     """Return examples spread like the ARC-1 training set: both sets' pairs, concepts left out."""
     examples = ExampleStream(data_set(["arc1/training"], ["arc1/evaluation"]), 0).examples(0, 8192)
-    return pick(examples, spread_over_sizes(examples.boxes, count))
+    return examples.take(spread_over_sizes(examples.boxes, count))
 
 
 def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Namespace) -> None:
@@ -421,7 +409,7 @@ def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Nam
     train = partial(compare_training, engine=engine, report=report, rounds=rounds, rate=rate)
     train("arc1", model, examples, beside_eager=True)
     arc2 = ExampleStream(data_set([], ["arc2/evaluation"]), 0).examples(0, 8192)
-    arc2 = pick(arc2, spread_over_sizes(arc2.boxes, count))
+    arc2 = arc2.take(spread_over_sizes(arc2.boxes, count))
     train("arc2_eval", model, arc2, beside_eager=False)
     for name in ("arc1", "arc2"):
         views = views_of_tests(load_source(f"{name}/evaluation"), count)
@@ -449,7 +437,7 @@ def bench_ceilings(
         q = torch.randn(shape, device=engine.device, dtype=engine.dtype)
         run = partial(attend, q, q, q, group.sequences)
         seconds = take_turns({"attend": run}, options.rounds + 1, engine.device)["attend"][1:]
-        flop = 4 * model.dim * float((lengths_of(chosen) ** 2).sum())
+        flop = 4 * model.dim * float((lengths_of(chosen, model) ** 2).sum())
         report.add(f"attention_tflop_per_second_{name}", [flop / s / 1e12 for s in seconds])
     source = torch.empty(2**30 // options.divisor, dtype=torch.uint8, device=engine.device)
     target = torch.empty_like(source)
@@ -494,9 +482,7 @@ def bench_prediction(
     weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench")
     settings = PredictSettings(num_views=8, num_supervision_steps=4)
     work = plan_work(weights, tasks, settings.num_views)
-    boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, CANVAS)
-    inputs = encode_test_inputs(tasks, work.tasks, work.tests, work.codes, CANVAS)
-    same = Views(inputs, work.rows, work.codes, boxes)
+    same = make_views(trm.settings, tasks, work)
     nothing = lambda _: None  # noqa: E731
     sides = {
         "model": lambda: answer(weights, same, settings, engine, nothing),

@@ -1,6 +1,6 @@
 """Boxes and groups: what is computed together equals what is computed alone, and plainly."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,16 +12,17 @@ from oracle import loss as oracle_loss
 from oracle import supervision_step
 
 from augment.boxes import full_boxes, infer_test_boxes, reaches_border
-from augment.dataset import Examples, ExampleStream
+from augment.dataset import ExampleStream
 from augment.errors import InputError
 from augment.tokens import PAD, encode_grid
 from augment.view import NUM_VIEWS, View
 from pipeline.sources import load_source
 from solver.attention import Sequences, attend, attend_filled_up
-from solver.batch import Batch, batches, lengths_of, start_carry
-from solver.groups import plan_groups
+from solver.batch import Batch, batches, start_carry
+from solver.groups import lengths_of, plan_groups
 from solver.model import TRM
 from solver.optimizer import LossScale
+from solver.puzzle_embedding import PuzzleTable
 from solver.settings import ModelSettings
 from solver.train import start_training, supervise, train_step
 
@@ -30,10 +31,6 @@ BOX_MODEL = replace(SMALL_MODEL, canvas="box")
 
 def examples_of(dataset, count=9, start=40):
     return ExampleStream(dataset, 0).examples(start, start + count)
-
-
-def pick(examples, chosen):
-    return Examples(*(getattr(examples, field.name)[chosen] for field in fields(examples)))
 
 
 def run_steps(model, examples, engine, steps=2):
@@ -51,8 +48,6 @@ def run_steps(model, examples, engine, steps=2):
 
 
 def make_table_of(rows):
-    from solver.puzzle_embedding import PuzzleTable
-
     table = PuzzleTable(len(rows), torch.zeros(rows.shape[1]))
     table.put(np.arange(len(rows)), rows)
     return table
@@ -78,7 +73,7 @@ def test_a_group_equals_the_oracle_on_each_example_alone(
     examples = examples_of(small_dataset)
     if canvas == "full":
         examples = replace(examples, boxes=full_boxes(len(examples.rows), 10))
-    assert len(set(lengths_of(examples, model.settings))) == 1 or canvas == "box"
+    assert len(set(lengths_of(examples.boxes, model.settings))) == 1 or canvas == "box"
     outcomes, rows = run_steps(model, examples, replace(engine, planned_tokens=tokens_per_pass))
     found = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()

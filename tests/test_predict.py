@@ -216,14 +216,16 @@ def paint(weights, token):
     return replace(weights, model=model)
 
 
+@pytest.mark.parametrize("stop_when_halted", [False, True])
 def test_views_that_leave_the_range_of_float16_are_computed_in_float32(
-    small_tasks, small_dataset, engine
+    small_tasks, small_dataset, engine, stop_when_halted
 ):
     weights = with_halt(random_weights(small_dataset), canvas="box")
     weights.model.token_embedding.mul_(1e5)
+    weights.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded()))  # some halt
     said = []
     half = replace(engine, dtype=torch.float16, say=said.append)
-    settings = PredictSettings(num_views=2)
+    settings = PredictSettings(num_views=2, stop_when_halted=stop_when_halted)
     found = as_lists(run(small_dataset, small_tasks, half, settings, weights))
     expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
     assert "left float16's range" in said[0]
