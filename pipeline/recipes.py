@@ -133,10 +133,14 @@ RECIPES: Mapping[str, Callable[[], Settings]] = {"demo": demo, "arc1": arc1, "ar
 
 
 def load_recipe(name: str, changes: Iterable[str]) -> Settings:
-    """Return the recipe with ``changes`` of the form ``train.lr=3e-4`` applied in order."""
+    """Return the recipe with ``changes`` applied; see :func:`change_settings`."""
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is not known; choose from {', '.join(RECIPES)}")
-    settings = RECIPES[name]()
+    return change_settings(RECIPES[name](), changes)
+
+
+def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:
+    """Return ``settings`` with ``changes`` of the form ``train.lr=3e-4`` applied in order."""
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals:

@@ -130,7 +130,9 @@ def make_group(
         to_device(starts[:, None] + np.arange(num_prefix), device),
         to_device(view_features(codes[members]), device),
         sequences,
-        model.places(to_device(num_prefix + cells_N, device), sequences),
+        model.places(
+            to_device(num_prefix + cells_N, device), to_device(offsets_N, device), sequences
+        ),
     )
 
 

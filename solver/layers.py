@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from solver.attention import Sequences, attend
+from solver.settings import ModelSettings, swiglu_width
 
 
 def truncated_normal_(tensor: Tensor, std: float, generator: torch.Generator) -> Tensor:
@@ -45,41 +46,83 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
     return (x_float * torch.rsqrt(x_float.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
-class SwiGLU(nn.Module):
-    """down(silu(gate) * up), the gate being the first half of one fused projection."""
-
-    def __init__(self, width: int, expansion: float, generator: torch.Generator):
-        """Build for ``width``; the inner width is 2/3 of the expansion, rounded up to a 256."""
-        super().__init__()
-        inner = -(-round(expansion * width * 2 / 3) // 256) * 256
-        self.gate_up = Linear(width, 2 * inner, generator)
-        self.down = Linear(inner, width, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the same shape."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
-
-
 class Places(NamedTuple):
     """Where the positions of several examples lie: on the canvas, and one after another."""
 
     cos_N1K: Tensor
     sin_N1K: Tensor
+    offsets_N: Tensor
+    """The position within its example."""
     sequences: Sequences
 
 
+class SequenceConvolution(nn.Module):
+    """x + a depth-wise causal convolution of x along each example's positions.
+
+    Source: URM (arXiv 2512.14693) puts a short convolution between the projections of SwiGLU.
+    """
+
+    def __init__(self, num_taps: int, width: int):
+        """Start at zero, where it changes nothing."""
+        super().__init__()
+        self.taps_TD = nn.Parameter(torch.zeros(num_taps, width))
+
+    def forward(self, x_ND: Tensor, offsets_N: Tensor) -> Tensor:
+        """Return (N, D)."""
+        taps_TD = self.taps_TD.to(x_ND.dtype)
+        mixed = x_ND + taps_TD[0] * x_ND
+        for distance in range(1, len(taps_TD)):
+            before_ND = F.pad(x_ND[:-distance], (0, 0, distance, 0))
+            inside_N1 = (offsets_N >= distance)[:, None]
+            mixed = mixed + taps_TD[distance] * before_ND * inside_N1
+        return mixed
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate) * up), the gate being the first half of one fused projection."""
+
+    def __init__(
+        self, width: int, expansion: float, generator: torch.Generator, conv_width: int = 0
+    ):
+        """Build for ``width``; see :func:`swiglu_width`."""
+        super().__init__()
+        inner = swiglu_width(width, expansion)
+        self.gate_up = Linear(width, 2 * inner, generator)
+        self.conv = SequenceConvolution(conv_width, inner) if conv_width else None
+        self.down = Linear(inner, width, generator)
+
+    def forward(self, x: Tensor, places: Places | None = None) -> Tensor:
+        """Return the same shape."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        inner = F.silu(gate) * up
+        if self.conv is not None and places is not None:
+            inner = self.conv(inner, places.offsets_N)
+        return self.down(inner)  # type: ignore[no-any-return]
+
+
 class Rotary(nn.Module):
-    """Rotary positions, counted from the first prefix slot, tabulated in float32."""
+    """Rotary positions, tabulated in float32.
+
+    They count from the first prefix slot along the flat canvas; or one half of a head turns with
+    the row and the other with the column, the prefix lying in a row of its own above the canvas.
+    """
 
     cos_MK: Tensor
     sin_MK: Tensor
 
-    def __init__(self, num_positions: int, head_width: int, base: float):
-        """Tabulate ``num_positions``."""
+    def __init__(self, settings: ModelSettings):
+        """Tabulate the prefix and the canvas."""
         super().__init__()
-        frequencies = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
-        angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), frequencies)
+        prefix, side = settings.prefix_length, settings.canvas_side
+        if settings.rotary == "flat":
+            coordinates_AM = torch.arange(settings.length)[None]
+        else:
+            slots = torch.stack([torch.zeros(prefix), torch.arange(prefix)])
+            cells = torch.stack([torch.arange(side**2) // side + 1, torch.arange(side**2) % side])
+            coordinates_AM = torch.cat([slots, cells], dim=1)
+        part = settings.dim // settings.num_heads // len(coordinates_AM)
+        frequencies = settings.rotary_base ** (-torch.arange(0, part, 2).float() / part)
+        angles = torch.cat([torch.outer(c.float(), frequencies) for c in coordinates_AM], dim=-1)
         angles_MK = torch.cat([angles, angles], dim=-1)
         self.register_buffer("cos_MK", angles_MK.cos(), persistent=False)
         self.register_buffer("sin_MK", angles_MK.sin(), persistent=False)
@@ -118,37 +161,35 @@ class Attention(nn.Module):
 class AttentionLayer(nn.Module):
     """One layer: attention over positions, then SwiGLU over the width."""
 
-    def __init__(
-        self, dim: int, num_heads: int, expansion: float, eps: float, generator: torch.Generator
-    ):
-        """Build for width ``dim``."""
+    def __init__(self, settings: ModelSettings, generator: torch.Generator):
+        """Build for width ``settings.dim``."""
         super().__init__()
-        self.eps = eps
-        self.attention = Attention(dim, num_heads, generator)
-        self.mlp = SwiGLU(dim, expansion, generator)
+        self.eps = settings.norm_eps
+        self.attention = Attention(settings.dim, settings.num_heads, generator)
+        self.mlp = SwiGLU(settings.dim, settings.expansion, generator, settings.conv_width)
+        self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x_ND: Tensor, places: Places) -> Tensor:
         """Return (N, D)."""
-        x_ND = rms_norm(x_ND + self.attention(x_ND, places), self.eps)
-        return rms_norm(x_ND + self.mlp(x_ND), self.eps)
+        x_ND = rms_norm(x_ND + self.dropout(self.attention(x_ND, places)), self.eps)
+        return rms_norm(x_ND + self.dropout(self.mlp(x_ND, places)), self.eps)
 
 
 class MLPLayer(nn.Module):
     """One layer for small fixed canvases: SwiGLU over the positions, then over the width."""
 
-    def __init__(
-        self, dim: int, length: int, expansion: float, eps: float, generator: torch.Generator
-    ):
-        """Build for ``length`` positions of width ``dim``."""
+    def __init__(self, settings: ModelSettings, generator: torch.Generator):
+        """Build for the positions of the prefix and the canvas, of width ``settings.dim``."""
         super().__init__()
-        self.length = length
-        self.eps = eps
-        self.position_mlp = SwiGLU(length, expansion, generator)
-        self.mlp = SwiGLU(dim, expansion, generator)
+        self.length = settings.length
+        self.eps = settings.norm_eps
+        self.position_mlp = SwiGLU(self.length, settings.expansion, generator)
+        self.mlp = SwiGLU(settings.dim, settings.expansion, generator)
+        self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Return (N, D); N is a multiple of the one length."""
         x_BDL = x_ND.view(-1, self.length, x_ND.shape[-1]).transpose(1, 2)
-        x_BDL = rms_norm(x_BDL + self.position_mlp(x_BDL), self.eps)
+        x_BDL = rms_norm(x_BDL + self.dropout(self.position_mlp(x_BDL)), self.eps)
         x_ND = x_BDL.transpose(1, 2).flatten(0, 1)
-        return rms_norm(x_ND + self.mlp(x_ND), self.eps)
+        return rms_norm(x_ND + self.dropout(self.mlp(x_ND)), self.eps)

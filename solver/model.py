@@ -37,21 +37,10 @@ class Network(nn.Module):
     def __init__(self, settings: ModelSettings, generator: torch.Generator):
         """Build the layers of ``settings.variant``."""
         super().__init__()
-        dim, eps = settings.dim, settings.norm_eps
-        length = settings.prefix_length + settings.canvas_side**2
-        self.rotary: Rotary | None = None
-        if settings.variant == "attention":
-            heads = settings.num_heads
-            self.rotary = Rotary(length, dim // heads, settings.rotary_base)
-            self.layers = nn.ModuleList(
-                AttentionLayer(dim, heads, settings.expansion, eps, generator)
-                for _ in range(settings.num_layers)
-            )
-        else:
-            self.layers = nn.ModuleList(
-                MLPLayer(dim, length, settings.expansion, eps, generator)
-                for _ in range(settings.num_layers)
-            )
+        is_attention = settings.variant == "attention"
+        kind = AttentionLayer if is_attention else MLPLayer
+        self.rotary = Rotary(settings) if is_attention else None
+        self.layers = nn.ModuleList(kind(settings, generator) for _ in range(settings.num_layers))
 
     def forward(self, x_ND: Tensor, places: Places | None) -> Tensor:
         """Return (N, D)."""
@@ -98,12 +87,12 @@ class TRM(nn.Module):
         shape = (num_positions, self.settings.dim)
         return State(self.y_start.to(dtype).expand(shape), self.z_start.to(dtype).expand(shape))
 
-    def places(self, positions_N: Tensor, sequences: Sequences) -> Places | None:
+    def places(self, positions_N: Tensor, offsets_N: Tensor, sequences: Sequences) -> Places | None:
         """Return where the positions lie; None where the layers know it by themselves."""
         if self.net.rotary is None:
             return None
         cos_N1K, sin_N1K = self.net.rotary(positions_N)
-        return Places(cos_N1K, sin_N1K, sequences)
+        return Places(cos_N1K, sin_N1K, offsets_N, sequences)
 
     def embed(
         self, tokens_N: Tensor, prefix_BP: Tensor, rows_BD: Tensor, views_BF: Tensor
@@ -142,16 +131,17 @@ class TRM(nn.Module):
     def forward(
         self, state: State, x_ND: Tensor, places: Places | None, prefix_BP: Tensor
     ) -> tuple[State, Tensor, Tensor]:
-        """Run one supervision step: T cycles, the gradient flowing through the last one only.
+        """Run one supervision step: T cycles, the gradient flowing through the last ones only.
 
         Returns the detached state, token logits (N, V), which mean nothing at the prefix, and halt
         logits (B,) in float32, read at the first slot of each prefix.
         """
         y, z = state
         with torch.no_grad():
-            for _ in range(self.settings.num_cycles - 1):
+            for _ in range(self.settings.num_cycles - self.settings.gradient_cycles):
                 y, z = self.cycle(x_ND, y, z, places)
-        y, z = self.cycle(x_ND, y, z, places)
+        for _ in range(self.settings.gradient_cycles):
+            y, z = self.cycle(x_ND, y, z, places)
         logits_NV = self.output_head(y)
         halt_B = self.halt_head(y[prefix_BP[:, 0]].float())[:, 0]
         return State(y.detach(), z.detach()), logits_NV, halt_B

@@ -1,31 +1,66 @@
-"""The trunk's optimiser, its warm-up, its moving average, and the scale of its loss."""
+"""The trunk's optimiser, its learning rates, its moving average, and the scale of its loss."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 
 import torch
-from adam_atan2_pytorch import AdamAtan2
+from adam_atan2_pytorch import AdamAtan2, MuonAdamAtan2
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from solver.layers import Linear
 from solver.settings import TrainSettings
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> AdamAtan2:
-    """Return AdamATan2 with every parameter in one group."""
-    return AdamAtan2(
-        list(parameters),
-        lr=settings.lr,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,
-        a=settings.atan2_scale,
-    )
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+    """Return the optimiser of ``settings``; groups keep their own rate as ``initial_lr``.
+
+    Muon (and NorMuon, arXiv 2510.05491) takes the matrices inside the network. Its steps are scaled
+    to the size of Adam's, so that both take about the same learning rates.
+    """
+    common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "a": settings.atan2_scale}
+    optimizer: Optimizer
+    if settings.optimizer == "adam_atan2":
+        optimizer = AdamAtan2(list(model.parameters()), betas=settings.betas, **common)
+    else:
+        net = model.get_submodule("net")
+        matrices = {m.weight for m in net.modules() if isinstance(m, Linear)}
+        optimizer = MuonAdamAtan2(
+            [p for p in model.parameters() if p in matrices],
+            [p for p in model.parameters() if p not in matrices],
+            muon_lr=settings.matrix_lr or settings.lr,
+            betas=settings.betas,
+            use_normuon=settings.optimizer == "normuon",
+            remove_muon_params_from_params=False,
+            **common,
+        )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
 
 
-def warmup_factor(step: int, warmup_steps: int) -> float:
-    """Return what the learning rates are multiplied by in ``step``, counted from 1."""
-    return min(1.0, step / max(1, warmup_steps))
+def set_rates(optimizer: Optimizer, factor: float) -> None:
+    """Set every group's learning rate to ``factor`` times its own."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["initial_lr"]
 
 
-def optimizer_tensors(optimizer: AdamAtan2, model: nn.Module) -> dict[str, Tensor]:
+def rate_factor(step: int, settings: TrainSettings) -> float:
+    """Return what the learning rates are multiplied by in ``step``, counted from 1.
+
+    They rise linearly over the warm-up; cosine and wsd (warm-up, stable, decay) reach zero after
+    the last step, so that the last step itself still counts.
+    """
+    warmup = min(1.0, step / max(1, settings.warmup_steps))
+    passed = (step - 1) / settings.num_steps
+    if settings.schedule == "cosine":
+        return warmup * (1 + math.cos(math.pi * passed)) / 2
+    if settings.schedule == "wsd":
+        return warmup * min(1.0, (1 - passed) / settings.decay_share)
+    return warmup
+
+
+def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Return the optimiser's state as named tensors, for a checkpoint."""
     tensors = {}
     for name, parameter in model.named_parameters():
@@ -35,7 +70,7 @@ def optimizer_tensors(optimizer: AdamAtan2, model: nn.Module) -> dict[str, Tenso
 
 
 def restore_optimizer(
-    optimizer: AdamAtan2, model: nn.Module, tensors: Mapping[str, Tensor]
+    optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
 ) -> None:
     """Put back what :func:`optimizer_tensors` returned."""
     for name, parameter in model.named_parameters():

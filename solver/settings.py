@@ -38,21 +38,51 @@ class ModelSettings:
     num_latent_steps: Annotated[int, "n: updates of z before each update of y"] = 4
     max_supervision_steps: Annotated[int, "N_sup: supervision steps at which a slot halts"] = 16
     norm_eps: Annotated[float, "epsilon of the RMS norm"] = 1e-5
-    rotary_base: Annotated[float, "base of the rotary positions"] = 10000.0
+    rotary: Annotated[
+        Literal["flat", "grid"],
+        "what positions count: cells of the flat canvas (reference), or rows and columns",
+    ] = "flat"
+    rotary_base: Annotated[float, "base of the rotary positions; 100 suits rows and columns"] = (
+        10000.0
+    )
+    gradient_cycles: Annotated[int, "cycles, the last ones, that the gradient flows through"] = 1
+    conv_width: Annotated[
+        int, "taps of a depth-wise convolution inside SwiGLU, along the flat canvas; 0 = none"
+    ] = 0
+    dropout: Annotated[float, "share of each sub-layer's outputs dropped in training"] = 0.0
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={
             "dim": 2, "num_heads": 1, "num_layers": 1, "num_cycles": 1, "num_latent_steps": 1,
             "max_supervision_steps": 1, "expansion": 0.01, "norm_eps": 0.0, "rotary_base": 1.0,
+            "gradient_cycles": 1, "conv_width": 0, "dropout": 0.0,
         })  # fmt: skip
         require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
         require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
         require(1 <= self.canvas_side <= 30, f"model.canvas_side must be 1..30: {self.canvas_side}")
         require(
+            self.rotary == "flat" or self.dim // self.num_heads % 4 == 0,
+            "model.rotary=grid needs model.dim / model.num_heads to be a multiple of 4",
+        )
+        require(
             self.canvas == "full" or self.variant == "attention",
             "model.canvas=box needs model.variant=attention: an MLP has one fixed length",
         )
+        require(
+            self.conv_width == 0 or self.variant == "attention",
+            "model.conv_width needs model.variant=attention",
+        )
+        require(self.dropout < 1, f"model.dropout must be below 1, got {self.dropout}")
+        require(
+            self.gradient_cycles <= self.num_cycles,
+            f"model.gradient_cycles must be at most model.num_cycles {self.num_cycles}",
+        )
         require(self.prefix_length >= self.num_told_slots, "model.prefix_length is too short")
+
+    @property
+    def length(self) -> int:
+        """Positions of the prefix and the whole canvas."""
+        return self.prefix_length + self.canvas_side**2
 
     @property
     def num_told_slots(self) -> int:
@@ -66,13 +96,24 @@ class TrainSettings:
 
     num_steps: Annotated[int, "supervision steps to train for"] = 518_000
     global_batch: Annotated[int, "slots over all processes"] = 768
+    optimizer: Annotated[
+        Literal["adam_atan2", "muon", "normuon"],
+        "of the network's matrices; all other weights take AdamATan2 (reference)",
+    ] = "adam_atan2"
     lr: Annotated[float, "learning rate of the trunk"] = 1e-4
+    matrix_lr: Annotated[float, "learning rate of what (Nor)Muon trains; 0 = train.lr"] = 0.0
     betas: Annotated[tuple[float, float], "AdamATan2 betas"] = (0.9, 0.95)
     weight_decay: Annotated[float, "weight decay of the trunk"] = 0.1
     atan2_scale: Annotated[float, "AdamATan2's a: scale of its steps"] = 1.0
     rows_lr: Annotated[float, "learning rate of the puzzle rows (sign descent)"] = 1e-2
     rows_weight_decay: Annotated[float, "weight decay of the puzzle rows in a batch"] = 0.1
     warmup_steps: Annotated[int, "steps over which both learning rates rise linearly"] = 2000
+    schedule: Annotated[
+        Literal["constant", "cosine", "wsd"],
+        "both learning rates after warm-up: constant (reference), cosine to zero, or stable and "
+        "then linear to zero",
+    ] = "constant"
+    decay_share: Annotated[float, "share of the run in which wsd falls to zero"] = 0.3
     ema_rate: Annotated[float, "rate of the trunk's moving average"] = 0.999
     halt_exploration: Annotated[float, "chance per step of a random minimum of steps"] = 0.1
     rows_only: Annotated[bool, "train the puzzle rows and leave the trunk as it is"] = False
@@ -82,13 +123,15 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={
-            "num_steps": 1, "global_batch": 1, "lr": 1e-12, "weight_decay": 0, "atan2_scale": 0,
-            "rows_lr": 0, "rows_weight_decay": 0, "warmup_steps": 0, "ema_rate": 0,
-            "halt_exploration": 0, "seed": 0, "time_limit_seconds": 0, "log_every": 1,
+            "num_steps": 1, "global_batch": 1, "lr": 1e-12, "matrix_lr": 0, "weight_decay": 0,
+            "atan2_scale": 0, "rows_lr": 0, "rows_weight_decay": 0, "warmup_steps": 0,
+            "decay_share": 1e-6, "ema_rate": 0, "halt_exploration": 0, "seed": 0,
+            "time_limit_seconds": 0, "log_every": 1,
         })  # fmt: skip
         require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1): {self.betas}")
         require(self.ema_rate < 1, f"ema_rate must be below 1, got {self.ema_rate}")
         require(self.halt_exploration <= 1, "halt_exploration must be at most 1")
+        require(self.decay_share <= 1, f"decay_share must be at most 1, got {self.decay_share}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +179,11 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={"tokens_per_pass": 0})
+
+
+def swiglu_width(width: int, expansion: float) -> int:
+    """Return a SwiGLU's inner width: 2/3 of the expansion, rounded up to a multiple of 256."""
+    return -(-round(expansion * width * 2 / 3) // 256) * 256
 
 
 def require(holds: bool, message: str) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from adam_atan2_pytorch import AdamAtan2
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
 from augment.dataset import ExampleStream
 from solver.batch import (
@@ -28,11 +28,12 @@ from solver.engine import Engine
 from solver.groups import group_labels, lengths_of, make_group, plan_groups
 from solver.loss import Losses, compute_losses
 from solver.model import TRM
-from solver.optimizer import EMA, LossScale, make_optimizer, warmup_factor
+from solver.optimizer import EMA, LossScale, make_optimizer, rate_factor, set_rates
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import TrainSettings
 from solver.world import World
 
+_DROPOUT = 2  # what this generator is for; sampling and exploration have numbers of their own
 _STEPS_BETWEEN_STOP_CHECKS = 10  # with several processes, who must all agree to stop
 
 METRICS = ("loss", "accuracy", "exact_accuracy", "halt_accuracy", "supervision_steps")
@@ -44,7 +45,7 @@ class Training:
 
     model: TRM
     table: PuzzleTable
-    optimizer: AdamAtan2
+    optimizer: Optimizer
     ema: EMA
     scale: LossScale
     carry: Carry
@@ -75,7 +76,7 @@ def start_training(
     return Training(
         model,
         table.to(engine.device),
-        make_optimizer(model.parameters(), settings),
+        make_optimizer(model, settings),
         EMA(model, settings.ema_rate),
         LossScale(engine.dtype),
         start_carry(model, share.stop - share.start, engine.device, engine.dtype),
@@ -155,6 +156,9 @@ def train_step(training: Training, batch: Batch, settings: TrainSettings, engine
 
     def compute() -> Supervision:
         training.optimizer.zero_grad()
+        if model.settings.dropout:
+            # Dropout draws from torch's own generator; a run that goes on draws the same again.
+            torch.manual_seed(_dropout_seed(settings.seed, training.step, world.rank))
         return supervise(model, table, carry, batch, engine, scale.factor)
 
     outcome = engine.within_memory(compute)
@@ -168,16 +172,19 @@ def train_step(training: Training, batch: Batch, settings: TrainSettings, engine
         training.carry = replace(outcome.carry, halted_B=np.ones_like(outcome.carry.halted_B))
         return
 
-    warmup = warmup_factor(training.step, settings.warmup_steps)
-    rows_lr = settings.rows_lr * warmup
+    factor = rate_factor(training.step, settings)
+    rows_lr = settings.rows_lr * factor
     table.descend(rows_of_all(), row_gradients_BD, rows_lr, settings.rows_weight_decay)
     if not settings.rows_only:
         torch._foreach_div_(gradients, settings.global_batch * scale.factor)
-        for group in training.optimizer.param_groups:
-            group["lr"] = settings.lr * warmup
+        set_rates(training.optimizer, factor)
         training.optimizer.step()
         training.ema.update(model)
     training.sums += _sum_metrics(outcome, engine.device)
+
+
+def _dropout_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, _DROPOUT, step, rank]).generate_state(1)[0])
 
 
 def _begin_concat(rows: NDArray[np.int64], engine: Engine) -> Callable[[], NDArray[np.int64]]:

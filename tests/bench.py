@@ -38,6 +38,7 @@ from solver.attention import attend
 from solver.batch import Batch
 from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
+from solver.flop import flop_of_prediction, flop_of_training
 from solver.groups import boxes_for, lengths_of, make_group
 from solver.model import TRM, State
 from solver.optimizer import EMA, make_optimizer
@@ -55,23 +56,6 @@ TRAIN = TrainSettings(warmup_steps=0)
 CANVAS = 30
 ROOT = Path(__file__).resolve().parent.parent
 LENGTH = 916
-
-
-def flop_of_pass(model: ModelSettings, lengths: np.ndarray) -> float:
-    """Return the FLOP of one pass over sequences: products with weights, and attention."""
-    inner = -(-round(model.expansion * model.dim * 2 / 3) // 256) * 256
-    weights = model.num_layers * (4 * model.dim**2 + 3 * model.dim * inner)
-    attention = model.num_layers * 4 * model.dim
-    return float((2 * weights * lengths + attention * lengths.astype(float) ** 2).sum())
-
-
-def passes_of_prediction(model: ModelSettings) -> int:
-    return model.num_cycles * (model.num_latent_steps + 1)
-
-
-def passes_of_training(model: ModelSettings) -> int:
-    # The passes of the last cycle are computed forwards, then backwards at twice the cost.
-    return passes_of_prediction(model) + 2 * (model.num_latent_steps + 1)
 
 
 def take_turns(
@@ -205,7 +189,7 @@ class EagerTrainer:
 
     def __init__(self, model: ModelSettings, examples: Examples, engine: Engine) -> None:
         self.model, self.engine, count = TRM(model).to(engine.device), engine, len(examples.rows)
-        self.optimizer = make_optimizer(self.model.parameters(), TRAIN)
+        self.optimizer = make_optimizer(self.model, TRAIN)
         self.ema = EMA(self.model, TRAIN.ema_rate)
         self.rows = torch.zeros(count, model.dim, device=engine.device, requires_grad=True)
         self.tokens, self.labels = (
@@ -294,9 +278,8 @@ def compare_training(
     report.ratio(f"train_box_over_full_{name}", seconds["full"], seconds["box"])
     if beside_eager:
         report.ratio("full_over_eager", seconds["eager"], seconds["full"])
-    passes = passes_of_training(model)
-    real = flop_of_pass(model, lengths_of(examples.boxes, model)) * passes
-    padded = flop_of_pass(model, np.full(count, LENGTH)) * passes
+    real = flop_of_training(model, lengths_of(examples.boxes, model))
+    padded = flop_of_training(model, np.full(count, LENGTH))
     report.add(f"train_flop_full_over_box_{name}", padded / real, "x, the floor")
     for side, done in (("full", padded), ("box", real)):
         report.rates(f"train_{side}", name, count, done, real, seconds[side], rate)
@@ -318,9 +301,8 @@ def compare_prediction(
         run()
     seconds = take_turns(sides, rounds, engine.device)
     report.ratio(f"predict_box_over_full_{name}", seconds["full"], seconds["box"])
-    passes = passes_of_prediction(model) * steps
-    real = flop_of_pass(model, lengths_of(views.boxes, model)) * passes
-    padded = flop_of_pass(model, np.full(len(views.rows), LENGTH)) * passes
+    real = flop_of_prediction(model, lengths_of(views.boxes, model), steps)
+    padded = flop_of_prediction(model, np.full(len(views.rows), LENGTH), steps)
     report.add(f"predict_flop_full_over_box_{name}", padded / real, "x, the floor")
     for side, done in (("full", padded), ("box", real)):
         report.rates(f"predict_{side}", name, len(views.rows), done, real, seconds[side], rate)

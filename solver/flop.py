@@ -1,0 +1,36 @@
+"""The compute that training and prediction take, counted and not measured.
+
+Products with weights and attention, a multiplication and an addition as two; norms, losses and
+optimisers take a few per cent more. A backward pass counts as two forward passes.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.settings import ModelSettings, swiglu_width
+
+
+def flop_of_pass(model: ModelSettings, lengths: NDArray[np.int64]) -> float:
+    """Return the FLOP of one pass of the network over sequences of these lengths."""
+    weights, attention = 3 * model.dim * swiglu_width(model.dim, model.expansion), 0
+    if model.variant == "attention":
+        weights += 4 * model.dim**2
+        attention = 4 * model.dim
+    else:
+        weights += 3 * model.dim * swiglu_width(model.length, model.expansion)
+    flop = 2 * weights * lengths + attention * lengths.astype(float) ** 2
+    return model.num_layers * float(flop.sum())
+
+
+def flop_of_training(model: ModelSettings, lengths: NDArray[np.int64]) -> float:
+    """Return the FLOP of one supervision step with its gradient."""
+    cycles = model.num_cycles + 2 * model.gradient_cycles
+    return cycles * (model.num_latent_steps + 1) * flop_of_pass(model, lengths)
+
+
+def flop_of_prediction(
+    model: ModelSettings, lengths: NDArray[np.int64], num_supervision_steps: int
+) -> float:
+    """Return the FLOP of answering with so many supervision steps."""
+    passes = num_supervision_steps * model.num_cycles * (model.num_latent_steps + 1)
+    return passes * flop_of_pass(model, lengths)

@@ -1,0 +1,244 @@
+"""`make experiment`: which recipe learns most from equal compute?
+
+Small models on a fixed proxy: the ARC-1 training tasks that fit 10x10 (178 tasks). Their
+demonstrations are trained, their 191 tests are held out; no evaluation task plays any part. Every
+arm changes a few settings of the base and trains until the same number of FLOP is spent
+(`solver.flop`), each with the same seeds. Along the way loss and exact accuracy are measured on the
+held-out pairs under trained views (with the true box, after all supervision steps, moving average),
+and at the end pass@k of the votes of 16 views, boxes inferred.
+
+One line of JSON per measurement in runs/experiment/curves.jsonl; runs found there are not made
+again. The table of means and spreads goes to runs/experiment/table.md.
+"""
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from augment.boxes import boxes_around
+from augment.dataset import Dataset, Examples, ExampleStream
+from augment.puzzles import PuzzleIndex
+from augment.task import Task
+from augment.tokens import GridStore, encode_grids, turn_sizes
+from pipeline.recipes import Settings, change_settings, demo
+from pipeline.sources import load_source
+from solver.checkpoint import Weights
+from solver.engine import Engine, open_engine
+from solver.flop import flop_of_training
+from solver.groups import boxes_for, group_labels, lengths_of, make_group, plan_groups
+from solver.loss import compute_losses
+from solver.model import TRM
+from solver.predict import plan_work, predict
+from solver.puzzle_embedding import PuzzleTable
+from solver.settings import ModelSettings, TrainSettings
+from solver.train import Training, start_training, train
+from submission.score import score_submission
+from submission.vote import count_votes
+from submission.writer import build_submission
+
+SIDE, VIEWS, SCORED_VIEWS, VOTING_VIEWS, MEASUREMENTS = 10, 63, 2, 16, 5
+FOLDER = Path("runs/experiment")
+
+MODEL = ModelSettings(
+    canvas="box",
+    canvas_side=SIDE,
+    dim=128,
+    num_heads=4,
+    rows_per="task",
+    num_cycles=1,
+    num_latent_steps=2,
+    max_supervision_steps=4,
+)
+TRAIN = TrainSettings(global_batch=32, lr=5e-4, warmup_steps=50, ema_rate=0.99)
+
+ARMS: Mapping[str, tuple[str, ...]] = {
+    "base": (),
+    "row per view": ("model.rows_per=view",),
+    "full canvas": ("model.canvas=full",),
+    "2-D positions": ("model.rotary=grid", "model.rotary_base=100"),
+    "normuon": ("train.optimizer=normuon",),
+    "normuon, 4x rate": ("train.optimizer=normuon", "train.matrix_lr=2e-3"),
+    "muon": ("train.optimizer=muon",),
+    "wsd": ("train.schedule=wsd",),
+    "cosine": ("train.schedule=cosine",),
+    "convolution": ("model.conv_width=3",),
+    "dropout": ("model.dropout=0.1",),
+    "2 supervision steps": ("model.max_supervision_steps=2",),
+    "8 supervision steps": ("model.max_supervision_steps=8",),
+    "1 latent step": ("model.num_latent_steps=1",),
+    "2 cycles": ("model.num_cycles=2",),
+    "2 cycles, gradient through both": ("model.num_cycles=2", "model.gradient_cycles=2"),
+}
+
+
+def settings_of(changes: tuple[str, ...]) -> Settings:
+    """Return the settings of an arm."""
+    return change_settings(replace(demo(), model=MODEL, train=TRAIN), changes)
+
+
+def held_out(tasks: list[Task], index: PuzzleIndex) -> Examples:
+    """Return the test pairs of all tasks under their first views, never translated."""
+    pairs = [(n, pair) for n, task in enumerate(tasks) for pair in task.test_pairs]
+    numbers = np.repeat([n for n, _ in pairs], SCORED_VIEWS)
+    rows, codes = index.rows(numbers, np.tile(np.arange(SCORED_VIEWS), len(pairs)))
+    offsets = np.zeros((len(codes), 2), dtype=np.int64)
+    grid_ids = np.repeat(np.arange(len(pairs)), SCORED_VIEWS)
+    stores = [GridStore.of(getattr(p, side) for _, p in pairs) for side in ("input", "output")]
+    sizes = turn_sizes(np.maximum(*(store.sizes(grid_ids) for store in stores)), codes)
+    tokens = [encode_grids(store, grid_ids, codes, offsets, SIDE) for store in stores]
+    return Examples(*tokens, rows, codes, boxes_around(sizes, offsets, SIDE))
+
+
+def averaged(training: Training) -> TRM:
+    """Return the model of the moving average."""
+    model = copy.deepcopy(training.model).requires_grad_(False).eval()
+    model.load_state_dict({**model.state_dict(), **training.ema.average})
+    return model
+
+
+@torch.inference_mode()
+def measure(training: Training, examples: Examples, engine: Engine) -> dict[str, float]:
+    """Return loss and exact accuracy on the examples after all supervision steps."""
+    model, device = averaged(training), engine.device
+    boxes = boxes_for(model.settings, examples.boxes)
+    loss, exact = 0.0, 0
+    for members in plan_groups(lengths_of(boxes, model.settings), engine.tokens_per_pass):
+        group = make_group(model, device, members, examples.inputs, examples.codes, boxes)
+        rows_BD = training.table.look_up(examples.rows[members])
+        x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF)
+        state = model.start(len(x_ND), engine.dtype)
+        for _ in range(model.settings.max_supervision_steps):
+            state, logits_NV, halt_B = model(
+                state, x_ND.to(engine.dtype), group.places, group.prefix_BP
+            )
+        labels_BL = group_labels(group, examples.labels, device)
+        losses = compute_losses(logits_NV[group.sequences.pad_BL], halt_B, labels_BL)
+        loss += losses.tokens.sum().item()
+        exact += int(losses.exact.sum())
+    return {"loss": loss / len(examples.rows), "exact": exact / len(examples.rows)}
+
+
+def vote(training: Training, tasks: list[Task], index: PuzzleIndex, engine: Engine) -> dict:
+    """Return the shares of outputs solved by the votes of trained views."""
+    nothing = np.empty(0, np.uint64)
+    weights = Weights(averaged(training), training.table, index, nothing, "experiment")
+    work = plan_work(weights, tasks, VOTING_VIEWS)
+    predictions = predict(weights, tasks, work, demo().predict, engine, lambda _: None)
+    candidates = count_votes(predictions).candidates
+    score = score_submission(build_submission(tasks, candidates)[0], tasks, candidates)
+    return {f"pass@{k}": score.oracle_pass_at(k)[1] for k in (1, 2, 100)}
+
+
+def run(arm: str, changes: tuple[str, ...], seed: int, budget: float, compile: bool) -> list[dict]:
+    """Train one arm with one seed until the budget is spent, and return its measurements."""
+    torch.set_num_threads(1)
+    settings = settings_of(changes)
+    engine = open_engine(replace(settings.engine, compile=compile), print)
+    tasks = [t for t in load_source("arc1/training") if t.longest_side(with_answers=True) <= SIDE]
+    hidden = tuple(task.without_answers() for task in tasks)
+    index = PuzzleIndex.of(hidden, VIEWS, 0, settings.model.rows_per)
+    dataset = Dataset(hidden, index, (False,) * len(hidden), SIDE)
+    stream, scored = ExampleStream(dataset, seed), held_out(tasks, index)
+
+    boxes = boxes_for(settings.model, stream.examples(0, 16 * dataset.num_pairs).boxes)
+    lengths = lengths_of(boxes, settings.model)
+    flop_of_step = (
+        flop_of_training(settings.model, lengths) / len(lengths) * settings.train.global_batch
+    )
+    num_steps = round(budget / flop_of_step)
+    train_settings = replace(settings.train, seed=seed, num_steps=num_steps)
+    table = PuzzleTable(index.num_rows, torch.zeros(settings.model.dim))
+    training = start_training(TRM(settings.model, seed), table, train_settings, engine)
+    stops = {round(num_steps * n / MEASUREMENTS) for n in range(1, MEASUREMENTS + 1)}
+    start, lines = time.monotonic(), []
+
+    def on_step() -> None:
+        if training.step not in stops:
+            return
+        line = {"arm": arm, "changes": changes, "seed": seed, "budget": budget}
+        line |= {"step": training.step, "flop": training.step * flop_of_step}
+        line |= {"seconds": round(time.monotonic() - start, 1)}
+        line |= measure(training, scored, engine)
+        if training.step == num_steps:
+            line |= vote(training, tasks, index, engine)
+        print(json.dumps(line), flush=True)
+        lines.append(line)
+
+    train(
+        training,
+        stream,
+        train_settings,
+        engine,
+        should_stop=lambda: False,
+        on_step=on_step,
+        on_metrics=lambda metrics: None,
+    )
+    return lines
+
+
+def table(lines: list[dict], budget: float) -> str:
+    """Return the table of the runs' last measurements: means, and spreads over seeds."""
+    ends = [line for line in lines if "pass@1" in line and line["budget"] == budget]
+    rows = []
+    for arm in dict.fromkeys(line["arm"] for line in ends):
+        runs = [line for line in ends if line["arm"] == arm]
+        cells = [arm, str(len(runs)), str(runs[0]["step"])]
+        for name in ("loss", "exact", "pass@1", "pass@2", "pass@100", "seconds"):
+            values = [run[name] * (100 if name[0] in "ep" else 1) for run in runs]
+            mean = f"{statistics.mean(values):.3g}"
+            spread = f" ({min(values):.3g} .. {max(values):.3g})" if len(values) > 1 else ""
+            cells.append(mean + spread)
+        rows.append((statistics.mean(run["loss"] for run in runs), cells))
+    head = ["arm", "seeds", "steps", "held-out loss", "exact, %", "pass@1, %", "pass@2, %"]
+    head += ["pass@100, %", "seconds"]
+    body = [head, ["---"] * len(head), *(cells for _, cells in sorted(rows))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in body) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--arms", default=",".join(ARMS), help="names, separated by commas")
+    parser.add_argument("--arm", action="append", default=[], help='one more: "name: a=b c=d"')
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--budget", type=float, default=2e13, help="FLOP of a run")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
+    parser.add_argument("--no-compile", action="store_true")
+    options = parser.parse_args()
+    arms = {name: ARMS[name] for name in filter(None, options.arms.split(","))}
+    for arm in options.arm:
+        name, _, changes = arm.partition(":")
+        arms[name] = tuple(changes.split())
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / "curves.jsonl"
+    path.touch()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    made = {(line["arm"], line["seed"], line["budget"]) for line in lines}
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        jobs = [
+            pool.submit(run, arm, changes, seed, options.budget, not options.no_compile)
+            for seed in options.seeds
+            for arm, changes in arms.items()
+            if (arm, seed, options.budget) not in made
+        ]
+        for job in jobs:
+            found = job.result()
+            lines += found
+            with path.open("a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in found)
+    (FOLDER / "table.md").write_text(table(lines, options.budget))
+    print(table(lines, options.budget))
+
+
+if __name__ == "__main__":
+    main()
