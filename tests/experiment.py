@@ -64,21 +64,21 @@ TRAIN = TrainSettings(global_batch=32, lr=5e-4, warmup_steps=50, ema_rate=0.99)
 
 ARMS: Mapping[str, tuple[str, ...]] = {
     "base": (),
-    "row per view": ("model.rows_per=view",),
-    "full canvas": ("model.canvas=full",),
-    "2-D positions": ("model.rotary=grid", "model.rotary_base=100"),
+    "row-per-view": ("model.rows_per=view",),
+    "full-canvas": ("model.canvas=full",),
+    "grid": ("model.rotary=grid", "model.rotary_base=100"),
     "normuon": ("train.optimizer=normuon",),
-    "normuon, 4x rate": ("train.optimizer=normuon", "train.matrix_lr=2e-3"),
+    "normuon-4x": ("train.optimizer=normuon", "train.matrix_lr=2e-3"),
     "muon": ("train.optimizer=muon",),
     "wsd": ("train.schedule=wsd",),
     "cosine": ("train.schedule=cosine",),
-    "convolution": ("model.conv_width=3",),
+    "conv3": ("model.conv_width=3",),
     "dropout": ("model.dropout=0.1",),
-    "2 supervision steps": ("model.max_supervision_steps=2",),
-    "8 supervision steps": ("model.max_supervision_steps=8",),
-    "1 latent step": ("model.num_latent_steps=1",),
-    "2 cycles": ("model.num_cycles=2",),
-    "2 cycles, gradient through both": ("model.num_cycles=2", "model.gradient_cycles=2"),
+    "steps2": ("model.max_supervision_steps=2",),
+    "steps8": ("model.max_supervision_steps=8",),
+    "latent1": ("model.num_latent_steps=1",),
+    "cycles2": ("model.num_cycles=2",),
+    "cycles2-gradient2": ("model.num_cycles=2", "model.gradient_cycles=2"),
 }
 
 
@@ -208,14 +208,14 @@ def table(lines: list[dict], budget: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arms", default=",".join(ARMS), help="names, separated by commas")
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--arm", action="append", default=[], help='one more: "name: a=b c=d"')
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=2e13, help="FLOP of a run")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args()
-    arms = {name: ARMS[name] for name in filter(None, options.arms.split(","))}
+    arms = {name: ARMS[name] for name in options.arms}
     for arm in options.arm:
         name, _, changes = arm.partition(":")
         arms[name] = tuple(changes.split())
