@@ -89,14 +89,20 @@ def everything(session):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 5, 7])
-@pytest.mark.parametrize("canvas", ["full", "box"])
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ({}, {}),
+        ({"canvas": "box", "dropout": 0.2}, {"optimizer": "normuon", "schedule": "wsd"}),
+    ],
+)
 def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_stopped(
-    small_dataset, engine, tmp_path, stop_after, canvas
+    small_dataset, engine, tmp_path, stop_after, model, settings
 ):
-    model = replace(SMALL_MODEL, canvas=canvas)
-    whole = Session(tmp_path / "whole", small_dataset, engine, model).go_on()
-    first = Session(tmp_path / "parts", small_dataset, engine, model).go_on(stop_after)
-    second = Session(tmp_path / "parts", small_dataset, engine, model)
+    how = (replace(SMALL_MODEL, **model), replace(SHORT_TRAINING, **settings))
+    whole = Session(tmp_path / "whole", small_dataset, engine, *how).go_on()
+    first = Session(tmp_path / "parts", small_dataset, engine, *how).go_on(stop_after)
+    second = Session(tmp_path / "parts", small_dataset, engine, *how)
     second.restore()
     second.go_on()
     assert first.metrics + second.metrics == whole.metrics

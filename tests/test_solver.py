@@ -16,7 +16,7 @@ from solver.groups import make_group
 from solver.layers import rms_norm, truncated_normal_
 from solver.loss import IGNORED, compute_losses
 from solver.model import TRM
-from solver.optimizer import EMA, warmup_factor
+from solver.optimizer import EMA
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, TrainSettings
 from solver.train import start_training, take_metrics, train, train_step
@@ -151,12 +151,6 @@ def test_only_trained_rows_take_memory():
     assert restored.look_up(numbers)[:, 0].tolist() == [0.0, -1.0, 0.0, -1.0]
     with pytest.raises(IndexError):
         PuzzleTable.from_tensors(6, table.tensors())
-
-
-def test_warm_up_counts_steps_from_one():
-    assert warmup_factor(1, 2000) == 1 / 2000
-    assert warmup_factor(2000, 2000) == warmup_factor(9999, 2000) == 1
-    assert warmup_factor(1, 0) == 1
 
 
 def test_moving_average():

@@ -1,0 +1,234 @@
+"""What the recipes add to the reference: each option does what it says, and nothing else."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from adam_atan2_pytorch import AdamAtan2
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
+
+from augment.dataset import ExampleStream
+from augment.errors import InputError
+from solver.batch import batches
+from solver.engine import Engine
+from solver.flop import flop_of_pass, flop_of_prediction, flop_of_training
+from solver.groups import make_group
+from solver.layers import Places, Rotary, SequenceConvolution, turn
+from solver.model import TRM
+from solver.optimizer import make_optimizer, rate_factor, set_rates
+from solver.settings import ModelSettings, TrainSettings
+from solver.train import start_training, train_step
+
+GRID = replace(SMALL_MODEL, rotary="grid", rotary_base=100.0)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def scores(settings: ModelSettings, cells: list[tuple[int, int]]) -> torch.Tensor:
+    """The products of one query and one key when they stand at the cells (row, column)."""
+    width = settings.dim // settings.num_heads
+    q, k = torch.randn(2, 1, 1, width, generator=seeded())
+    side, prefix = settings.canvas_side, settings.prefix_length
+    at = torch.tensor([prefix + row * side + column for row, column in cells])
+    places = Places(*Rotary(settings)(at), at, None)
+    q, k = (turn(x.expand(len(cells), 1, width), places)[:, 0] for x in (q, k))
+    return q @ k.T
+
+
+def test_positions_on_the_grid_count_rows_and_columns():
+    """A product depends on how far apart two cells lie in either direction, and on no more."""
+    found = scores(GRID, [(0, 0), (2, 3), (4, 1), (6, 4), (2, 0), (0, 3)])
+    assert found[0, 1].item() == pytest.approx(found[2, 3].item(), abs=1e-5)
+    assert found[0, 4].item() == pytest.approx(found[5, 1].item(), abs=1e-5)
+    others = {round(value, 4) for value in found[0].tolist()}
+    assert len(others) == 6
+    # Flat positions cannot tell the end of a row from the beginning of the next one.
+    cells = [(0, 9), (1, 0), (3, 4), (3, 5)]
+    flat, grid = scores(SMALL_MODEL, cells), scores(GRID, cells)
+    assert flat[0, 1].item() == pytest.approx(flat[2, 3].item(), abs=1e-5)
+    assert grid[0, 1].item() != pytest.approx(grid[2, 3].item(), abs=1e-2)
+
+
+def test_every_place_has_an_angle_of_its_own():
+    rotary = Rotary(GRID)
+    turns = torch.cat([rotary.cos_MK, rotary.sin_MK], dim=1)
+    assert len(torch.unique(turns.round(decimals=5), dim=0)) == GRID.length == 116
+
+
+def test_the_convolution_stays_within_each_example():
+    """It equals torch's own, causal and depth-wise, on each example alone."""
+    lengths, width = [5, 2, 7], 6
+    conv = SequenceConvolution(3, width)
+    with torch.no_grad():
+        conv.taps_TD.copy_(torch.randn(3, width, generator=seeded()))
+    x_ND = torch.randn(sum(lengths), width, generator=seeded())
+    offsets_N = torch.cat([torch.arange(length) for length in lengths])
+    kernel = conv.taps_TD.flip(0).T[:, None]
+    alone = [
+        part + F.conv1d(F.pad(part.T, (2, 0))[None], kernel, groups=width)[0].T
+        for part in x_ND.split(lengths)
+    ]
+    torch.testing.assert_close(conv(x_ND, offsets_N), torch.cat(alone))
+
+
+def example_group(model: TRM, dataset):
+    examples = ExampleStream(dataset, 0).examples(0, 3)
+    group = make_group(
+        model, torch.device("cpu"), np.arange(3), examples.inputs, examples.codes, examples.boxes
+    )
+    rows_BD = torch.randn(3, model.settings.dim, generator=seeded())
+    x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF)
+    return group, x_ND, model.start(len(x_ND), torch.float32)
+
+
+def test_a_convolution_changes_nothing_at_first(small_dataset):
+    plain, conv = TRM(SMALL_MODEL), TRM(replace(SMALL_MODEL, conv_width=3))
+    outputs = []
+    for model in (plain, conv):
+        group, x_ND, state = example_group(model, small_dataset)
+        outputs.append(model(state, x_ND, group.places, group.prefix_BP))
+    torch.testing.assert_close(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("gradient_cycles", [1, 2, 3])
+def test_the_gradient_flows_through_the_last_cycles(small_dataset, gradient_cycles):
+    settings = replace(SMALL_MODEL, num_cycles=3, gradient_cycles=gradient_cycles)
+    model = TRM(settings)
+    group, x_ND, state = example_group(model, small_dataset)
+    before = model(state, x_ND, group.places, group.prefix_BP)[1]
+    (found,) = torch.autograd.grad(before.square().sum(), model.net.layers[0].mlp.down.weight)
+    y, z = state
+    for cycle in range(3):
+        if cycle == 3 - gradient_cycles:
+            y, z = y.detach(), z.detach()
+        y, z = model.cycle(x_ND, y, z, group.places)
+    loss = model.output_head(y).square().sum()
+    (expected,) = torch.autograd.grad(loss, model.net.layers[0].mlp.down.weight)
+    torch.testing.assert_close(found, expected)
+
+
+def test_dropout_drops_in_training_only(small_dataset):
+    plain, dropping = TRM(SMALL_MODEL), TRM(replace(SMALL_MODEL, dropout=0.5))
+    group, x_ND, state = example_group(plain, small_dataset)
+    expected = plain(state, x_ND, group.places, group.prefix_BP)[1]
+    torch.testing.assert_close(
+        dropping.eval()(state, x_ND, group.places, group.prefix_BP)[1], expected
+    )
+    torch.manual_seed(0)
+    changed = dropping.train()(state, x_ND, group.places, group.prefix_BP)[1]
+    assert not torch.allclose(changed, expected)
+
+
+def test_dropout_is_a_function_of_seed_and_step(small_dataset, engine: Engine):
+    """Whatever was drawn before, and however often memory ran out."""
+    model, settings = replace(SMALL_MODEL, dropout=0.5), replace(SHORT_TRAINING, lr=1e-3)
+    found = []
+    for seed, drawn in ((0, 1), (0, 2), (1, 1)):
+        torch.manual_seed(drawn)
+        ours = replace(settings, seed=seed)
+        training = start_training(TRM(model), make_table(small_dataset), ours, engine)
+        upcoming = batches(ExampleStream(small_dataset, 0), settings, model, engine.world, 0)
+        train_step(training, next(upcoming), ours, engine)
+        found.append(training.model.output_head.weight.detach())
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_muon_takes_the_matrices_of_the_network(name):
+    """Their steps are orthogonal; all other weights step as under AdamATan2."""
+    settings = TrainSettings(optimizer=name, lr=1e-3, matrix_lr=1e-2, weight_decay=0.0)
+    model = TRM(replace(SMALL_MODEL, conv_width=2, rows_per="task"))
+    plain = TRM(model.settings)
+    names = {id(p): n for n, p in model.named_parameters()}
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        ours.grad = torch.randn(ours.shape, generator=seeded())
+        theirs.grad = ours.grad.clone()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = make_optimizer(model, settings)
+    members = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(members) == sorted(before)
+    set_rates(optimizer, 0.5)
+    assert sorted(group["lr"] for group in optimizer.param_groups) == [5e-4, 5e-3]
+    optimizer.step()
+    AdamAtan2(list(plain.parameters()), lr=5e-4, betas=settings.betas, a=1.0).step()
+    others = dict(plain.named_parameters())
+    for n, p in model.named_parameters():
+        step = before[n] - p.detach()
+        if n.startswith("net.") and n.endswith("weight"):
+            # Of the size of Adam's steps, in all directions alike (to Muon's own roughness).
+            assert step.square().mean().sqrt().item() == pytest.approx(0.2 * 5e-3, rel=0.2)
+            sizes = torch.linalg.svdvals(step)
+            assert name == "normuon" or sizes.max() < 2 * sizes.min()
+        else:
+            torch.testing.assert_close(p, others[n])
+
+
+def test_rates_rise_from_the_first_step_and_reach_zero_after_the_last():
+    constant = TrainSettings(num_steps=1000, warmup_steps=100)
+    assert rate_factor(1, constant) == 1 / 100
+    assert rate_factor(100, constant) == rate_factor(1000, constant) == 1
+    assert rate_factor(1, replace(constant, warmup_steps=0)) == 1
+    wsd = replace(constant, schedule="wsd", decay_share=0.2)
+    assert rate_factor(50, wsd) == 1 / 2
+    assert rate_factor(801, wsd) == pytest.approx(1)
+    assert rate_factor(901, wsd) == pytest.approx(1 / 2)
+    assert rate_factor(1000, wsd) == pytest.approx(1 / 200)
+    cosine = replace(constant, schedule="cosine")
+    assert rate_factor(501, cosine) == pytest.approx(1 / 2)
+    assert 0 < rate_factor(1000, cosine) < 1e-5
+
+
+def test_rows_follow_the_schedule(small_dataset, engine: Engine):
+    settings = replace(SHORT_TRAINING, schedule="wsd", decay_share=1.0, warmup_steps=0)
+    settings = replace(settings, num_steps=4, rows_lr=1.0, rows_weight_decay=0.0)
+    training = start_training(TRM(SMALL_MODEL), make_table(small_dataset), settings, engine)
+    upcoming = batches(ExampleStream(small_dataset, 0), settings, SMALL_MODEL, engine.world, 0)
+    sizes = []
+    for _ in range(3):
+        before = training.table.look_up(np.arange(training.table.num_rows))
+        train_step(training, next(upcoming), settings, engine)
+        after = training.table.look_up(np.arange(training.table.num_rows))
+        sizes.append((after - before).abs().max().item())
+    assert sizes == pytest.approx([1.0, 0.75, 0.5])
+
+
+def test_flop_are_those_that_torch_counts(small_dataset):
+    """Beside those of the heads, which are left out."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = TRM(replace(SMALL_MODEL, gradient_cycles=2))
+    group, x_ND, _ = example_group(model, small_dataset)
+    lengths = np.diff(group.sequences.starts_E.numpy())
+    products = replace(model.settings, num_layers=1)
+    with FlopCounterMode(display=False) as counter:
+        y = model.improve(x_ND, group.places)
+    counted = counter.get_flop_counts()["Global"][torch.ops.aten.mm]
+    inner = model.net.layers[0].mlp.down.weight.shape[1]
+    expected = 2 * 2 * (4 * 32**2 + 3 * 32 * inner) * len(y)
+    assert counted == expected
+    attention = 2 * 4 * 32 * (lengths**2).sum()
+    weights = expected // len(y) * lengths.sum()
+    assert flop_of_pass(model.settings, lengths) == attention + weights
+    assert flop_of_pass(products, lengths) == (attention + weights) / 2
+    assert flop_of_training(model.settings, lengths) == 12 * (attention + weights)
+    assert flop_of_prediction(model.settings, lengths, 3) == 12 * (attention + weights)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rotary": "grid", "dim": 12, "num_heads": 2}, "multiple of 4"),
+        ({"gradient_cycles": 3}, "at most model.num_cycles 2"),
+        ({"gradient_cycles": 0}, "at least 1"),
+        ({"conv_width": 2, "variant": "mlp"}, "variant=attention"),
+        ({"dropout": 1.0}, "below 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(SMALL_MODEL, **changes)
