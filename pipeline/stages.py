@@ -29,7 +29,7 @@ from pipeline.sources import (
     load_sources,
     refuse_leaks,
 )
-from solver.settings import TrainSettings
+from solver.settings import PredictSettings, TrainSettings
 from submission.score import ORACLE_KS, Score, score_json, score_submission
 from submission.vote import count_votes, read_tally, write_tally
 from submission.writer import build_submission, read_submission, write_submission
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from solver.world import World
 
 _UNTOUCHED_BY_TRAINING = ("checkpoint", "adapt", "predict", "weights", "shipped_weights", "engine")
+_ROUND_GROWTH = 4  # a round brings every test to this many times the views it had
 _FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every")
 
 
@@ -251,7 +252,12 @@ class _TrainingLog:
             examples_per_second=f"{rate:.0f}",
         )
         if self._path is not None:
-            line = {"step": metrics.step, **metrics.values, "examples_per_second": round(rate, 1)}
+            line = {
+                "step": metrics.step,
+                **metrics.values,
+                "examples_per_second": round(rate, 1),
+                "flop": metrics.flop,
+            }
             with self._path.open("ab") as file:
                 file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
@@ -338,11 +344,6 @@ def _solve(
     engine: "Engine",
 ) -> "list[Prediction]":
     """Return predictions for all tasks that fit the canvas, those never seen after training."""
-    from tqdm import tqdm
-
-    from solver.predict import plan_work
-    from solver.predict import predict as predict_views
-
     side = weights.model.settings.canvas_side
     fitting = within_side(tasks, side)
     world = engine.world
@@ -352,37 +353,72 @@ def _solve(
             "these weights and get a fallback answer"
         )
     known = [task for task in fitting if weights.index.find(task) is not None]
-    unseen = [task for task in fitting if weights.index.find(task) is None]
-    predictions = []
+    if settings.predict.adapt == "all":
+        known = []
+    unseen = [task for task in fitting if task not in known]
     groups = [(known, weights)]
     adapted = _adapt(unseen, weights, settings, engine) if unseen else None
     if adapted is not None:
         groups.append((unseen, adapted))
+    predictions = []
     for group, group_weights in groups:
-        if not group:
-            continue
-        work = plan_work(group_weights, group, settings.predict.num_views)
-        with tqdm(
-            total=len(work.codes),
-            desc="predict",
-            unit="view",
-            disable=None if world.leads else True,
-        ) as bar:
-            predictions += predict_views(
-                group_weights, group, work, settings.predict, engine, bar.update
-            )
+        if group:
+            share = settings.predict.time_limit_seconds * len(group) / len(fitting)
+            limited = replace(settings.predict, time_limit_seconds=share)
+            predictions += _answer_in_rounds(group, group_weights, limited, engine)
+    return predictions
+
+
+def _answer_in_rounds(
+    tasks: Sequence[Task], weights: "Weights", settings: PredictSettings, engine: "Engine"
+) -> "list[Prediction]":
+    """Return the predictions of one view of every test, then of ever more, while there is time."""
+    from tqdm import tqdm
+
+    from solver.predict import plan_work, predict
+
+    world, device = engine.world, engine.device
+    work = plan_work(weights, tasks, settings.num_views)
+    predictions: list[Prediction] = []
+    num_views, flop, start = 0, 0.0, time.monotonic()
+    shown = None if world.leads else True
+    with tqdm(total=len(work.codes), desc="predict", unit="view", disable=shown) as bar:
+
+        def on_views(count: int, spent: float) -> None:
+            nonlocal flop
+            bar.update(count)
+            flop += spent
+
+        while num_views < int(work.views.max()) + 1:
+            stop = max(1, num_views * _ROUND_GROWTH)
+            if settings.time_limit_seconds and num_views:
+                passed = time.monotonic() - start
+                left = settings.time_limit_seconds - passed
+                stop = min(stop, num_views + int(num_views * left / passed))
+            stop = world.lead(stop, device)
+            if stop <= num_views:
+                break
+            part = work.between(num_views, stop)
+            predictions += predict(weights, tasks, part, settings, engine, on_views)
+            num_views = stop
+    flop = world.sum(flop, device)
+    if world.leads:
+        _say(
+            f"predict: {len(predictions):,} of {len(work.codes):,} views in "
+            f"{time.monotonic() - start:.0f} s, {flop:.2g} FLOP"
+        )
     return predictions
 
 
 def _adapt(
     tasks: Sequence[Task], weights: "Weights", settings: Settings, engine: "Engine"
 ) -> "Weights | None":
-    """Return weights trained on tasks never seen; None, and a line, when that diverges."""
+    """Return weights trained on the tasks; None, and a line, when that diverges."""
     from solver.adapt import adapt
 
     leads = engine.world.leads
     if leads:
-        _say(f"adapt: {len(tasks)} tasks never seen, {settings.adapt.num_steps} steps")
+        _say(f"adapt: {len(tasks)} tasks, {settings.adapt.num_steps} steps")
     with (
         Stopwatch(settings.adapt.time_limit_seconds) as clock,
         _TrainingLog(settings.adapt, 0, engine.world) as log,

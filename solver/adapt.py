@@ -1,11 +1,13 @@
 """Test-time training: a row that was never trained means nothing, so unseen tasks are learned.
 
-All unseen tasks are trained together on their demonstrations, every row starting at the mean of
-the trained rows. Answers play no part.
+All tasks are trained together on their demonstrations. Rows that the weights know for a task go on
+from there, all others start at the mean of the trained rows. Answers play no part.
 """
 
 import copy
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from augment.dataset import Dataset, ExampleStream
 from augment.puzzles import PuzzleIndex
@@ -34,12 +36,10 @@ def adapt(
     tasks = [task.without_answers() for task in tasks]
     index = PuzzleIndex.of(tasks, views_per_task, views_seed, architecture.rows_per)
     dataset = Dataset(tuple(tasks), index, (False,) * len(tasks), architecture.canvas_side)
-    training = start_training(
-        copy.deepcopy(weights.model),
-        PuzzleTable(index.num_rows, weights.table.mean_row),
-        settings,
-        engine,
-    )
+    table = PuzzleTable(index.num_rows, weights.table.mean_row)
+    for position, task in enumerate(tasks):
+        _take_over_rows(weights, task, index, position, table)
+    training = start_training(copy.deepcopy(weights.model), table, settings, engine)
     train(
         training,
         ExampleStream(dataset, settings.seed),
@@ -53,3 +53,22 @@ def adapt(
     averaged.load_state_dict({**averaged.state_dict(), **training.ema.average})
     source = f"{weights.source}, {training.step} steps on the tasks"
     return Weights(averaged, training.table, index, weights.taught, source)
+
+
+def _take_over_rows(
+    weights: Weights, task: Task, index: PuzzleIndex, position: int, table: PuzzleTable
+) -> None:
+    """Put the rows that ``weights`` know for views of the task into ``table``."""
+    known = weights.index.find(task)
+    if known is None:
+        return
+    (rows, codes), (old_rows, old_codes) = (
+        some.rows(np.full(some.num_views[at], at), np.arange(some.num_views[at]))
+        for some, at in ((index, position), (weights.index, known))
+    )
+    if index.rows_per == "task":
+        rows, old_rows = rows[:1], old_rows[:1]
+    else:
+        _, of_new, of_old = np.intersect1d(codes, old_codes, return_indices=True)
+        rows, old_rows = rows[of_new], old_rows[of_old]
+    table.put(rows, weights.table.look_up(old_rows))

@@ -4,7 +4,7 @@ Shapes: B views of a group, N their positions, S cells of the canvas, D width, V
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from augment.view import ViewCodes
 from solver.checkpoint import Weights
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
+from solver.flop import flop_of_prediction
 from solver.groups import Group, boxes_for, lengths_of, make_group, plan_groups
 from solver.model import State
 from solver.settings import ModelSettings, PredictSettings
@@ -29,12 +30,21 @@ from solver.settings import ModelSettings, PredictSettings
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """The views to predict: task (its number among the tasks asked for), test, row and view."""
+    """What to predict: task (its number among those asked for), test, view (its number), row, code.
+
+    All columns are (N,).
+    """
 
     tasks: NDArray[np.int64]
     tests: NDArray[np.int64]
+    views: NDArray[np.int64]
     rows: NDArray[np.int64]
     codes: ViewCodes
+
+    def between(self, first: int, stop: int) -> "Work":
+        """Return what concerns the views ``first`` to ``stop`` (excluded) of every test."""
+        chosen = (first <= self.views) & (self.views < stop)
+        return Work(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 def plan_work(weights: Weights, tasks: Sequence[Task], num_views: int) -> Work:
@@ -47,7 +57,8 @@ def plan_work(weights: Weights, tasks: Sequence[Task], num_views: int) -> Work:
         views = np.arange(min(num_views, index.num_views[position]))
         rows, codes = index.rows(np.full(len(views), position), views)
         for test in range(len(task.test_inputs)):
-            columns.append((np.full_like(views, number), np.full_like(views, test), rows, codes))
+            numbers = np.full_like(views, number), np.full_like(views, test)
+            columns.append((*numbers, views, rows, codes))
     return Work(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
@@ -74,13 +85,14 @@ def predict(
     work: Work,
     settings: PredictSettings,
     engine: Engine,
-    on_views: Callable[[int], object],
+    on_views: Callable[[int, float], object],
 ) -> list[Prediction]:
     """Return the predictions of ``work``, planned for ``weights`` and ``tasks``, in its order.
 
     A view whose answer reaches beyond the box inferred for it is answered again on the full
-    canvas. ``on_views`` is told how many views were finished. Groups are the same whatever the
-    number of processes, which take turns at them, so the predictions are the same too.
+    canvas. ``on_views`` is told how many views this process finished, and the FLOP they took.
+    Groups are the same whatever the number of processes, which take turns at them, so the
+    predictions are the same too.
     """
     model = engine.prepare(weights.model).eval()
     side = model.settings.canvas_side
@@ -96,7 +108,7 @@ def predict(
         full = full_boxes(len(again), side)
         outgrown = Views(views.inputs[again], work.rows[again], work.codes[again], full)
         canvases[again], qs[again] = answer(
-            weights, outgrown, settings, engine, on_views=lambda _: None
+            weights, outgrown, settings, engine, lambda _, flop: on_views(0, flop)
         )
     grids = decode_grids(canvases.reshape(-1, side, side), work.codes)
     return [
@@ -110,13 +122,14 @@ def answer(
     views: Views,
     settings: PredictSettings,
     engine: Engine,
-    on_views: Callable[[int], object],
+    on_views: Callable[[int, float], object],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return the predicted canvases (., S) and the halting probabilities of all views."""
     model, device, world = weights.model, engine.device, engine.world
     num_steps = settings.num_supervision_steps or model.settings.max_supervision_steps
     canvases = np.zeros_like(views.inputs)
     qs = np.zeros(len(canvases), dtype=np.float32)
+    lengths = lengths_of(views.boxes, model.settings)
 
     def begin(members: NDArray[np.int64], dtype: torch.dtype) -> Iterator[_Answers]:
         rows_BD = weights.table.look_up(views.rows[members]).to(device)
@@ -125,6 +138,7 @@ def answer(
         state = model.start(len(x_ND), dtype)
         for step in range(1, num_steps + 1):
             state, logits_NV, halt_B = model(state, x_ND, group.places, group.prefix_BP)
+            on_views(0, flop_of_prediction(model.settings, lengths[members], 1))
             if step == num_steps:
                 yield _Answers.of(group, logits_NV, halt_B)
             elif settings.stop_when_halted and (halted := (halt_B > 0).cpu().numpy()).any():
@@ -158,13 +172,12 @@ def answer(
             canvases[at] = answers.tokens_N().numpy()[on_canvas]
             qs[group.members] = answers.q_B().numpy()
 
-    lengths = lengths_of(views.boxes, model.settings)
     running: list[_Answers] = []
     for members in plan_groups(lengths, engine.planned_tokens)[world.rank :: world.size]:
         following = engine.within_memory(partial(begin_all, members))
         finish(running)  # The device already has its next group.
         running = following
-        on_views(len(members))
+        on_views(len(members), 0.0)
     finish(running)
     # Each process filled its own views of zeroed arrays, so the sums hold all of them.
     canvases = world.sum_(to_device(canvases, device)).cpu().numpy()

@@ -94,7 +94,7 @@ class ModelSettings:
 class TrainSettings:
     """One training run: pretraining, or test-time training on tasks never seen."""
 
-    num_steps: Annotated[int, "supervision steps to train for"] = 518_000
+    num_steps: Annotated[int, "supervision steps to train for; 0 = no training"] = 518_000
     global_batch: Annotated[int, "slots over all processes"] = 768
     optimizer: Annotated[
         Literal["adam_atan2", "muon", "normuon"],
@@ -123,7 +123,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={
-            "num_steps": 1, "global_batch": 1, "lr": 1e-12, "matrix_lr": 0, "weight_decay": 0,
+            "num_steps": 0, "global_batch": 1, "lr": 1e-12, "matrix_lr": 0, "weight_decay": 0,
             "atan2_scale": 0, "rows_lr": 0, "rows_weight_decay": 0, "warmup_steps": 0,
             "decay_share": 1e-6, "ema_rate": 0, "halt_exploration": 0, "seed": 0,
             "time_limit_seconds": 0, "log_every": 1,
@@ -155,9 +155,18 @@ class PredictSettings:
     stop_when_halted: Annotated[
         bool, "a view whose halt logit says so takes no further supervision steps"
     ] = False
+    adapt: Annotated[
+        Literal["unseen", "all"],
+        "train before predicting: the tasks that the weights do not know, or all",
+    ] = "unseen"
+    time_limit_seconds: Annotated[
+        float, "answer only as many views as fit into this time, at least one; 0 = no limit"
+    ] = 0.0
 
     def __post_init__(self) -> None:
-        require(self.num_views >= 1, f"predict.num_views must be at least 1: {self.num_views}")
+        require_numbers(self, at_least={
+            "num_views": 1, "num_supervision_steps": 0, "time_limit_seconds": 0,
+        })  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

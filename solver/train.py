@@ -25,12 +25,13 @@ from solver.batch import (
 )
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
+from solver.flop import flop_of_training
 from solver.groups import group_labels, lengths_of, make_group, plan_groups
 from solver.loss import Losses, compute_losses
 from solver.model import TRM
 from solver.optimizer import EMA, LossScale, make_optimizer, rate_factor, set_rates
 from solver.puzzle_embedding import PuzzleTable
-from solver.settings import TrainSettings
+from solver.settings import ModelSettings, TrainSettings
 from solver.world import World
 
 _DROPOUT = 2  # what this generator is for; sampling and exploration have numbers of their own
@@ -51,18 +52,19 @@ class Training:
     carry: Carry
     step: int
     sums: Tensor
-    """Since the last report: steps and halted slots, then the sums behind :data:`METRICS`."""
+    """Since the last report: FLOP, steps, halted slots, then the sums behind :data:`METRICS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Means over the steps since the last report, over all processes.
+    """Means over the steps since the last report, over all processes, and the FLOP these took.
 
     The loss is per slot and step; all others are over the slots that halted. NaN where there is
     nothing to take the mean of.
     """
 
     step: int
+    flop: float
     values: dict[str, float]
 
 
@@ -81,7 +83,7 @@ def start_training(
         LossScale(engine.dtype),
         start_carry(model, share.stop - share.start, engine.device, engine.dtype),
         step=0,
-        sums=torch.zeros(2 + len(METRICS), dtype=torch.float64, device=engine.device),
+        sums=torch.zeros(3 + len(METRICS), dtype=torch.float64, device=engine.device),
     )
 
 
@@ -180,7 +182,7 @@ def train_step(training: Training, batch: Batch, settings: TrainSettings, engine
         set_rates(training.optimizer, factor)
         training.optimizer.step()
         training.ema.update(model)
-    training.sums += _sum_metrics(outcome, engine.device)
+    training.sums += _sum_metrics(outcome, model.settings, engine.device)
 
 
 def _dropout_seed(seed: int, step: int, rank: int) -> int:
@@ -208,8 +210,9 @@ def _all_finite(tensors: Iterable[Tensor]) -> bool:
 
 
 @torch.no_grad()
-def _sum_metrics(outcome: Supervision, device: torch.device) -> Tensor:
+def _sum_metrics(outcome: Supervision, settings: ModelSettings, device: torch.device) -> Tensor:
     losses = outcome.losses
+    lengths_B = lengths_of(outcome.carry.examples.boxes, settings)
     halted_B = to_device(outcome.carry.halted_B, device)
     of_halted = (
         losses.accuracy,
@@ -219,6 +222,7 @@ def _sum_metrics(outcome: Supervision, device: torch.device) -> Tensor:
     )
     return torch.stack(
         [
+            halted_B.new_full((), flop_of_training(settings, lengths_B), dtype=torch.float64),
             halted_B.new_ones((), dtype=torch.float64),
             halted_B.sum().double(),
             losses.total.double(),
@@ -229,13 +233,13 @@ def _sum_metrics(outcome: Supervision, device: torch.device) -> Tensor:
 
 def take_metrics(training: Training, global_batch: int, world: World) -> Metrics:
     """Return the means since the last report, and start anew."""
-    steps, halted, loss, *of_halted = world.sum_(training.sums).tolist()
+    flop, steps, halted, loss, *of_halted = world.sum_(training.sums).tolist()
     training.sums.zero_()
     # Every process counted its steps, and its share of the batch in each.
     num_slots = steps / world.size * global_batch
     sums = ((loss, num_slots), *((value, halted) for value in of_halted))
     means = [value / count if count else math.nan for value, count in sums]
-    return Metrics(training.step, dict(zip(METRICS, means, strict=True)))
+    return Metrics(training.step, flop, dict(zip(METRICS, means, strict=True)))
 
 
 def require_finite(training: Training, world: World) -> None:

@@ -45,9 +45,17 @@ class World:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Return whether ``flag`` holds on any process."""
+        return bool(self.sum(flag, device))
+
+    def sum(self, number: float, device: torch.device) -> float:
+        """Return the sum of a number over the processes."""
         if self.size == 1:
-            return flag
-        return bool(self.sum_(torch.tensor(int(flag), device=device)).item())
+            return number
+        return self.sum_(torch.tensor(number, dtype=torch.float64, device=device)).item()
+
+    def lead(self, number: int, device: torch.device) -> int:
+        """Return the number that the leading process gives."""
+        return int(self.sum(number if self.leads else 0, device))
 
     def wait(self) -> None:
         """Return once every process has come here."""

@@ -241,7 +241,7 @@ def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> 
     trm = engine.prepare(TRM(model).requires_grad_(False)).eval()
     weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench")
     settings = PredictSettings(num_supervision_steps=steps)
-    return lambda: answer(weights, views, settings, engine, on_views=lambda _: None)
+    return lambda: answer(weights, views, settings, engine, on_views=lambda *_: None)
 
 
 def product_rate(engine: Engine, tokens: int, dim: int = 512, inner: int = 1536) -> float:
@@ -465,7 +465,7 @@ def bench_prediction(
     settings = PredictSettings(num_views=8, num_supervision_steps=4)
     work = plan_work(weights, tasks, settings.num_views)
     same = make_views(trm.settings, tasks, work)
-    nothing = lambda _: None  # noqa: E731
+    nothing = lambda *_: None  # noqa: E731
     sides = {
         "model": lambda: answer(weights, same, settings, engine, nothing),
         "all": lambda: count_votes(predict(weights, tasks, work, settings, engine, nothing)),

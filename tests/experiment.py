@@ -134,7 +134,7 @@ def vote(training: Training, tasks: list[Task], index: PuzzleIndex, engine: Engi
     nothing = np.empty(0, np.uint64)
     weights = Weights(averaged(training), training.table, index, nothing, "experiment")
     work = plan_work(weights, tasks, VOTING_VIEWS)
-    predictions = predict(weights, tasks, work, demo().predict, engine, lambda _: None)
+    predictions = predict(weights, tasks, work, demo().predict, engine, lambda *_: None)
     candidates = count_votes(predictions).candidates
     score = score_submission(build_submission(tasks, candidates)[0], tasks, candidates)
     return {f"pass@{k}": score.oracle_pass_at(k)[1] for k in (1, 2, 100)}

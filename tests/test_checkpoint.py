@@ -18,6 +18,7 @@ from solver.checkpoint import (
     verify_checkpoint,
 )
 from solver.model import TRM
+from solver.optimizer import optimizer_tensors
 from solver.reference import read_reference, reference_names
 from solver.settings import CheckpointSettings, ModelSettings
 from solver.train import start_training, train
@@ -82,7 +83,7 @@ def everything(session):
         *training.model.state_dict().values(),
         *training.ema.average.values(),
         training.table.look_up(np.arange(training.table.num_rows)),
-        *(v for s in training.optimizer.state.values() for v in s.values() if torch.is_tensor(v)),
+        *optimizer_tensors(training.optimizer, training.model).values(),
         *carry.state,
         *map(torch.from_numpy, (*examples, carry.steps_B, carry.halted_B)),
     ]

@@ -149,7 +149,26 @@ def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys)
         f"weights={Run.named('a').checkpoints / 'step_000000006'}",
     ]  # fmt: skip
     assert call("predict", "--run-name", "c", changes=changes) == 0
-    assert re.search(r"adapt: \d+ tasks never seen, 3 steps", capsys.readouterr().out)
+    assert re.search(r"adapt: \d+ tasks, 3 steps", capsys.readouterr().out)
+    assert call("predict", "--run-name", "a", changes=SHORT) == 0
+    assert "adapt" not in capsys.readouterr().out
+    assert call("predict", "--run-name", "a", changes=[*SHORT, "predict.adapt=all"]) == 0
+    assert re.search(r"adapt: \d+ tasks, 3 steps", capsys.readouterr().out)
+
+
+def test_a_time_limit_leaves_every_test_at_least_one_view(run_here, capsys):
+    assert call("pretrain", "--run-name", "a") == 0
+    found = {}
+    for limit in ("1e-9", "0", "1e6"):
+        changes = [*SHORT, "predict.num_views=7", f"predict.time_limit_seconds={limit}"]
+        assert call("predict", "--run-name", "a", changes=changes) == 0
+        found[limit] = Run.named("a").votes.read_bytes()
+        printed = capsys.readouterr().out
+        done, planned = map(int, re.search(r"predict: (\d+) of (\d+) views in", printed).groups())
+        tests = sum(len(t.test_inputs) for t in stages.within_side(load_source("arc1/training"), 4))
+        assert tests < planned <= 7 * tests
+        assert done == (tests if limit == "1e-9" else planned)
+    assert found["1e6"] == found["0"] != found["1e-9"]
 
 
 def test_training_that_diverges_on_unseen_tasks_leaves_them_a_fallback(run_here, capsys):

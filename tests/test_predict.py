@@ -10,6 +10,7 @@ from augment.sizes import infer_output_size
 from augment.tokens import END, FIRST_COLOR
 from solver.adapt import adapt
 from solver.checkpoint import Weights
+from solver.flop import flop_of_prediction
 from solver.model import TRM
 from solver.predict import plan_work, predict
 from solver.puzzle_embedding import PuzzleTable
@@ -35,7 +36,7 @@ def as_lists(predictions):
     ]
 
 
-def run(dataset, tasks, engine, settings, weights=None, on_views=bool):
+def run(dataset, tasks, engine, settings, weights=None, on_views=lambda *_: None):
     weights = weights or random_weights(dataset)
     work = plan_work(weights, tasks, settings.num_views)
     return predict(weights, tasks, work, settings, engine, on_views)
@@ -45,9 +46,14 @@ def run(dataset, tasks, engine, settings, weights=None, on_views=bool):
 def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows_per):
     dataset = make_dataset(small_tasks, rows_per)
     tasks = [task.without_answers() for task in reversed(small_tasks)]
-    done = []
+    done, flop = [], []
     settings = PredictSettings(num_views=4)
-    predictions = run(dataset, tasks, engine, settings, on_views=done.append)
+
+    def on_views(count, spent):
+        done.append(count)
+        flop.append(spent)
+
+    predictions = run(dataset, tasks, engine, settings, on_views=on_views)
     expected = [
         (task.task_id, test)
         for task in tasks
@@ -56,6 +62,10 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
     ]
     assert [(p.task_id, p.test) for p in predictions] == expected
     assert sum(done) == len(expected)
+    model = replace(SMALL_MODEL, rows_per=rows_per)
+    lengths = np.full(len(expected), model.length)
+    steps = model.max_supervision_steps
+    assert sum(flop) == pytest.approx(flop_of_prediction(model, lengths, steps))
     assert all(0 < p.q < 1 for p in predictions)
 
 
@@ -95,6 +105,23 @@ def test_rows_and_views_are_those_of_the_index(small_tasks, small_dataset):
     first, last = index.starts[2], index.starts[4]
     assert work.rows.tolist() == list(range(1 + first, 1 + last))
     assert work.codes.tolist() == index.codes[first:last].tolist()
+    parts = [work.between(0, 1), work.between(1, 4), work.between(4, 100)]
+    assert sorted(row for part in parts for row in part.rows) == work.rows.tolist()
+    assert parts[0].codes.tolist() == [0] * sum(len(t.test_inputs) for t in small_tasks[2:4])
+
+
+def adapted_to(weights, tasks, engine, settings=SHORT_TRAINING, views=3):
+    return adapt(
+        weights,
+        tasks,
+        views,
+        0,
+        settings,
+        engine,
+        should_stop=lambda: False,
+        on_step=lambda: None,
+        on_metrics=lambda metrics: None,
+    )
 
 
 def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
@@ -102,17 +129,7 @@ def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
     weights = random_weights(known)
     before = {name: tensor.clone() for name, tensor in weights.model.state_dict().items()}
     unseen = small_tasks[6:]
-    adapted = adapt(
-        weights,
-        unseen,
-        3,
-        0,
-        SHORT_TRAINING,
-        engine,
-        should_stop=lambda: False,
-        on_step=lambda: None,
-        on_metrics=lambda metrics: None,
-    )
+    adapted = adapted_to(weights, unseen, engine)
     assert [adapted.index.find(task) is not None for task in unseen] == [True] * len(unseen)
     # Rows no slot has met lie where all of them began; the others moved, and so did the trunk.
     rows = adapted.table.look_up(np.arange(adapted.index.num_rows))
@@ -124,6 +141,31 @@ def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
     assert not torch.equal(adapted.model.token_embedding, weights.model.token_embedding)
     predictions = run(known, unseen, engine, PredictSettings(num_views=2), adapted)
     assert {p.task_id for p in predictions} == {task.task_id for task in unseen}
+
+
+@pytest.mark.parametrize("rows_per", ["view", "task"])
+def test_known_tasks_go_on_from_their_rows(small_tasks, engine, rows_per):
+    """Whatever other views there are now; without training, nothing else changes."""
+    weights = random_weights(make_dataset(small_tasks[:6], rows_per, views=5))
+    asked = small_tasks[4:8]
+    adapted = adapted_to(weights, asked, engine, replace(SHORT_TRAINING, num_steps=0), views=9)
+    for name, tensor in weights.model.state_dict().items():
+        assert torch.equal(tensor, adapted.model.state_dict()[name])
+    kept = 0
+    for task in asked:
+        at, before = adapted.index.find(task), weights.index.find(task)
+        rows, codes = adapted.index.rows(np.full(10, at), np.arange(10))
+        found = adapted.table.look_up(rows)
+        expected = weights.table.mean_row.expand(10, -1).clone()
+        if before is not None:
+            old_rows, old_codes = weights.index.rows(np.full(6, before), np.arange(6))
+            old = dict(zip(old_codes.tolist(), weights.table.look_up(old_rows), strict=True))
+            for n, code in enumerate(codes.tolist()):
+                if rows_per == "task" or code in old:
+                    expected[n] = old[0 if rows_per == "task" else code]
+                    kept += 1
+        assert torch.equal(found, expected)
+    assert kept == {"task": 20, "view": 12}[rows_per]
 
 
 def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, engine, monkeypatch):
