@@ -3,6 +3,8 @@ RECIPE ?= demo
 RUN ?= $(RECIPE)
 SET ?=
 NPROC ?= 1
+VIEWS ?= 1,8,32,128
+STEPS ?= 1,2,4,8,16
 PYTHON ?= python3
 
 VENV := .venv
@@ -15,8 +17,8 @@ SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CH
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict export score settings test lint bench bench-gpu \
-	curves clean
+.PHONY: help setup data build pretrain predict sweep export score settings test lint bench \
+	bench-gpu experiment clean
 
 help: ## List the targets
 	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
@@ -45,6 +47,9 @@ pretrain: $(READY) ## Train; the same command goes on where it stopped
 predict: $(READY) ## Answer the tasks: runs/RUN/submission.json, and the score
 	@$(LAUNCH) predict $(ARGUMENTS)
 
+sweep: $(READY) ## Score RECIPE by number of VIEWS= and of supervision STEPS=: runs/RUN/sweep.json
+	@$(LAUNCH) sweep $(ARGUMENTS) --views "$(VIEWS)" --steps "$(STEPS)"
+
 export: $(READY) ## Copy the weights of RUN, without what only training needs, to TO=
 	@$(PY) -m pipeline export --run-name "$(RUN)" --to "$(TO)"
 
@@ -70,8 +75,8 @@ bench-gpu: $(READY) ## Measure a GPU in three runs of up to 10 minutes: runs/ben
 	PYTHONPATH=. $(PY) tests/bench.py training
 	PYTHONPATH=. $(PY) tests/bench.py prediction
 
-curves: $(READY) ## Train small models on either canvas: runs/bench/curves.jsonl
-	PYTHONPATH=. $(PY) tests/curves.py
+experiment: $(READY) ## Compare recipes at equal compute, hours on 2 cores: runs/experiment/table.md
+	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) tests/experiment.py
 
 clean: ## Remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from augment.errors import InputError
-from pipeline import recipes, stages
+from pipeline import prediction, recipes, stages
 from pipeline.runs import Run
 
 _SETTINGS_HELP = "\b\nSettings (values of the recipe demo):\n" + "\n".join(
@@ -45,6 +45,13 @@ def _split(changes: str) -> list[str]:
         raise InputError(f"settings {changes!r}: {error}") from None
 
 
+def _numbers(text: str) -> list[int]:
+    numbers = text.split(",")
+    if not all(number.isdigit() and int(number) > 0 for number in numbers):
+        raise InputError(f"{text!r}: expected numbers such as 1,8,32")
+    return [int(number) for number in numbers]
+
+
 @app.command()
 def data(
     source: Annotated[
@@ -70,7 +77,19 @@ def pretrain(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") 
 @app.command(epilog=_SETTINGS_HELP)
 def predict(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
     """Answer the tasks: submission.json, and the score where answers are known."""
-    stages.predict(*_open(recipe, run, changes))
+    prediction.predict(*_open(recipe, run, changes))
+
+
+@app.command(epilog=_SETTINGS_HELP)
+def sweep(
+    recipe: Recipe = "demo",
+    run: RunName = "",
+    changes: Changes = "",
+    views: Annotated[str, typer.Option(help="Numbers of views.")] = "1,8,32,128",
+    steps: Annotated[str, typer.Option(help="Numbers of supervision steps.")] = "1,2,4,8,16",
+) -> None:
+    """Score by number of views and supervision steps: sweep.json."""
+    prediction.sweep(*_open(recipe, run, changes), _numbers(views), _numbers(steps))
 
 
 @app.command()

@@ -144,3 +144,8 @@ def refuse_leaks(trained_with_answers: Iterable[Task], predicted: Iterable[Task]
             f"training would see answers of {len(collisions)} tasks it is to be scored on, here "
             f"with the task that gives them away: {', '.join(collisions)}"
         )
+
+
+def within_side(tasks: Iterable[Task], side: int) -> list[Task]:
+    """Return the tasks whose visible grids are no larger; answers play no part."""
+    return [task for task in tasks if task.longest_side() <= side]

@@ -28,6 +28,7 @@ from pipeline.sources import (
     load_source,
     load_sources,
     refuse_leaks,
+    within_side,
 )
 from submission.writer import build_submission, write_submission
 
@@ -165,10 +166,34 @@ def test_a_time_limit_leaves_every_test_at_least_one_view(run_here, capsys):
         found[limit] = Run.named("a").votes.read_bytes()
         printed = capsys.readouterr().out
         done, planned = map(int, re.search(r"predict: (\d+) of (\d+) views in", printed).groups())
-        tests = sum(len(t.test_inputs) for t in stages.within_side(load_source("arc1/training"), 4))
+        tests = sum(len(t.test_inputs) for t in within_side(load_source("arc1/training"), 4))
         assert tests < planned <= 7 * tests
         assert done == (tests if limit == "1e-9" else planned)
     assert found["1e6"] == found["0"] != found["1e-9"]
+
+
+def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
+    """With the numbers of `predict` it has the score of `predict`."""
+    assert call("pretrain", "--run-name", "a") == 0
+    changes = [*SHORT, "predict.num_supervision_steps=2"]
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    capsys.readouterr()
+    assert call("score", "--run-name", "a", "--json", changes=[]) == 0
+    score = json.loads(capsys.readouterr().out)
+    assert call("sweep", "--run-name", "a", "--views", "1,3", "--steps", "1,2") == 0
+    found = json.loads((run_here / "runs" / "a" / "sweep.json").read_text())
+    lines = {(line["views"], line["steps"]): line for line in found["scores"]}
+    assert list(lines) == [(1, 1), (3, 1), (1, 2), (3, 2)]
+    for k in (1, 2):
+        for metric in ("per_task", "per_output"):
+            swept = lines[3, 2][f"pass@{k} {metric.replace('_', ' ')}"]
+            assert swept == score[metric][f"pass@{k}"]
+    assert lines[3, 2]["solved"] == score["solved_outputs"]
+    flop = {key: line["flop"] for key, line in lines.items()}
+    assert flop[3, 2] == pytest.approx(2 * flop[3, 1])
+    assert flop[3, 1] > 2 * flop[1, 1]
+    assert call("sweep", "--run-name", "a", "--views", "1,x") == 2
+    assert "expected numbers such as 1,8,32" in capsys.readouterr().err
 
 
 def test_training_that_diverges_on_unseen_tasks_leaves_them_a_fallback(run_here, capsys):

@@ -17,7 +17,7 @@ from augment.view import View
 from pipeline import stages
 from pipeline.recipes import load_recipe
 from pipeline.runs import Run
-from pipeline.sources import load_source
+from pipeline.sources import load_source, within_side
 from solver.batch import batches
 from solver.checkpoint import latest_checkpoint, load_weights
 from solver.model import TRM
@@ -97,7 +97,7 @@ def test_trap_06_a_data_set_smaller_than_the_batch_trains(small_tasks, engine):
 def test_trap_07_rows_are_found_by_task_and_view(trained, capsys):
     """As many other tasks of the same names are not taken for those of the checkpoint."""
     weights = load_weights(latest_checkpoint(trained / "checkpoints"))
-    tasks = stages.within_side(load_source("arc1/training"), 4)
+    tasks = within_side(load_source("arc1/training"), 4)
     foreign = [
         replace(task, train=other.train) for task, other in zip(tasks, tasks[::-1], strict=True)
     ]
@@ -199,7 +199,7 @@ def test_trap_14_the_architecture_travels_inside_the_checkpoint(trained):
 
 def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
     """Outputs of tests that stand in the task files play no part."""
-    tasks = stages.within_side(load_source("arc1/training"), 4)
+    tasks = within_side(load_source("arc1/training"), 4)
     for name, shown in (("known", tasks), ("hidden", [t.without_answers() for t in tasks])):
         write_task_folder(run_here / name, shown)
         changes = [*SHORT, f"data.predicted=folder:{name}"]
