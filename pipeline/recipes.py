@@ -124,12 +124,69 @@ def arc2() -> Settings:
     return replace(arc1(), data=data)
 
 
+def arc1_fast() -> Settings:
+    """ARC-AGI-1 for one GPU of 80 GB: what won at equal compute in docs/EXPERIMENTS.md, 3.6M.
+
+    Planned for two hours; `train.num_steps` 25,000 for half an hour, 1,200,000 for a day. Not run.
+    """
+    return replace(
+        arc1(),
+        model=ModelSettings(
+            canvas="box",
+            dim=384,
+            num_heads=6,
+            rows_per="task",
+            rotary="grid",
+            rotary_base=100.0,
+            num_cycles=1,
+            num_latent_steps=2,
+            max_supervision_steps=4,
+        ),
+        train=TrainSettings(
+            num_steps=100_000,
+            optimizer="normuon",
+            lr=5e-4,
+            schedule="wsd",
+            warmup_steps=500,
+        ),
+        checkpoint=CheckpointSettings(every=5000, keep=1, carry=False),
+        adapt=_unseen(),
+        predict=PredictSettings(num_views=128),
+        engine=EngineSettings(compile=True),
+    )
+
+
+def arc2_fast() -> Settings:
+    """The same for ARC-AGI-2. Not run."""
+    return replace(arc1_fast(), data=arc2().data)
+
+
+def arc1_eval() -> Settings:
+    """All 400 ARC-AGI-1 evaluation tasks with the shipped weights (or those of RUN): a score."""
+    shipped = demo()
+    data = DataSettings(predicted=("arc1/evaluation",), views_per_task=shipped.data.views_per_task)
+    return replace(shipped, data=data)
+
+
+def arc2_eval() -> Settings:
+    """All 120 ARC-AGI-2 evaluation tasks, likewise."""
+    return replace(arc1_eval(), data=replace(arc1_eval().data, predicted=("arc2/evaluation",)))
+
+
 def _unseen() -> TrainSettings:
     """Test-time training of tasks never seen, all weights together."""
     return TrainSettings(num_steps=15_000, global_batch=384, warmup_steps=2000)
 
 
-RECIPES: Mapping[str, Callable[[], Settings]] = {"demo": demo, "arc1": arc1, "arc2": arc2}
+RECIPES: Mapping[str, Callable[[], Settings]] = {
+    "demo": demo,
+    "arc1": arc1,
+    "arc2": arc2,
+    "arc1-fast": arc1_fast,
+    "arc2-fast": arc2_fast,
+    "arc1-eval": arc1_eval,
+    "arc2-eval": arc2_eval,
+}
 
 
 def load_recipe(name: str, changes: Iterable[str]) -> Settings:

@@ -18,7 +18,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -48,6 +48,7 @@ from submission.vote import count_votes
 from submission.writer import build_submission
 
 SIDE, VIEWS, SCORED_VIEWS, VOTING_VIEWS, MEASUREMENTS = 10, 63, 2, 16, 5
+SHARES = ("exact", "pass@1", "pass@2", "pass@100")
 FOLDER = Path("runs/experiment")
 
 MODEL = ModelSettings(
@@ -140,12 +141,15 @@ def vote(training: Training, tasks: list[Task], index: PuzzleIndex, engine: Engi
     return {f"pass@{k}": score.oracle_pass_at(k)[1] for k in (1, 2, 100)}
 
 
-def run(arm: str, changes: tuple[str, ...], seed: int, budget: float, compile: bool) -> list[dict]:
+def run(
+    arm: str, changes: tuple[str, ...], seed: int, budget: float, num_tasks: int, compile: bool
+) -> list[dict]:
     """Train one arm with one seed until the budget is spent, and return its measurements."""
     torch.set_num_threads(1)
     settings = settings_of(changes)
     engine = open_engine(replace(settings.engine, compile=compile), print)
     tasks = [t for t in load_source("arc1/training") if t.longest_side(with_answers=True) <= SIDE]
+    tasks = tasks[:num_tasks]
     hidden = tuple(task.without_answers() for task in tasks)
     index = PuzzleIndex.of(hidden, VIEWS, 0, settings.model.rows_per)
     dataset = Dataset(hidden, index, (False,) * len(hidden), SIDE)
@@ -187,23 +191,40 @@ def run(arm: str, changes: tuple[str, ...], seed: int, budget: float, compile: b
     return lines
 
 
+def show(values: list[float], percent: bool = False) -> str:
+    """Return the mean, and the smallest and largest where there are several."""
+    values = [100 * value for value in values] if percent else values
+    spread = f" ({min(values):.3g} .. {max(values):.3g})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3g}{spread}"
+
+
 def table(lines: list[dict], budget: float) -> str:
-    """Return the table of the runs' last measurements: means, and spreads over seeds."""
-    ends = [line for line in lines if "pass@1" in line and line["budget"] == budget]
-    rows = []
-    for arm in dict.fromkeys(line["arm"] for line in ends):
-        runs = [line for line in ends if line["arm"] == arm]
-        cells = [arm, str(len(runs)), str(runs[0]["step"])]
-        for name in ("loss", "exact", "pass@1", "pass@2", "pass@100", "seconds"):
-            values = [run[name] * (100 if name[0] in "ep" else 1) for run in runs]
-            mean = f"{statistics.mean(values):.3g}"
-            spread = f" ({min(values):.3g} .. {max(values):.3g})" if len(values) > 1 else ""
-            cells.append(mean + spread)
-        rows.append((statistics.mean(run["loss"] for run in runs), cells))
-    head = ["arm", "seeds", "steps", "held-out loss", "exact, %", "pass@1, %", "pass@2, %"]
-    head += ["pass@100, %", "seconds"]
-    body = [head, ["---"] * len(head), *(cells for _, cells in sorted(rows))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in body) + "\n"
+    """Return the ends of the runs, and their loss along the way: means, and spreads over seeds."""
+    arms: dict[str, list[dict]] = {}
+    for line in lines:
+        if line["budget"] == budget:
+            arms.setdefault(line["arm"], []).append(line)
+    ends = {arm: [line for line in found if "pass@1" in line] for arm, found in arms.items()}
+    arms = {
+        n: arms[n] for n in sorted(arms, key=lambda n: statistics.mean(column(ends[n], "loss")))
+    }
+    last = ["| arm | seeds | steps | loss | exact, % | pass@1, % | pass@2, % | pass@100, % | s |"]
+    way = [f"| loss at | {' | '.join(f'{n}/{MEASUREMENTS}' for n in range(1, MEASUREMENTS + 1))} |"]
+    for part in (last, way):
+        part.append("|---" * (part[0].count("|") - 1) + "|")
+    for arm, found in arms.items():
+        runs = ends[arm]
+        shares = (show(column(runs, name), percent=True) for name in SHARES)
+        cells = [arm, str(len(runs)), str(runs[0]["step"]), show(column(runs, "loss")), *shares]
+        last.append(f"| {' | '.join([*cells, show(column(runs, 'seconds'))])} |")
+        steps = sorted({line["step"] for line in found})
+        losses = [column([line for line in found if line["step"] == n], "loss") for n in steps]
+        way.append(f"| {arm} | {' | '.join(map(show, losses))} |")
+    return "\n".join([*last, "", *way, ""])
+
+
+def column(lines: list[dict], name: str) -> list[float]:
+    return [line[name] for line in lines]
 
 
 def main() -> None:
@@ -212,6 +233,7 @@ def main() -> None:
     parser.add_argument("--arm", action="append", default=[], help='one more: "name: a=b c=d"')
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=2e13, help="FLOP of a run")
+    parser.add_argument("--tasks", type=int, default=400, help="tasks of the proxy, at most")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
     parser.add_argument("--no-compile", action="store_true")
     options = parser.parse_args()
@@ -223,15 +245,17 @@ def main() -> None:
     path = FOLDER / "curves.jsonl"
     path.touch()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    made = {(line["arm"], line["seed"], line["budget"]) for line in lines}
+    made = {(line["arm"], tuple(line["changes"]), line["seed"], line["budget"]) for line in lines}
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         jobs = [
-            pool.submit(run, arm, changes, seed, options.budget, not options.no_compile)
+            pool.submit(
+                run, arm, changes, seed, options.budget, options.tasks, not options.no_compile
+            )
             for seed in options.seeds
             for arm, changes in arms.items()
-            if (arm, seed, options.budget) not in made
+            if (arm, changes, seed, options.budget) not in made
         ]
-        for job in jobs:
+        for job in as_completed(jobs):
             found = job.result()
             lines += found
             with path.open("a") as file:

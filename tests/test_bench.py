@@ -41,3 +41,34 @@ def test_a_benchmark_writes_its_figures(what, tmp_path):
     assert PROMISED[what] <= figures.keys()
     assert all(figures[name] > 0 for name in PROMISED[what])
     assert {"machine", "torch", "date", "dtype"} <= figures.keys()
+
+
+def test_an_experiment_trains_its_arms_and_is_not_made_again(tmp_path):
+    """A second call finds its runs, and prints the same table."""
+    command = [sys.executable, ROOT / "tests" / "experiment.py", "--arms", "base", "--no-compile"]
+    command += ["--arm", "wide: model.dim=32 model.num_heads=2 model.rotary=grid"]
+    command += ["--seeds", "0", "1", "--budget", "3e10", "--tasks", "2", "--workers", "1"]
+    printed = []
+    for _ in range(2):
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        printed.append(done.stdout)
+    lines = (tmp_path / "runs" / "experiment" / "curves.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert {(line["arm"], line["seed"]) for line in found} == {
+        (arm, seed) for arm in ("base", "wide") for seed in (0, 1)
+    }
+    ends = [line for line in found if "pass@2" in line]
+    assert len(ends) == 4
+    for line in ends:
+        assert abs(line["flop"] - 3e10) < 3e10 / line["step"]
+    table = (tmp_path / "runs" / "experiment" / "table.md").read_text()
+    assert printed[1].strip() == table.strip()
+    assert table.strip() in printed[0]
