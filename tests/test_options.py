@@ -7,17 +7,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from adam_atan2_pytorch import AdamAtan2
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_table, needs_concept
 
 from augment.dataset import ExampleStream
 from augment.errors import InputError
+from pipeline.recipes import load_recipe
+from pipeline.runs import Run
+from pipeline.stages import build
 from solver.batch import batches
 from solver.engine import Engine
 from solver.flop import flop_of_pass, flop_of_prediction, flop_of_training
 from solver.groups import make_group
 from solver.layers import Places, Rotary, SequenceConvolution, turn
 from solver.model import TRM
-from solver.optimizer import make_optimizer, rate_factor, set_rates
+from solver.optimizer import make_optimizer, optimizer_tensors, rate_factor, set_rates
 from solver.settings import ModelSettings, TrainSettings
 from solver.train import start_training, train_step
 
@@ -217,6 +220,31 @@ def test_flop_are_those_that_torch_counts(small_dataset):
     assert flop_of_pass(products, lengths) == (attention + weights) / 2
     assert flop_of_training(model.settings, lengths) == 12 * (attention + weights)
     assert flop_of_prediction(model.settings, lengths, 3) == 12 * (attention + weights)
+
+
+@pytest.mark.parametrize("name", ["arc1", "arc2"])
+def test_the_reference_recipes_have_no_option_on(name):
+    recipe = load_recipe(name, [])
+    assert recipe.model == replace(ModelSettings(), canvas="box")
+    assert recipe.train == TrainSettings()
+
+
+@needs_concept
+def test_a_row_per_task_makes_a_table_that_can_be_shipped(run_here):
+    """And a state that can be carried: trunk, average, optimiser and rows."""
+    recipe = load_recipe("arc1-fast", [])
+    dataset = build(recipe, Run.named("a"))
+    assert dataset.index.num_rows == 960
+    model = TRM(recipe.model)
+    optimizer = make_optimizer(model, recipe.train)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    state = optimizer_tensors(optimizer, model).values()
+    trunk = sum(p.numel() for p in model.parameters())
+    numbers = 2 * trunk + sum(t.numel() for t in state) + 960 * recipe.model.dim
+    assert 4 * numbers < 60e6
+    assert not recipe.checkpoint.carry
 
 
 @pytest.mark.parametrize(
