@@ -63,6 +63,16 @@ MODEL = ModelSettings(
 )
 TRAIN = TrainSettings(global_batch=32, lr=5e-4, warmup_steps=50, ema_rate=0.99)
 
+# What won alone, together.
+FAST = (
+    "model.rotary=grid",
+    "model.rotary_base=100",
+    "train.optimizer=normuon",
+    "train.schedule=wsd",
+    "model.max_supervision_steps=2",
+    "model.num_latent_steps=1",
+    "train.lr=1e-3",
+)
 ARMS: Mapping[str, tuple[str, ...]] = {
     "base": (),
     "row-per-view": ("model.rows_per=view",),
@@ -79,6 +89,11 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "steps8": ("model.max_supervision_steps=8",),
     "latent1": ("model.num_latent_steps=1",),
     "cycles2": ("model.num_cycles=2",),
+    "fast": FAST,
+    "fast-latent2": (*FAST, "model.num_latent_steps=2"),
+    "fast-steps1": (*FAST, "model.max_supervision_steps=1"),
+    "fast-conv3": (*FAST, "model.conv_width=3"),
+    "fast-d192": (*FAST, "model.dim=192", "model.num_heads=6"),
     "cycles2-gradient2": ("model.num_cycles=2", "model.gradient_cycles=2"),
 }
 
