@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
     parser.add_argument("--arm", action="append", default=[], help='one more: "name: a=b c=d"')
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--budget", type=float, default=2e13, help="FLOP of a run")
+    parser.add_argument("--budget", type=float, default=1.5e13, help="FLOP of a run")
     parser.add_argument("--tasks", type=int, default=400, help="tasks of the proxy, at most")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="runs side by side")
     parser.add_argument("--no-compile", action="store_true")
