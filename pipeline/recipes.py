@@ -63,7 +63,7 @@ def demo() -> Settings:
     settings were chosen in docs/EXPERIMENTS.md.
     """
     train = TrainSettings(
-        num_steps=9000,
+        num_steps=8400,
         global_batch=64,
         optimizer="normuon",
         lr=1e-3,
