@@ -129,7 +129,7 @@ def test_a_changed_setting_does_not_go_on_silently(run_here, capsys):
     assert call("pretrain", "--run-name", "a") == 0
     assert call("pretrain", "--run-name", "a", changes=[*SHORT, "train.lr=0.5"]) == 2
     error = capsys.readouterr().err
-    assert "train.lr was 0.0005, now 0.5" in error
+    assert "train.lr was 0.001, now 0.5" in error
     assert call("pretrain", "--run-name", "a", changes=[*SHORT, "data.seed=9"]) == 2
     assert "data.seed was 0, now 9" in capsys.readouterr().err
 
