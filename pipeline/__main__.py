@@ -47,7 +47,7 @@ def _split(changes: str) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     numbers = text.split(",")
-    if not all(number.isdigit() and int(number) > 0 for number in numbers):
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
         raise InputError(f"{text!r}: expected numbers such as 1,8,32")
     return [int(number) for number in numbers]
 

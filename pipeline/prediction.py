@@ -1,5 +1,6 @@
 """The stage from weights to answers, and how its score depends on what is spent on it."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -44,11 +45,11 @@ def predict(settings: Settings, run: Run) -> None:
     visible = [task.without_answers() for task in tasks]
     groups = prepare(visible, weights, settings, engine)
     predictions: list[Prediction] = []
-    for group, group_weights in groups:
-        share = len(group) / sum(len(others) for others, _ in groups)
-        limit = settings.predict.time_limit_seconds * share
-        limited = replace(settings.predict, time_limit_seconds=limit)
-        predictions += _answer_in_rounds(group, group_weights, limited, engine)
+    start, limit = time.monotonic(), settings.predict.time_limit_seconds
+    for number, (group, group_weights) in enumerate(groups):
+        left = sum(len(others) for others, _ in groups[number:])
+        seconds = (limit - (time.monotonic() - start)) * len(group) / left if limit else math.inf
+        predictions += _answer_in_rounds(group, group_weights, settings.predict, engine, seconds)
     if engine.world.leads:
         _write_answers(tasks, predictions, run)
     engine.world.wait()
@@ -59,7 +60,8 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
     """Score the tasks of ``settings`` with every number of views and supervision steps.
 
     Each number of steps is predicted once, with the most views; fewer views are a part of these,
-    so their FLOP and seconds are the same part of what was counted and measured.
+    so their FLOP and seconds are the same part of what was counted and measured. The first number
+    of steps has the start-up in its seconds.
     """
     from solver.engine import open_engine
     from solver.predict import plan_work, predict
@@ -68,10 +70,14 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
     engine = open_engine(settings.engine, say)
     world, device = engine.world, engine.device
     tasks, weights = choose_work(settings, run)
+    if any(task.answers is None for task in tasks):
+        raise InputError("sweep scores, and the answers of some of these tasks are not known")
     visible = [task.without_answers() for task in tasks]
     start = time.monotonic()
     groups = prepare(visible, weights, settings, engine)
     prepared_in = time.monotonic() - start
+    most = max((int(w.index.num_views.max()) for _, w in groups), default=1)
+    views = sorted({min(number, most) for number in views})
     lines: list[dict[str, float]] = []
     for num_steps in steps:
         changed = replace(settings.predict, num_supervision_steps=num_steps)
@@ -106,11 +112,16 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
         write_atomic(run.folder / "sweep.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
         table = make_table(*lines[0])
         for line in lines:
-            shown = (f"{v:.2%}" if n.startswith("pass") else f"{v:.3g}" for n, v in line.items())
-            table.add_row(*shown)
+            table.add_row(*(_show(name, value) for name, value in line.items()))
         print_table(table)
     world.wait()
     leave_world()
+
+
+def _show(name: str, value: float) -> str:
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.2%}" if name.startswith("pass") else f"{value:.3g}"
 
 
 def _score_votes(tasks: Sequence[Task], predictions: "Iterable[Prediction]") -> dict[str, float]:
@@ -176,22 +187,21 @@ def prepare(
             f"predict: {len(tasks) - len(fitting)} tasks do not fit the {side}x{side} canvas of "
             "these weights and get a fallback answer"
         )
-    known: list[Task] = []
-    trained: list[Task] = []
-    for task in fitting:
-        as_they_are = settings.predict.adapt == "unseen" and weights.index.find(task) is not None
-        (known if as_they_are else trained).append(task)
+    known = [task for task in fitting if weights.index.find(task) is not None]
+    unseen = [task for task in fitting if weights.index.find(task) is None]
+    trained = fitting if settings.predict.adapt == "all" else unseen
+    adapted = _adapt(trained, weights, settings, engine) if trained else None
+    if adapted is not None and trained is fitting:
+        return [(fitting, adapted)]
     groups = [(known, weights)] if known else []
-    if trained and (adapted := _adapt(trained, weights, settings, engine)) is not None:
-        groups.append((trained, adapted))
-    return groups
+    return groups if adapted is None else [*groups, (unseen, adapted)]
 
 
 @dataclass(slots=True)
 class _Meter:
     """Adds up the FLOP of predictions, and passes on how many views they were."""
 
-    on_count: Callable[[int], object] = bool
+    on_count: Callable[[int], object] = lambda _: None
     flop: float = 0.0
 
     def __call__(self, count: int, flop: float) -> None:
@@ -200,27 +210,37 @@ class _Meter:
 
 
 def _answer_in_rounds(
-    tasks: Sequence[Task], weights: "Weights", settings: PredictSettings, engine: "Engine"
+    tasks: Sequence[Task],
+    weights: "Weights",
+    settings: PredictSettings,
+    engine: "Engine",
+    limit_seconds: float,
 ) -> "list[Prediction]":
-    """Return the predictions of one view of every test, then of ever more, while there is time."""
+    """Return the predictions of all views; under a limit of as many as fit, one view at least.
+
+    Then one view of every test is answered first, and ever more as measured speed allows.
+    """
     from tqdm import tqdm
 
     from solver.predict import plan_work, predict
 
     world, device = engine.world, engine.device
     work = plan_work(weights, tasks, settings.num_views)
+    most = int(work.views.max()) + 1
     predictions: list[Prediction] = []
     num_views, start = 0, time.monotonic()
-    shown = None if world.leads else True
-    with tqdm(total=len(work.codes), desc="predict", unit="view", disable=shown) as bar:
+    hidden = None if world.leads else True  # None: no bar in a file
+    with tqdm(total=len(work.codes), desc="predict", unit="view", disable=hidden) as bar:
         meter = _Meter(bar.update)
-        while num_views < int(work.views.max()) + 1:
-            stop = max(1, num_views * _ROUND_GROWTH)
-            if settings.time_limit_seconds and num_views:
+        while num_views < most:
+            stop = most
+            if limit_seconds < math.inf:
+                stop = max(1, num_views * _ROUND_GROWTH)
                 passed = time.monotonic() - start
-                left = settings.time_limit_seconds - passed
-                stop = min(stop, num_views + int(num_views * left / passed))
-            stop = world.lead(stop, device)
+                if num_views:
+                    left = limit_seconds - passed
+                    stop = min(stop, num_views + int(num_views * left / passed))
+                stop = world.lead(stop, device)
             if stop <= num_views:
                 break
             part = work.between(num_views, stop)
@@ -262,7 +282,7 @@ def _adapt(
             )
         except FloatingPointError as error:
             if leads:
-                say(f"adapt: {error}; these tasks get a fallback answer")
+                say(f"adapt: {error}; these tasks are answered without it")
             return None
     if clock.was_asked:
         raise KeyboardInterrupt

@@ -127,8 +127,8 @@ def arc2() -> Settings:
 def arc1_fast() -> Settings:
     """ARC-AGI-1 on one GPU of 80 GB in two hours as planned (not run); 3.6M parameters.
 
-    Its options won at equal compute in docs/EXPERIMENTS.md. It recurs more than what won there,
-    having 10,000 times the compute. ``train.num_steps`` 25,000 is planned for half an hour,
+    Its options were chosen at equal compute in docs/EXPERIMENTS.md. It recurs more than what won
+    there, having 10,000 times the compute. ``train.num_steps`` 25,000 is planned for half an hour,
     1,200,000 for a day.
     """
     return replace(
@@ -164,7 +164,10 @@ def arc2_fast() -> Settings:
 
 
 def arc1_eval() -> Settings:
-    """All 400 ARC-AGI-1 evaluation tasks with the shipped weights (or those of RUN): a score."""
+    """All 400 ARC-AGI-1 evaluation tasks with the shipped weights or those of RUN: a score.
+
+    The shipped weights' canvas is that of the demo; larger tasks get a fallback answer.
+    """
     shipped = demo()
     data = DataSettings(predicted=("arc1/evaluation",), views_per_task=shipped.data.views_per_task)
     return replace(shipped, data=data)

@@ -137,7 +137,12 @@ def pretrain(settings: Settings, run: Run) -> None:
     import torch
 
     from augment.dataset import Dataset, ExampleStream
-    from solver.checkpoint import latest_checkpoint, restore_training, save_checkpoint
+    from solver.checkpoint import (
+        checkpoint_step,
+        latest_checkpoint,
+        restore_training,
+        save_checkpoint,
+    )
     from solver.engine import open_engine
     from solver.model import TRM
     from solver.puzzle_embedding import PuzzleTable
@@ -153,9 +158,9 @@ def pretrain(settings: Settings, run: Run) -> None:
     model = TRM(settings.model, settings.train.seed)
     table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
     training = start_training(model, table, settings.train, engine)
-    deciding = _what_decides_training(settings, engine)
     latest = latest_checkpoint(run.checkpoints)
     if latest is not None:
+        deciding = _what_decides_training(settings, engine, checkpoint_step(latest))
         restore_training(latest, training, dataset.index, deciding, world)
     if world.leads:
         run.record("pretrain", asdict(settings))
@@ -171,7 +176,7 @@ def pretrain(settings: Settings, run: Run) -> None:
             run.checkpoints,
             training,
             dataset,
-            deciding,
+            _what_decides_training(settings, engine, training.step),
             code_version(),
             world,
             keep=settings.checkpoint.keep,
@@ -203,12 +208,18 @@ def pretrain(settings: Settings, run: Run) -> None:
     leave_world()
 
 
-def _what_decides_training(settings: Settings, engine: "Engine") -> dict[str, Any]:
-    """Return the settings that must be the same for a run to go on as if never stopped."""
+def _what_decides_training(settings: Settings, engine: "Engine", step: int) -> dict[str, Any]:
+    """Return the settings that must be the same for a run to go on as if never stopped.
+
+    The number of steps may change as long as the learning rates of the next step stay the same.
+    """
+    from solver.optimizer import rate_factor
+
     values = {k: v for k, v in asdict(settings).items() if k not in _UNTOUCHED_BY_TRAINING}
     del values["model"]  # compared as the architecture
     for name in _FREE_TO_CHANGE:
         del values["train"][name]
+    values["train"]["rate_of_next_step"] = rate_factor(step + 1, settings.train)
     return {**values, "dtype": str(engine.dtype)}
 
 

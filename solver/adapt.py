@@ -1,7 +1,7 @@
 """Test-time training: a row that was never trained means nothing, so unseen tasks are learned.
 
-All tasks are trained together on their demonstrations. Rows that the weights know for a task go on
-from there, all others start at the mean of the trained rows. Answers play no part.
+All tasks are trained together on their demonstrations. Rows that the weights have trained for a
+task go on from there, all others start at the mean of the trained rows. Answers play no part.
 """
 
 import copy
@@ -58,7 +58,7 @@ def adapt(
 def _take_over_rows(
     weights: Weights, task: Task, index: PuzzleIndex, position: int, table: PuzzleTable
 ) -> None:
-    """Put the rows that ``weights`` know for views of the task into ``table``."""
+    """Put the rows that ``weights`` have trained for views of the task into ``table``."""
     known = weights.index.find(task)
     if known is None:
         return
@@ -71,4 +71,5 @@ def _take_over_rows(
     else:
         _, of_new, of_old = np.intersect1d(codes, old_codes, return_indices=True)
         rows, old_rows = rows[of_new], old_rows[of_old]
-    table.put(rows, weights.table.look_up(old_rows))
+    trained = weights.table.is_trained(old_rows)
+    table.put(rows[trained], weights.table.look_up(old_rows[trained]))

@@ -59,6 +59,11 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max(_finished(folder), default=None)
 
 
+def checkpoint_step(checkpoint: Path) -> int:
+    """Return the step at which a checkpoint was written, from its name."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
 def _finished(folder: Path) -> list[Path]:
     """Return the whole checkpoints in ``folder``, oldest first."""
     return sorted(folder.glob("step_" + "[0-9]" * 9))

@@ -95,7 +95,8 @@ class SwiGLU(nn.Module):
         """Return the same shape."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         inner = F.silu(gate) * up
-        if self.conv is not None and places is not None:
+        if self.conv is not None:
+            assert places is not None
             inner = self.conv(inner, places.offsets_N)
         return self.down(inner)  # type: ignore[no-any-return]
 

@@ -48,6 +48,11 @@ class PuzzleTable:
         """The mean (D,) of the trained rows; where all started when there is none."""
         return self.values[1:].mean(0) if self._count > 1 else self.start
 
+    def is_trained(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of the rows (B,) were ever trained or put."""
+        trained: NDArray[np.bool_] = self._places[rows] != 0
+        return trained
+
     def look_up(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the rows (B, D) with these numbers."""
         return self._values[self._at(rows)]

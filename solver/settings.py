@@ -47,9 +47,11 @@ class ModelSettings:
     )
     gradient_cycles: Annotated[int, "cycles, the last ones, that the gradient flows through"] = 1
     conv_width: Annotated[
-        int, "taps of a depth-wise convolution inside SwiGLU, along the flat canvas; 0 = none"
+        int, "taps of a depth-wise convolution inside SwiGLU, along the positions; 0 = none"
     ] = 0
-    dropout: Annotated[float, "share of each sub-layer's outputs dropped in training"] = 0.0
+    dropout: Annotated[
+        float, "share of sub-layers' outputs dropped in training; drawn for each group computed"
+    ] = 0.0
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={
@@ -71,6 +73,10 @@ class ModelSettings:
         require(
             self.conv_width == 0 or self.variant == "attention",
             "model.conv_width needs model.variant=attention",
+        )
+        require(
+            self.conv_width <= self.prefix_length,
+            f"model.conv_width must be at most model.prefix_length {self.prefix_length}",
         )
         require(self.dropout < 1, f"model.dropout must be below 1, got {self.dropout}")
         require(
@@ -110,8 +116,8 @@ class TrainSettings:
     warmup_steps: Annotated[int, "steps over which both learning rates rise linearly"] = 2000
     schedule: Annotated[
         Literal["constant", "cosine", "wsd"],
-        "both learning rates after warm-up: constant (reference), cosine to zero, or stable and "
-        "then linear to zero",
+        "both learning rates beside warm-up: constant (reference), cosine to zero over the run, or "
+        "stable and then linear to zero",
     ] = "constant"
     decay_share: Annotated[float, "share of the run in which wsd falls to zero"] = 0.3
     ema_rate: Annotated[float, "rate of the trunk's moving average"] = 0.999
@@ -131,6 +137,10 @@ class TrainSettings:
         require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1): {self.betas}")
         require(self.ema_rate < 1, f"ema_rate must be below 1, got {self.ema_rate}")
         require(self.halt_exploration <= 1, "halt_exploration must be at most 1")
+        require(
+            self.matrix_lr == 0 or self.optimizer != "adam_atan2",
+            "matrix_lr needs optimizer=muon or normuon",
+        )
         require(self.decay_share <= 1, f"decay_share must be at most 1, got {self.decay_share}")
 
 

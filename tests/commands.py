@@ -23,6 +23,7 @@ SHORT = [
     "train.num_steps=6",
     "train.global_batch=8",
     "train.log_every=2",
+    "train.schedule=constant",
     "checkpoint.every=4",
     "adapt.num_steps=3",
     "adapt.global_batch=8",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from adam_atan2_pytorch import AdamAtan2
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_table, needs_concept
+from torch.utils.flop_counter import FlopCounterMode
 
 from augment.dataset import ExampleStream
 from augment.errors import InputError
@@ -16,13 +17,13 @@ from pipeline.runs import Run
 from pipeline.stages import build
 from solver.batch import batches
 from solver.engine import Engine
-from solver.flop import flop_of_pass, flop_of_prediction, flop_of_training
+from solver.flop import flop_of_prediction, flop_of_training
 from solver.groups import make_group
 from solver.layers import Places, Rotary, SequenceConvolution, turn
 from solver.model import TRM
 from solver.optimizer import make_optimizer, optimizer_tensors, rate_factor, set_rates
 from solver.settings import ModelSettings, TrainSettings
-from solver.train import start_training, train_step
+from solver.train import start_training, train, train_step
 
 GRID = replace(SMALL_MODEL, rotary="grid", rotary_base=100.0)
 
@@ -127,7 +128,7 @@ def test_dropout_drops_in_training_only(small_dataset):
 
 
 def test_dropout_is_a_function_of_seed_and_step(small_dataset, engine: Engine):
-    """Whatever was drawn before, and however often memory ran out."""
+    """Whatever was drawn before it."""
     model, settings = replace(SMALL_MODEL, dropout=0.5), replace(SHORT_TRAINING, lr=1e-3)
     found = []
     for seed, drawn in ((0, 1), (0, 2), (1, 1)):
@@ -200,33 +201,68 @@ def test_rows_follow_the_schedule(small_dataset, engine: Engine):
     assert sizes == pytest.approx([1.0, 0.75, 0.5])
 
 
-def test_flop_are_those_that_torch_counts(small_dataset):
-    """Beside those of the heads, which are left out."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    model = TRM(replace(SMALL_MODEL, gradient_cycles=2))
-    group, x_ND, _ = example_group(model, small_dataset)
+@pytest.mark.parametrize("changes", [{}, {"num_cycles": 3, "gradient_cycles": 2}])
+def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeypatch, changes):
+    """Of training and of prediction, without the heads."""
+    model = replace(SMALL_MODEL, **changes)
+    monkeypatch.setattr("solver.layers.attend", attend_by_products)
+    ours = TRM(model)
+    group, x_ND, state = example_group(ours, small_dataset)
     lengths = np.diff(group.sequences.starts_E.numpy())
-    products = replace(model.settings, num_layers=1)
-    with FlopCounterMode(display=False) as counter:
-        y = model.improve(x_ND, group.places)
-    counted = counter.get_flop_counts()["Global"][torch.ops.aten.mm]
-    inner = model.net.layers[0].mlp.down.weight.shape[1]
-    expected = 2 * 2 * (4 * 32**2 + 3 * 32 * inner) * len(y)
-    assert counted == expected
-    attention = 2 * 4 * 32 * (lengths**2).sum()
-    weights = expected // len(y) * lengths.sum()
-    assert flop_of_pass(model.settings, lengths) == attention + weights
-    assert flop_of_pass(products, lengths) == (attention + weights) / 2
-    assert flop_of_training(model.settings, lengths) == 12 * (attention + weights)
-    assert flop_of_prediction(model.settings, lengths, 3) == 12 * (attention + weights)
+
+    def count(compute) -> float:
+        with FlopCounterMode(display=False) as counter:
+            compute()
+        of_net = counter.get_flop_counts()["TRM.net"]
+        return sum(of_net.values())
+
+    def train_once():
+        logits_NV, halt_B = ours(state, x_ND, group.places, group.prefix_BP)[1:]
+        (logits_NV.sum() + halt_B.sum()).backward()
+
+    @torch.no_grad()
+    def predict_once():
+        ours(state, x_ND, group.places, group.prefix_BP)
+
+    x_ND.requires_grad_()
+    assert count(predict_once) == flop_of_prediction(model, lengths, 1)
+    assert count(train_once) == flop_of_training(model, lengths)
+
+
+def attend_by_products(q_NHK, k_NHK, v_NHK, sequences):
+    """Attention by products that torch counts; the examples here are equally long."""
+    q, k, v = (
+        x.unflatten(0, sequences.pad_BL.shape).transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK)
+    )
+    return ((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(0, 1)
+
+
+def test_training_reports_the_flop_it_took(small_dataset, engine: Engine):
+    settings = replace(SHORT_TRAINING, num_steps=4, log_every=2)
+    training = start_training(TRM(SMALL_MODEL), make_table(small_dataset), settings, engine)
+    reported = []
+    train(
+        training,
+        ExampleStream(small_dataset, 0),
+        settings,
+        engine,
+        should_stop=lambda: False,
+        on_step=lambda: None,
+        on_metrics=lambda metrics: reported.append(metrics.flop),
+    )
+    lengths = np.full(settings.global_batch, SMALL_MODEL.length)
+    assert reported == [2 * flop_of_training(SMALL_MODEL, lengths)] * 2
 
 
 @pytest.mark.parametrize("name", ["arc1", "arc2"])
 def test_the_reference_recipes_have_no_option_on(name):
     recipe = load_recipe(name, [])
-    assert recipe.model == replace(ModelSettings(), canvas="box")
-    assert recipe.train == TrainSettings()
+    model, train = recipe.model, recipe.train
+    assert (model.rows_per, model.rotary, model.rotary_base) == ("view", "flat", 10_000)
+    assert (model.gradient_cycles, model.conv_width, model.dropout) == (1, 0, 0)
+    assert (model.num_cycles, model.num_latent_steps, model.max_supervision_steps) == (3, 4, 16)
+    assert (train.optimizer, train.schedule) == ("adam_atan2", "constant")
+    assert recipe.predict.adapt == "unseen"
 
 
 @needs_concept
@@ -254,6 +290,7 @@ def test_a_row_per_task_makes_a_table_that_can_be_shipped(run_here):
         ({"gradient_cycles": 3}, "at most model.num_cycles 2"),
         ({"gradient_cycles": 0}, "at least 1"),
         ({"conv_width": 2, "variant": "mlp"}, "variant=attention"),
+        ({"conv_width": 17}, "at most model.prefix_length 16"),
         ({"dropout": 1.0}, "below 1"),
     ],
 )

@@ -14,12 +14,14 @@ import pytest
 from commands import ROOT, SHORT, call, write_task_folder
 from conftest import needs_concept
 
+import solver.predict
 from augment.dataset import Dataset
 from augment.errors import InputError
 from augment.files import hash_file
 from augment.puzzles import PuzzleIndex
 from augment.task import read_challenges, write_challenges, write_solutions
 from pipeline import sources, stages
+from pipeline.clock import Stopwatch
 from pipeline.recipes import RECIPES, describe_settings, load_recipe
 from pipeline.runs import Run, code_version
 from pipeline.sources import (
@@ -30,6 +32,7 @@ from pipeline.sources import (
     refuse_leaks,
     within_side,
 )
+from solver.checkpoint import checkpoint_step, latest_checkpoint
 from submission.writer import build_submission, write_submission
 
 
@@ -172,6 +175,26 @@ def test_a_time_limit_leaves_every_test_at_least_one_view(run_here, capsys):
     assert found["1e6"] == found["0"] != found["1e-9"]
 
 
+def test_a_time_limit_is_filled_as_far_as_measured_speed_allows(run_here, capsys, monkeypatch):
+    """On a clock on which every view takes a second: two rounds fit into two and a half."""
+    assert call("pretrain", "--run-name", "a") == 0
+    now = 0.0
+    monkeypatch.setattr("pipeline.prediction.time.monotonic", lambda: now)
+    answer_views = solver.predict.predict
+
+    def predict_slowly(weights, tasks, work, *more):
+        nonlocal now
+        now += len(work.codes)
+        return answer_views(weights, tasks, work, *more)
+
+    monkeypatch.setattr("solver.predict.predict", predict_slowly)
+    tests = sum(len(t.test_inputs) for t in within_side(load_source("arc1/training"), 4))
+    changes = [*SHORT, "predict.num_views=5", f"predict.time_limit_seconds={2.5 * tests}"]
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert now == 2 * tests
+    assert f"predict: {2 * tests} of {5 * tests} views in {2 * tests} s" in capsys.readouterr().out
+
+
 def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
     """With the numbers of `predict` it has the score of `predict`."""
     assert call("pretrain", "--run-name", "a") == 0
@@ -192,6 +215,13 @@ def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
     flop = {key: line["flop"] for key, line in lines.items()}
     assert flop[3, 2] == pytest.approx(2 * flop[3, 1])
     assert flop[3, 1] > 2 * flop[1, 1]
+    assert call("sweep", "--run-name", "a", "--views", "5,1000", "--steps", "1") == 0
+    found = json.loads((run_here / "runs" / "a" / "sweep.json").read_text())
+    assert [line["views"] for line in found["scores"]] == [5, 7]  # as many as there are
+    hidden = [t.without_answers() for t in within_side(load_source("arc1/training"), 3)]
+    write_task_folder(run_here / "hidden", hidden)
+    assert call("sweep", "--run-name", "a", changes=[*SHORT, "data.predicted=folder:hidden"]) == 2
+    assert "the answers of some of these tasks are not known" in capsys.readouterr().err
     assert call("sweep", "--run-name", "a", "--views", "1,x") == 2
     assert "expected numbers such as 1,8,32" in capsys.readouterr().err
 
@@ -204,8 +234,41 @@ def test_training_that_diverges_on_unseen_tasks_leaves_them_a_fallback(run_here,
     ]  # fmt: skip
     assert call("predict", "--run-name", "b", changes=changes) == 0
     printed = capsys.readouterr().out
-    assert "not finite at step 3; these tasks get a fallback answer" in printed
+    assert "not finite at step 3; these tasks are answered without it" in printed
     assert re.search(r"model 0 of \d+, fallback \d+", printed)
+    # Those that the weights know are answered from the rows there are.
+    changes += ["data.predicted=arc1/training", "predict.adapt=all"]
+    assert call("predict", "--run-name", "b", changes=changes) == 0
+    printed = capsys.readouterr().out
+    assert "not finite at step 3" in printed
+    assert re.search(r"predict: (\d+) of \1 views", printed)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "stopped", "allowed"),
+    [("constant", 4, True), ("wsd", 2, True), ("wsd", 4, False), ("cosine", 2, False)],
+)
+def test_a_run_is_made_longer_only_while_its_rate_goes_on(
+    run_here, capsys, monkeypatch, schedule, stopped, allowed
+):
+    changes = [*SHORT, f"train.schedule={schedule}", "train.decay_share=0.5", "checkpoint.every=2"]
+    changes += ["train.warmup_steps=0"]
+    settings = load_recipe("demo", [*changes, "train.num_steps=4"])
+    run = Run.named("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stopwatch, "should_stop", lambda self: latest_step(run) == stopped)
+        stages.pretrain(settings, run)
+    assert latest_step(run) == stopped
+    code = call("pretrain", "--run-name", "a", changes=[*changes, "train.num_steps=8"])
+    assert code == (0 if allowed else 2)
+    if not allowed:
+        assert "train.rate_of_next_step was" in capsys.readouterr().err
+    assert latest_step(run) == (8 if allowed else stopped)
+
+
+def latest_step(run):
+    latest = latest_checkpoint(run.checkpoints)
+    return latest and checkpoint_step(latest)
 
 
 def test_weights_that_are_named_go_before_those_of_the_run(run_here, capsys):
