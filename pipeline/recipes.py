@@ -63,7 +63,7 @@ def demo() -> Settings:
     settings were chosen in docs/EXPERIMENTS.md.
     """
     train = TrainSettings(
-        num_steps=8400,
+        num_steps=7400,
         global_batch=64,
         optimizer="normuon",
         lr=1e-3,
