@@ -110,7 +110,8 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
             "scores": lines,
         }
         write_atomic(run.folder / "sweep.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
-        table = make_table(*lines[0])
+        table = make_table("views", "steps", "pass@1 task", "output", "pass@2 task", "output",
+                           "solved", "FLOP", "seconds")  # fmt: skip
         for line in lines:
             table.add_row(*(_show(name, value) for name, value in line.items()))
         print_table(table)
@@ -119,9 +120,9 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
 
 
 def _show(name: str, value: float) -> str:
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.2%}" if name.startswith("pass") else f"{value:.3g}"
+    if name.startswith("pass"):
+        return f"{value:.2%}"
+    return str(value) if isinstance(value, int) else f"{value:.2g}"
 
 
 def _score_votes(tasks: Sequence[Task], predictions: "Iterable[Prediction]") -> dict[str, float]:
@@ -133,7 +134,7 @@ def _score_votes(tasks: Sequence[Task], predictions: "Iterable[Prediction]") -> 
     for k in (1, 2):
         per_task, per_output = score.pass_at(k)
         found |= {f"pass@{k} per task": per_task, f"pass@{k} per output": per_output}
-    return found | {"solved": score.num_solved, "solved by votes": score.num_solved_by_votes}
+    return found | {"solved by votes": score.num_solved_by_votes}
 
 
 def choose_work(settings: Settings, run: Run) -> "tuple[list[Task], Weights]":

@@ -211,7 +211,6 @@ def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
         for metric in ("per_task", "per_output"):
             swept = lines[3, 2][f"pass@{k} {metric.replace('_', ' ')}"]
             assert swept == score[metric][f"pass@{k}"]
-    assert lines[3, 2]["solved"] == score["solved_outputs"]
     flop = {key: line["flop"] for key, line in lines.items()}
     assert flop[3, 2] == pytest.approx(2 * flop[3, 1])
     assert flop[3, 1] > 2 * flop[1, 1]
