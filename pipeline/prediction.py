@@ -111,7 +111,7 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
         }
         write_atomic(run.folder / "sweep.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
         table = make_table("views", "steps", "pass@1 task", "output", "pass@2 task", "output",
-                           "solved", "FLOP", "seconds")  # fmt: skip
+                           "by votes", "FLOP", "seconds")  # fmt: skip
         for line in lines:
             table.add_row(*(_show(name, value) for name, value in line.items()))
         print_table(table)
@@ -128,8 +128,7 @@ def _show(name: str, value: float) -> str:
 def _score_votes(tasks: Sequence[Task], predictions: "Iterable[Prediction]") -> dict[str, float]:
     """Return both metrics of the submission that the predictions vote for."""
     candidates = count_votes(predictions).candidates
-    submission = build_submission([task.without_answers() for task in tasks], candidates)[0]
-    score = score_submission(submission, tasks, candidates)
+    score = score_submission(build_submission(tasks, candidates)[0], tasks, candidates)
     found: dict[str, float] = {}
     for k in (1, 2):
         per_task, per_output = score.pass_at(k)

@@ -50,7 +50,7 @@ def adapt(
         on_metrics=on_metrics,
     )
     averaged = training.model.requires_grad_(False)
-    averaged.load_state_dict({**averaged.state_dict(), **training.ema.average})
+    averaged.load_state_dict(training.ema.state_of(averaged))
     source = f"{weights.source}, {training.step} steps on the tasks"
     return Weights(averaged, training.table, index, weights.taught, source)
 

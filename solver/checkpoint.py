@@ -99,7 +99,7 @@ def save_checkpoint(
     world.wait()
     if world.leads:
         model = training.model
-        average = {**model.state_dict(), **training.ema.average}
+        average = training.ema.state_of(model)
         _save_tensors(temporary / "weights.safetensors", average)
         _save_tensors(temporary / "rows.safetensors", training.table.tensors())
         dataset.index.save(temporary)

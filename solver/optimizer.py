@@ -103,6 +103,10 @@ class EMA:
             1 - self.rate,
         )
 
+    def state_of(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the model's state with the averages in place of its parameters."""
+        return {**model.state_dict(), **self.average}
+
 
 class LossScale:
     """The factor that lifts float16 gradients out of the range where they become zero.

@@ -119,7 +119,7 @@ def held_out(tasks: list[Task], index: PuzzleIndex) -> Examples:
 def averaged(training: Training) -> TRM:
     """Return the model of the moving average."""
     model = copy.deepcopy(training.model).requires_grad_(False).eval()
-    model.load_state_dict({**model.state_dict(), **training.ema.average})
+    model.load_state_dict(training.ema.state_of(model))
     return model
 
 
