@@ -1,5 +1,6 @@
 """What a solver says about test inputs: the type between solving and voting."""
 
+import math
 from dataclasses import dataclass
 
 from augment.grid import Grid
@@ -16,3 +17,8 @@ class Prediction:
     """None when nothing could be cut out of the predicted canvas."""
     q: float
     """The probability the model gives to being right, from the halt logit."""
+    view: int = 0
+    """Number of the view among those of its task; 0 is the task as it is."""
+    reproduced: float = math.nan
+    """The share of the task's demonstrations that the model reproduces under this view; NaN where
+    nobody looked."""

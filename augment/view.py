@@ -147,15 +147,17 @@ def _packed_color_maps() -> NDArray[np.int64]:
 def sample_views(grids: Sequence[Grid], task_id: str, count: int, seed: int) -> ViewCodes:
     """Return the identity and up to ``count`` further views, pairwise distinct on ``grids``.
 
-    Fewer only when fewer exist. Depends on the grids, the task id and the seed alone, never on
-    the other tasks of a set.
+    The other dihedrals with the colors as they are come next, then random views. Fewer
+    only when fewer exist. Depends on the grids, the task id and the seed alone, never on the other
+    tasks of a set.
     """
     symmetries = _symmetries(grids)
     used = 1 + np.flatnonzero(np.bincount(np.concatenate([g.ravel() for g in grids]))[1:])
     num_existing = NUM_DIHEDRALS // len(symmetries) * math.perm(NUM_COLORS - 1, len(used))
     wanted = min(count + 1, num_existing)
     rng = np.random.default_rng([seed, *hashlib.sha256(task_id.encode()).digest()])
-    codes = np.array([IDENTITY_CODE], dtype=np.int64)
+    codes = IDENTITY_CODE + NUM_COLOR_MAPS * np.arange(NUM_DIHEDRALS, dtype=np.int64)
+    codes = codes[_first_of_equals(_canonical_keys(codes, symmetries, used))]
     while len(codes) < wanted:
         drawn = np.concatenate([codes, rng.integers(NUM_VIEWS, size=2 * wanted)])
         codes = drawn[_first_of_equals(_canonical_keys(drawn, symmetries, used))]

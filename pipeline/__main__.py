@@ -1,5 +1,6 @@
 """``python -m pipeline STAGE``: one command per stage; errors are one line, without a traceback."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -80,8 +81,8 @@ def predict(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -
     prediction.predict(*_open(recipe, run, changes))
 
 
-@app.command(epilog=_SETTINGS_HELP)
-def sweep(
+@app.command("sweep", epilog=_SETTINGS_HELP)
+def sweep_(
     recipe: Recipe = "demo",
     run: RunName = "",
     changes: Changes = "",
@@ -89,7 +90,9 @@ def sweep(
     steps: Annotated[str, typer.Option(help="Numbers of supervision steps.")] = "1,2,4,8,16",
 ) -> None:
     """Score by number of views and supervision steps: sweep.json."""
-    prediction.sweep(*_open(recipe, run, changes), _numbers(views), _numbers(steps))
+    from pipeline.sweep import sweep
+
+    sweep(*_open(recipe, run, changes), _numbers(views), _numbers(steps))
 
 
 @app.command()
@@ -107,10 +110,10 @@ def score(
     submission: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
     challenges: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
     solutions: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
-    votes: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
+    votes: Annotated[Path | None, typer.Option(help="Folder, instead of the run's.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print pass@1, pass@2 and, from the votes, the oracle's pass@k; per task and per output."""
+    """Print pass@1, pass@2 and, from the votes, the oracle's pass@k and every ranking's score."""
     if run:
         place = Run.named(run)
         votes = votes or (None if submission else place.votes)
@@ -147,4 +150,10 @@ def _fail(reason: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as ended:
+        # With torch loaded, the interpreter's own end takes a second that a deadline may not have.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 0)

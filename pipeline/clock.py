@@ -1,21 +1,31 @@
 """When to stop: at a time limit, or when a person or a scheduler asks."""
 
+import math
+import os
 import signal
+import sys
+import threading
 import time
+from pathlib import Path
 from types import FrameType, TracebackType
+
+from pipeline.console import say
+
+# What is left to do when all is written: the interpreter ends, and torchrun notices.
+_SECONDS_TO_END = 1.0
+_SECONDS_TO_END_TORCHRUN = 3.0
 
 
 class Stopwatch:
-    """Says when to stop: after a limit in seconds (0 = none), or after SIGINT or SIGTERM.
+    """Says when to stop: when the time is over, or after SIGINT or SIGTERM.
 
     As a context it turns these signals into a request to stop at the next step; a second one
     acts at once, as it would without this.
     """
 
-    def __init__(self, limit_seconds: float = 0.0) -> None:
-        """Start counting."""
-        self._start = time.monotonic()
-        self._limit = limit_seconds
+    def __init__(self, seconds: float = math.inf) -> None:
+        """Start counting ``seconds`` down."""
+        self._end = time.monotonic() + seconds
         self._asked = False
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
@@ -43,9 +53,9 @@ class Stopwatch:
             signal.signal(*self._previous.popitem())
 
     @property
-    def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
+    def seconds_left(self) -> float:
+        """Seconds until the time is over; infinity without a limit."""
+        return self._end - time.monotonic()
 
     @property
     def was_asked(self) -> bool:
@@ -53,5 +63,68 @@ class Stopwatch:
         return self._asked
 
     def should_stop(self) -> bool:
-        """Return whether the limit has passed or somebody asked."""
-        return self._asked or (self._limit > 0 and self.seconds >= self._limit)
+        """Return whether the time is over or somebody asked."""
+        return self._asked or self.seconds_left <= 0
+
+
+class Watchdog:
+    """Ends the process, successfully, when it is still there as its time is over.
+
+    For work whose result lies on disk, whole, at every moment: a step that takes longer than all
+    before it, or a process that waits for another, must not cost the result.
+    """
+
+    def __init__(self, stopwatch: Stopwatch) -> None:
+        """Watch from :meth:`__enter__` to :meth:`__exit__`."""
+        self._stopwatch = stopwatch
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> None:
+        """Begin to watch."""
+        if self._stopwatch.seconds_left < math.inf:
+            self._timer = threading.Timer(max(0.0, self._stopwatch.seconds_left), self._end)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        """End watching."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        say("time is up in the middle of a step; what lies on disk is final")
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def seconds_to_work(limit_seconds: float, deadline: float) -> float:
+    """Return the seconds until all must be written, for the process to end in time.
+
+    ``limit_seconds`` (0 = none) counts from the start of the process, under torchrun from that of
+    torchrun, which starts processes again that have died. ``deadline`` (0 = none): Unix time.
+    """
+    left = math.inf
+    if limit_seconds:
+        left = limit_seconds - _age_of_job()
+    if deadline:
+        left = min(left, deadline - time.time())
+    return left - (_SECONDS_TO_END_TORCHRUN if _torchrun() else _SECONDS_TO_END)
+
+
+def _torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _age_of_job() -> float:
+    """Return the seconds since the process, or the torchrun that started it, began."""
+    process = os.getppid() if _torchrun() else os.getpid()
+    try:
+        # Fields after the command's name, which may hold anything; the 22nd of all is the start.
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    except (AttributeError, IndexError, OSError, ValueError):  # no Linux
+        return time.monotonic() - _IMPORTED
+
+
+_IMPORTED = time.monotonic()

@@ -1,8 +1,12 @@
 """The folder of a run, where stages leave what later stages need."""
 
+import hashlib
+import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import orjson
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
+from pipeline.console import say
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,9 +48,14 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     @property
+    def adapted(self) -> Path:
+        """The checkpoints of test-time training."""
+        return self.folder / "adapted"
+
+    @property
     def votes(self) -> Path:
-        """The candidates of every test, ranked."""
-        return self.folder / "votes" / "candidates.json"
+        """The predictions of every round."""
+        return self.folder / "votes"
 
     @property
     def submission(self) -> Path:
@@ -64,7 +74,11 @@ class Run:
 
     def record(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Note in ``config.json`` with which settings and code ``stage`` runs."""
-        stages = self.recorded()
+        try:
+            stages = self.recorded()
+        except InputError as error:  # it is only a note
+            say(f"{error}; written anew")
+            stages = {}
         stages[stage] = {"settings": settings, "code_version": code_version()}
         write_atomic(self.folder / "config.json", orjson.dumps(stages, option=orjson.OPT_INDENT_2))
 
@@ -77,6 +91,46 @@ class Run:
         if not isinstance(stages, dict):
             raise InputError(f"{path}: not the settings of a run")
         return stages
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process and those it leads; refused when others have it.
+
+        The lock goes with the process, however that ends.
+        """
+        import fcntl
+
+        if not leads():
+            yield
+            return
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.folder}: another process is at work in it") from None
+            yield
+
+
+def leads() -> bool:
+    """Return whether this process writes the files: the only one, or the first under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def digest(*parts: object) -> str:
+    """Return the SHA-256 of JSON values."""
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """Return a digest of the code that decides what a model answers."""
+    hashed = hashlib.sha256()
+    for folder in ("augment", "solver"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            hashed.update(path.name.encode() + path.read_bytes())
+    return hashed.hexdigest()
 
 
 def code_version() -> str:

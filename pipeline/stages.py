@@ -5,8 +5,9 @@ only where one is drawn, so that a command answers at once.
 """
 
 import hashlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +37,14 @@ from pipeline.sources import (
     refuse_leaks,
     within_side,
 )
-from submission.score import score_json, score_submission
-from submission.vote import read_tally
-from submission.writer import read_submission
+from submission.rounds import read_votes
+from submission.score import Score, pass_json, score_json, score_submission
+from submission.vote import RULES, Pool, pool_votes
+from submission.writer import build_submission, read_submission
 
 if TYPE_CHECKING:
     from augment.dataset import Dataset
+    from augment.predictions import Prediction
     from solver.engine import Engine
 
 _UNTOUCHED_BY_TRAINING = ("checkpoint", "adapt", "predict", "weights", "shipped_weights", "engine")
@@ -134,6 +137,11 @@ def _choose_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bool, ...
 
 def pretrain(settings: Settings, run: Run) -> None:
     """Train the model of ``settings`` until its steps are done or its time is up; resumes."""
+    with run.lock():
+        _pretrain(settings, run)
+
+
+def _pretrain(settings: Settings, run: Run) -> None:
     import torch
 
     from augment.dataset import Dataset, ExampleStream
@@ -142,9 +150,11 @@ def pretrain(settings: Settings, run: Run) -> None:
         latest_checkpoint,
         restore_training,
         save_checkpoint,
+        set_broken_aside,
     )
     from solver.engine import open_engine
     from solver.model import TRM
+    from solver.pace import Pace
     from solver.puzzle_embedding import PuzzleTable
     from solver.train import start_training, train
     from solver.world import leave_world
@@ -152,7 +162,10 @@ def pretrain(settings: Settings, run: Run) -> None:
     engine = open_engine(settings.engine, say)
     world = engine.world
     world.share(settings.train.global_batch)  # an impossible share is found before any work
-    built = build(settings, run) if world.leads else None
+    built = None
+    if world.leads:
+        built = build(settings, run)
+        set_broken_aside(run.checkpoints, say)
     world.wait()
     dataset = built or Dataset.load(run.dataset)
     model = TRM(settings.model, settings.train.seed)
@@ -175,7 +188,8 @@ def pretrain(settings: Settings, run: Run) -> None:
         save_checkpoint(
             run.checkpoints,
             training,
-            dataset,
+            dataset.index,
+            dataset.taught,
             _what_decides_training(settings, engine, training.step),
             code_version(),
             world,
@@ -184,7 +198,7 @@ def pretrain(settings: Settings, run: Run) -> None:
         )
 
     with (
-        Stopwatch(settings.train.time_limit_seconds) as clock,
+        Stopwatch(settings.train.time_limit_seconds or math.inf) as clock,
         TrainingLog(settings.train, training.step, world, run.metrics) as log,
     ):
         train(
@@ -192,7 +206,12 @@ def pretrain(settings: Settings, run: Run) -> None:
             ExampleStream(dataset, settings.train.seed),
             settings.train,
             engine,
-            should_stop=clock.should_stop,
+            Pace(
+                settings.train.num_steps,
+                engine,
+                should_stop=clock.should_stop,
+                checkpoint_seconds=settings.checkpoint.every_seconds,
+            ),
             on_step=log.on_step,
             on_metrics=log.on_metrics,
             checkpoint_every=settings.checkpoint.every,
@@ -219,7 +238,9 @@ def _what_decides_training(settings: Settings, engine: "Engine", step: int) -> d
     del values["model"]  # compared as the architecture
     for name in _FREE_TO_CHANGE:
         del values["train"][name]
-    values["train"]["rate_of_next_step"] = rate_factor(step + 1, settings.train)
+    values["train"]["rate_of_next_step"] = rate_factor(
+        step + 1, step / max(1, settings.train.num_steps), settings.train
+    )
     return {**values, "dtype": str(engine.dtype)}
 
 
@@ -241,10 +262,14 @@ def score(
     """Print the scores of a submission file, with those of all votes where there are any."""
     tasks = read_challenges(challenges, solutions)
     answers = read_submission(submission, tasks)
-    candidates = None if votes is None else read_tally(votes).candidates
+    by_weights = None if votes is None else read_votes(votes)
+    candidates = None if by_weights is None else pool_votes(by_weights).candidates
     found = score_submission(answers, tasks, candidates)
+    ranked = [] if by_weights is None else list(_rank(tasks, by_weights))
     if as_json:
-        print(orjson.dumps(score_json(found), option=orjson.OPT_INDENT_2).decode())
+        rankings = [{"votes": v, "ranking": name, **pass_json(one)} for v, name, one in ranked]
+        content = {**score_json(found), "rankings": rankings}
+        print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
         return
     table = make_table("task", "test", "solved by", "rank in the votes")
     for task in found.tasks:
@@ -257,7 +282,33 @@ def score(
                 "-" if rank is None else str(rank + 1),
             )
     print_table(table)
+    if ranked:
+        table = make_table("votes", "ranking", "pass@1 task", "output", "pass@2 task", "output")
+        for which, name, one in ranked:
+            shares = [share for k in (1, 2) for share in one.pass_at(k)]
+            table.add_row(which, name, *(f"{share:.2%}" for share in shares))
+        print_table(table)
     print_score(found)
+
+
+def _rank(
+    tasks: Sequence[Task], by_weights: "Mapping[int, Sequence[Prediction]]"
+) -> "Iterator[tuple[str, str, Score]]":
+    """Yield which votes, the ranking rule, and the score of the submission they make."""
+    chosen: dict[str, tuple[Mapping[int, Sequence[Prediction]], Pool]] = {
+        "newest weights first": (by_weights, "newest"),
+        "all weights alike": (by_weights, "all"),
+    }
+    if len(by_weights) == 1:
+        del chosen["all weights alike"]
+    else:
+        for step, predictions in sorted(by_weights.items()):
+            chosen[f"after {step} steps alone"] = ({step: predictions}, "all")
+    for which, (votes, pool) in chosen.items():
+        for name, rule in RULES.items():
+            candidates = pool_votes(votes, rule, pool).candidates
+            submission, _ = build_submission(tasks, candidates)
+            yield which, name, score_submission(submission, tasks, candidates)
 
 
 def _leave_out(tasks: Sequence[Task], task_ids: Sequence[str]) -> list[Task]:

@@ -5,9 +5,11 @@ SHA-256 of every other file. Weights and puzzle rows are enough to predict; the 
 beside them are what a run needs to go on exactly where it stopped.
 """
 
+import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from augment.dataset import Dataset, Examples
+from augment.dataset import Examples
 from augment.errors import InputError
 from augment.files import hash_file, read_description, replace_folder, write_description
 from augment.puzzles import PuzzleIndex
@@ -52,6 +54,8 @@ class Weights:
     """Digests of what tasks whose answers were trained on have taught (``Dataset.taught``)."""
     source: str
     """Where the weights come from, for the person who reads the log."""
+    digest: str
+    """The same for the same weights and rows, and for no others."""
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -72,7 +76,8 @@ def _finished(folder: Path) -> list[Path]:
 def save_checkpoint(
     folder: Path,
     training: Training,
-    dataset: Dataset,
+    index: PuzzleIndex,
+    taught: NDArray[np.uint64],
     settings: Mapping[str, object],
     code_version: str,
     world: World,
@@ -83,42 +88,78 @@ def save_checkpoint(
     """Write the checkpoint of the present step into ``folder``; called by every process.
 
     The checkpoint appears under its name only when it is whole; the oldest beyond ``keep`` go.
+    Raises ``OSError`` on every process when one could not write its part, and leaves nothing of it.
     """
     final = folder / _FOLDER.format(training.step)
     temporary = folder / f".{final.name}.tmp"
-    if world.leads:
+    device = training.sums.device
+
+    def together(write: Callable[[], None], *, takes_part: bool) -> None:
+        failure: OSError | None = None
+        if takes_part:
+            try:
+                write()
+            except OSError as error:
+                failure = error
+        if world.any(failure is not None, device):
+            if world.leads:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise failure or OSError(f"{temporary}: another process could not write its part")
+
+    def begin() -> None:
         for unfinished in folder.glob(".step_*.tmp"):
             shutil.rmtree(unfinished)
         temporary.mkdir(parents=True)
-    world.wait()
-    if save_carry:
+
+    def write_carry() -> None:
         _save_tensors(temporary / f"carry_{world.rank:05d}.safetensors", _pack(training.carry))
-    sums = world.sum_(training.sums)
-    if not world.leads:
-        sums.zero_()
-    world.wait()
-    if world.leads:
+
+    def finish() -> None:
         model = training.model
         average = training.ema.state_of(model)
         _save_tensors(temporary / "weights.safetensors", average)
         _save_tensors(temporary / "rows.safetensors", training.table.tensors())
-        dataset.index.save(temporary)
-        np.save(temporary / _TAUGHT, dataset.taught, allow_pickle=False)
+        index.save(temporary)
+        np.save(temporary / _TAUGHT, taught, allow_pickle=False)
         _save_tensors(
             temporary / "training.safetensors",
             {
                 **_under("trunk.", dict(model.named_parameters())),
                 **_under("optimizer.", optimizer_tensors(training.optimizer, model)),
                 "sums": sums,
+                "passed": torch.tensor(training.passed, dtype=torch.float64),
                 "loss_scale": torch.tensor([training.scale.factor, training.scale.good_steps]),
             },
         )
-        _describe(temporary, training.step, model.settings, settings, dataset.index, code_version)
+        _describe(temporary, training.step, model.settings, settings, index, code_version)
         temporary.rename(final)
         _sync(folder)
         for old in _finished(folder)[:-keep]:
             shutil.rmtree(old)
-    world.wait()
+
+    together(begin, takes_part=world.leads)
+    together(write_carry, takes_part=save_carry)
+    sums = world.sum_(training.sums)
+    if not world.leads:
+        sums.zero_()
+    together(finish, takes_part=world.leads)
+
+
+def set_broken_aside(folder: Path, say: Callable[[str], object]) -> None:
+    """Rename the newest checkpoints in ``folder`` that are not as they were written, up to a whole.
+
+    Each gets a line. What :func:`latest_checkpoint` returns afterwards is whole.
+    """
+    for checkpoint in reversed(_finished(folder)):
+        try:
+            verify_checkpoint(checkpoint)
+        except InputError as error:
+            aside = checkpoint.with_name(f"{checkpoint.name}.broken")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            say(f"{error}; set aside as {aside.name}, going on from what was before it")
+        else:
+            return
 
 
 def export_weights(checkpoint: Path, destination: Path) -> None:
@@ -150,7 +191,12 @@ def load_weights(path: Path) -> Weights:
         empty = PuzzleIndex.of([], 0, 0, "view")
         unknown = np.empty(0, np.uint64)
         return Weights(
-            model, table, empty, unknown, f"{path} (reference; what it was taught is not known)"
+            model,
+            table,
+            empty,
+            unknown,
+            f"{path} (reference; what it was taught is not known)",
+            hash_file(path),
         )
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint")
@@ -168,7 +214,8 @@ def load_weights(path: Path) -> Weights:
     if index.digest != description["rows_digest"]:
         raise InputError(f"{path}: the rows are not those of its row map")
     source = f"{path}, step {description['step']}"
-    return Weights(model.requires_grad_(False), table, index, taught, source)
+    digest = hashlib.sha256(orjson.dumps(description["files"], option=orjson.OPT_SORT_KEYS))
+    return Weights(model.requires_grad_(False), table, index, taught, source, digest.hexdigest())
 
 
 def restore_training(
@@ -206,6 +253,7 @@ def restore_training(
     training.scale.factor, training.scale.good_steps = factor, int(good_steps)
     training.sums.copy_(saved["sums"] if world.leads else torch.zeros_like(training.sums))
     training.step = description["step"]
+    training.passed = saved["passed"].item() if "passed" in saved else 0.0
     carries = [load_file(path) for path in sorted(folder.glob("carry_*.safetensors"))]
     if carries:
         joined = {name: torch.cat([carry[name] for carry in carries]) for name in carries[0]}
@@ -260,7 +308,10 @@ def _differences(place: str, saved: object, present: object) -> list[str]:
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    except SafetensorError as error:  # which is how a full disk shows itself here
+        raise OSError(errno.EIO, str(error), str(path)) from None
 
 
 def _describe(

@@ -11,6 +11,8 @@ from torch.optim import Optimizer
 from solver.layers import Linear
 from solver.settings import TrainSettings
 
+_LONGEST_WARMUP = 0.1  # share of a run
+
 
 def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
     """Return the optimiser of ``settings``; groups keep their own rate as ``initial_lr``.
@@ -45,14 +47,15 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = factor * group["initial_lr"]
 
 
-def rate_factor(step: int, settings: TrainSettings) -> float:
+def rate_factor(step: int, passed: float, settings: TrainSettings) -> float:
     """Return what the learning rates are multiplied by in ``step``, counted from 1.
 
-    They rise linearly over the warm-up; cosine and wsd (warm-up, stable, decay) reach zero after
-    the last step, so that the last step itself still counts.
+    ``passed`` is the share of the run, in steps or in time, that lies before the step. The rates
+    rise linearly over the warm-up, which ends after a tenth of the run at the latest. Cosine and
+    wsd (warm-up, stable, decay) reach zero after the last step, which itself still counts.
     """
-    warmup = min(1.0, step / max(1, settings.warmup_steps))
-    passed = (step - 1) / settings.num_steps
+    progress = max(step / max(1, settings.warmup_steps), passed / _LONGEST_WARMUP)
+    warmup = min(1.0, progress)
     if settings.schedule == "cosine":
         return warmup * (1 + math.cos(math.pi * passed)) / 2
     if settings.schedule == "wsd":
@@ -86,21 +89,31 @@ def restore_optimizer(
             }
 
 
+def ema_rate(step: int, settings: TrainSettings) -> float:
+    """Return the rate of the moving average in ``step``, counted from 1.
+
+    It spans a share of the steps so far where the settings say so: then the average has forgotten
+    its start after few steps and after many, however many the time is enough for.
+    """
+    if settings.ema_share == 0:
+        return settings.ema_rate
+    return min(settings.ema_rate, 1 - 1 / (1 + settings.ema_share * step))
+
+
 class EMA:
     """A moving average of a model's parameters; buffers are shared, as they never change."""
 
-    def __init__(self, model: nn.Module, rate: float) -> None:
+    def __init__(self, model: nn.Module) -> None:
         """Start at the present parameters."""
-        self.rate = rate
         self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: nn.Module, rate: float) -> None:
         """Move by ``1 - rate`` towards the model."""
         torch._foreach_lerp_(
             list(self.average.values()),
             [p.detach() for p in model.parameters()],
-            1 - self.rate,
+            1 - rate,
         )
 
     def state_of(self, model: nn.Module) -> dict[str, Tensor]:

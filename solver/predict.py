@@ -4,7 +4,7 @@ Shapes: B views of a group, N their positions, S cells of the canvas, D width, V
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -86,19 +86,22 @@ def predict(
     settings: PredictSettings,
     engine: Engine,
     on_views: Callable[[int, float], object],
-) -> list[Prediction]:
+    has_time_for: Callable[[float], bool] = lambda flop: True,
+) -> list[Prediction | None]:
     """Return the predictions of ``work``, planned for ``weights`` and ``tasks``, in its order.
 
     A view whose answer reaches beyond the box inferred for it is answered again on the full
     canvas. ``on_views`` is told how many views this process finished, and the FLOP they took.
-    Groups are the same whatever the number of processes, which take turns at them, so the
-    predictions are the same too.
+    Groups are the same whatever the number of processes, which share them by the FLOP they take,
+    so the predictions are the same too. Each process answers its shortest views first and stops
+    where ``has_time_for`` the next one's FLOP says no; what was not answered is None.
     """
     model = engine.prepare(weights.model).eval()
     side = model.settings.canvas_side
     views = make_views(model.settings, tasks, work)
-    canvases, qs = answer(weights, views, settings, engine, on_views)
-    again = np.flatnonzero(reaches_border(canvases.reshape(-1, side, side), views.boxes))
+    canvases, qs, answered = answer(weights, views, settings, engine, on_views, has_time_for)
+    outgrown_B = reaches_border(canvases.reshape(-1, side, side), views.boxes) & answered
+    again = np.flatnonzero(outgrown_B)
     if len(again):
         if engine.world.leads:
             engine.say(
@@ -107,14 +110,89 @@ def predict(
             )
         full = full_boxes(len(again), side)
         outgrown = Views(views.inputs[again], work.rows[again], work.codes[again], full)
-        canvases[again], qs[again] = answer(
-            weights, outgrown, settings, engine, lambda _, flop: on_views(0, flop)
+        larger, larger_qs, reached = answer(
+            weights, outgrown, settings, engine, lambda _, flop: on_views(0, flop), has_time_for
         )
+        canvases[again[reached]], qs[again[reached]] = larger[reached], larger_qs[reached]
     grids = decode_grids(canvases.reshape(-1, side, side), work.codes)
+    columns = (work.tasks, work.tests, grids, qs.tolist(), work.views.tolist(), answered)
     return [
-        Prediction(tasks[task].task_id, int(test), grid, q)
-        for task, test, grid, q in zip(work.tasks, work.tests, grids, qs.tolist(), strict=True)
+        Prediction(tasks[task].task_id, int(test), grid, q, view) if is_answered else None
+        for task, test, grid, q, view, is_answered in zip(*columns, strict=True)
     ]
+
+
+def reproduce_demonstrations(
+    weights: Weights,
+    tasks: Sequence[Task],
+    work: Work,
+    settings: PredictSettings,
+    engine: Engine,
+    on_views: Callable[[int, float], object],
+    has_time_for: Callable[[float], bool] = lambda flop: True,
+) -> NDArray[np.float64]:
+    """Return of every task and view in ``work`` (N,) which share of the demonstrations comes out.
+
+    The outputs of demonstrations are predicted as if they were tests. NaN where time was short.
+    """
+    asked = [
+        replace(task, test_inputs=tuple(pair.input for pair in task.train), answers=None)
+        for task in tasks
+    ]
+    pairs, of_work = np.unique([work.tasks, work.views], axis=1, return_inverse=True)
+    firsts = np.unique(of_work, return_index=True)[1]
+    repeats = np.array([len(tasks[task].train) for task in pairs[0]])
+    tests = np.concatenate([np.arange(count) for count in repeats])
+    of_pair = np.repeat(np.arange(len(repeats)), repeats)
+    first = firsts[of_pair]
+    demonstrations = Work(
+        work.tasks[first], tests, work.views[first], work.rows[first], work.codes[first]
+    )
+    found = predict(
+        weights,
+        asked,
+        demonstrations,
+        settings,
+        engine,
+        lambda _, flop: on_views(0, flop),
+        has_time_for,
+    )
+    right = [
+        np.nan
+        if prediction is None
+        else float(
+            prediction.grid is not None
+            and np.array_equal(prediction.grid, tasks[task].train[test].output)
+        )
+        for prediction, task, test in zip(
+            found, demonstrations.tasks, demonstrations.tests, strict=True
+        )
+    ]
+    shares: NDArray[np.float64] = np.bincount(of_pair, weights=right) / repeats
+    return shares[of_work.ravel()]
+
+
+def flop_of_work(
+    model: ModelSettings, tasks: Sequence[Task], work: Work, settings: PredictSettings
+) -> float:
+    """Return the FLOP that ``work`` takes unless answers outgrow their boxes."""
+    boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, model.canvas_side)
+    lengths = lengths_of(boxes_for(model, boxes), model)
+    return flop_of_prediction(model, lengths, settings.num_supervision_steps_of(model))
+
+
+def share_by_work(costs: Sequence[float], num_processes: int) -> list[list[int]]:
+    """Return the numbers of the groups of each process, about equal in cost.
+
+    Groups come with the longest views first; each process takes its own the other way round.
+    """
+    shares: list[list[int]] = [[] for _ in range(num_processes)]
+    loads = [0.0] * num_processes
+    for number in sorted(range(len(costs)), key=lambda n: (-costs[n], n)):
+        lightest = loads.index(min(loads))
+        shares[lightest].append(number)
+        loads[lightest] += costs[number]
+    return [sorted(share, reverse=True) for share in shares]
 
 
 def answer(
@@ -123,12 +201,14 @@ def answer(
     settings: PredictSettings,
     engine: Engine,
     on_views: Callable[[int, float], object],
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the predicted canvases (., S) and the halting probabilities of all views."""
+    has_time_for: Callable[[float], bool] = lambda flop: True,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the predicted canvases (., S), halting probabilities, and which views have them."""
     model, device, world = weights.model, engine.device, engine.world
-    num_steps = settings.num_supervision_steps or model.settings.max_supervision_steps
+    num_steps = settings.num_supervision_steps_of(model.settings)
     canvases = np.zeros_like(views.inputs)
     qs = np.zeros(len(canvases), dtype=np.float32)
+    answered = np.zeros(len(canvases), dtype=np.uint8)
     lengths = lengths_of(views.boxes, model.settings)
 
     def begin(members: NDArray[np.int64], dtype: torch.dtype) -> Iterator[_Answers]:
@@ -171,17 +251,25 @@ def answer(
             at = (group.examples_N[on_canvas], group.cells_N[on_canvas])
             canvases[at] = answers.tokens_N().numpy()[on_canvas]
             qs[group.members] = answers.q_B().numpy()
+            answered[group.members] = 1
 
     running: list[_Answers] = []
-    for members in plan_groups(lengths, engine.planned_tokens)[world.rank :: world.size]:
+    groups = plan_groups(lengths, engine.planned_tokens)
+    costs = [flop_of_prediction(model.settings, lengths[group], num_steps) for group in groups]
+    for number in share_by_work(costs, world.size)[world.rank]:
+        if not has_time_for(costs[number]):
+            break
+        members = groups[number]
         following = engine.within_memory(partial(begin_all, members))
         finish(running)  # The device already has its next group.
         running = following
         on_views(len(members), 0.0)
     finish(running)
     # Each process filled its own views of zeroed arrays, so the sums hold all of them.
-    canvases = world.sum_(to_device(canvases, device)).cpu().numpy()
-    return canvases, world.sum_(to_device(qs, device)).cpu().numpy()
+    canvases, qs, answered = (
+        world.sum_(to_device(array, device)).cpu().numpy() for array in (canvases, qs, answered)
+    )
+    return canvases, qs, answered.astype(bool)
 
 
 class _Answers(NamedTuple):

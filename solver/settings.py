@@ -121,8 +121,14 @@ class TrainSettings:
     ] = "constant"
     decay_share: Annotated[float, "share of the run in which wsd falls to zero"] = 0.3
     ema_rate: Annotated[float, "rate of the trunk's moving average"] = 0.999
+    ema_share: Annotated[
+        float,
+        "span of the average as a share of the steps so far, up to ema_rate's; 0 = ema_rate's",
+    ] = 0.0
     halt_exploration: Annotated[float, "chance per step of a random minimum of steps"] = 0.1
-    rows_only: Annotated[bool, "train the puzzle rows and leave the trunk as it is"] = False
+    rows_only_share: Annotated[
+        float, "share of the run, its first, that trains the puzzle rows alone; 1 = never the trunk"
+    ] = 0.0
     seed: Annotated[int, "seed of weights, sampling and exploration"] = 0
     time_limit_seconds: Annotated[float, "stop (resumable) after this long; 0 = no limit"] = 0.0
     log_every: Annotated[int, "steps per line of metrics.jsonl"] = 100
@@ -131,7 +137,8 @@ class TrainSettings:
         require_numbers(self, at_least={
             "num_steps": 0, "global_batch": 1, "lr": 1e-12, "matrix_lr": 0, "weight_decay": 0,
             "atan2_scale": 0, "rows_lr": 0, "rows_weight_decay": 0, "warmup_steps": 0,
-            "decay_share": 1e-6, "ema_rate": 0, "halt_exploration": 0, "seed": 0,
+            "decay_share": 1e-6, "ema_rate": 0, "ema_share": 0, "rows_only_share": 0,
+            "halt_exploration": 0, "seed": 0,
             "time_limit_seconds": 0, "log_every": 1,
         })  # fmt: skip
         require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1): {self.betas}")
@@ -141,19 +148,42 @@ class TrainSettings:
             self.matrix_lr == 0 or self.optimizer != "adam_atan2",
             "matrix_lr needs optimizer=muon or normuon",
         )
-        require(self.decay_share <= 1, f"decay_share must be at most 1, got {self.decay_share}")
+        for name in ("decay_share", "ema_share", "rows_only_share"):
+            value = getattr(self, name)
+            require(value <= 1, f"{name} must be at most 1, got {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptSettings(TrainSettings):
+    """Test-time training: a training run that starts from weights, and how it starts."""
+
+    start: Annotated[
+        Literal["weights", "scratch"], "train further what is known, or a new model of model.*"
+    ] = "weights"
+    num_cycles: Annotated[int, "model.num_cycles from here on; 0 = as the weights have it"] = 0
+    num_latent_steps: Annotated[int, "model.num_latent_steps from here on; 0 = likewise"] = 0
+    max_supervision_steps: Annotated[
+        int, "model.max_supervision_steps from here on; 0 = likewise"
+    ] = 0
+
+    def __post_init__(self) -> None:
+        TrainSettings.__post_init__(self)  # super() does not work in a class with slots
+        require_numbers(self, at_least={
+            "num_cycles": 0, "num_latent_steps": 0, "max_supervision_steps": 0,
+        })  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSettings:
-    """What a pretraining run keeps, and how often."""
+    """What a training run keeps, and how often."""
 
     every: Annotated[int, "steps between checkpoints"] = 5000
+    every_seconds: Annotated[float, "seconds between checkpoints, whatever the steps"] = 600.0
     keep: Annotated[int, "newest checkpoints kept"] = 2
     carry: Annotated[bool, "keep the slots' states too: exact resumption, large files"] = True
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={"every": 1, "keep": 1})
+        require_numbers(self, at_least={"every": 1, "every_seconds": 0.1, "keep": 1})
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +199,44 @@ class PredictSettings:
         Literal["unseen", "all"],
         "train before predicting: the tasks that the weights do not know, or all",
     ] = "unseen"
+    early_views: Annotated[int, "views of every test answered when training is half done"] = 8
+    ranking: Annotated[
+        Literal["count", "q", "demonstrations"],
+        "what orders the candidates: votes, votes times q, or votes weighted by the share of the "
+        "demonstrations that the model reproduces under their view",
+    ] = "count"
+    pool: Annotated[
+        Literal["newest", "all"],
+        "votes that count for a test: of the newest weights (older ones come after), or all alike",
+    ] = "newest"
+    check_demonstrations: Annotated[
+        bool, "answer the demonstrations under every view too, for their ranking: takes longer"
+    ] = False
     time_limit_seconds: Annotated[
-        float, "answer only as many views as fit into this time, at least one; 0 = no limit"
+        float, "from the start of the process to its end, training and all; 0 = no limit"
     ] = 0.0
+    deadline: Annotated[
+        float, "Unix time at which the process must have ended, in seconds; 0 = none"
+    ] = 0.0
+    training_share: Annotated[
+        float, "share of the time that training gets at least, however long all views would take"
+    ] = 0.5
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={
-            "num_views": 1, "num_supervision_steps": 0, "time_limit_seconds": 0,
+            "num_views": 1, "num_supervision_steps": 0, "early_views": 0, "time_limit_seconds": 0,
+            "deadline": 0, "training_share": 0,
         })  # fmt: skip
+        share = self.training_share
+        require(share < 1, f"predict.training_share must be below 1, got {share}")
+        require(
+            self.ranking != "demonstrations" or self.check_demonstrations,
+            "predict.ranking=demonstrations needs predict.check_demonstrations=true before it",
+        )
+
+    def num_supervision_steps_of(self, model: ModelSettings) -> int:
+        """Return how many supervision steps a prediction takes."""
+        return self.num_supervision_steps or model.max_supervision_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +255,12 @@ class EngineSettings:
     recompute: Annotated[
         bool, "compute passes again for their gradient: less memory, a third more time"
     ] = False
+    memory_gb: Annotated[
+        float, "memory that a training run must fit into, GB; 0 = what the device has"
+    ] = 0.0
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={"tokens_per_pass": 0})
+        require_numbers(self, at_least={"tokens_per_pass": 0, "memory_gb": 0})
 
 
 def swiglu_width(width: int, expansion: float) -> int:

@@ -29,13 +29,13 @@ from solver.flop import flop_of_training
 from solver.groups import group_labels, lengths_of, make_group, plan_groups
 from solver.loss import Losses, compute_losses
 from solver.model import TRM
-from solver.optimizer import EMA, LossScale, make_optimizer, rate_factor, set_rates
+from solver.optimizer import EMA, LossScale, ema_rate, make_optimizer, rate_factor, set_rates
+from solver.pace import Pace
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import ModelSettings, TrainSettings
 from solver.world import World
 
 _DROPOUT = 2  # what this generator is for; sampling and exploration have numbers of their own
-_STEPS_BETWEEN_STOP_CHECKS = 10  # with several processes, who must all agree to stop
 
 METRICS = ("loss", "accuracy", "exact_accuracy", "halt_accuracy", "supervision_steps")
 
@@ -51,6 +51,8 @@ class Training:
     scale: LossScale
     carry: Carry
     step: int
+    passed: float
+    """Share of the run that lies before the next step, or before the last one taken."""
     sums: Tensor
     """Since the last report: FLOP, steps, halted slots, then the sums behind :data:`METRICS`."""
 
@@ -74,15 +76,15 @@ def start_training(
     """Return the beginning of a run that trains ``model`` and ``table``, in place."""
     engine.prepare(model)
     share = engine.world.share(settings.global_batch)
-    model.requires_grad_(not settings.rows_only)
     return Training(
         model,
         table.to(engine.device),
         make_optimizer(model, settings),
-        EMA(model, settings.ema_rate),
+        EMA(model),
         LossScale(engine.dtype),
         start_carry(model, share.stop - share.start, engine.device, engine.dtype),
         step=0,
+        passed=0.0,
         sums=torch.zeros(3 + len(METRICS), dtype=torch.float64, device=engine.device),
     )
 
@@ -155,6 +157,8 @@ def train_step(training: Training, batch: Batch, settings: TrainSettings, engine
     carry = training.carry
     rows_B = np.where(carry.halted_B, batch.examples.rows, carry.examples.rows)
     rows_of_all = _begin_concat(rows_B, engine)
+    trains_trunk = training.passed >= settings.rows_only_share
+    model.requires_grad_(trains_trunk)
 
     def compute() -> Supervision:
         training.optimizer.zero_grad()
@@ -174,14 +178,14 @@ def train_step(training: Training, batch: Batch, settings: TrainSettings, engine
         training.carry = replace(outcome.carry, halted_B=np.ones_like(outcome.carry.halted_B))
         return
 
-    factor = rate_factor(training.step, settings)
+    factor = rate_factor(training.step, training.passed, settings)
     rows_lr = settings.rows_lr * factor
     table.descend(rows_of_all(), row_gradients_BD, rows_lr, settings.rows_weight_decay)
-    if not settings.rows_only:
+    if trains_trunk:
         torch._foreach_div_(gradients, settings.global_batch * scale.factor)
         set_rates(training.optimizer, factor)
         training.optimizer.step()
-        training.ema.update(model)
+        training.ema.update(model, ema_rate(training.step, settings))
     training.sums += _sum_metrics(outcome, model.settings, engine.device)
 
 
@@ -255,17 +259,17 @@ def train(
     stream: ExampleStream,
     settings: TrainSettings,
     engine: Engine,
+    pace: Pace,
     *,
-    should_stop: Callable[[], bool],
     on_step: Callable[[], None],
     on_metrics: Callable[[Metrics], None],
     checkpoint_every: int | None = None,
     on_checkpoint: Callable[[], None] = lambda: None,
 ) -> None:
-    """Go on with ``training`` until ``settings.num_steps`` or until ``should_stop``.
+    """Go on with ``training`` until ``settings.num_steps`` or until ``pace`` says stop.
 
-    ``on_checkpoint`` is called on every process at regular steps and at the end, but only with
-    finite weights: see :func:`require_finite`.
+    ``on_checkpoint`` is called on every process at regular steps, when ``pace`` wants it, and at
+    the end, but only with finite weights: see :func:`require_finite`.
     """
     world = engine.world
     saved_step = training.step
@@ -278,18 +282,20 @@ def train(
         training.step,
     )
     for batch in upcoming:
+        goes_on = pace.goes_on(training.step)
+        training.passed = pace.passed
+        if not goes_on:
+            break
         train_step(training, batch, settings, engine)
         on_step()
         if training.step % settings.log_every == 0:
             require_finite(training, world)
             on_metrics(take_metrics(training, settings.global_batch, world))
-        if checkpoint_every is not None and training.step % checkpoint_every == 0:
+        by_steps = checkpoint_every is not None and training.step % checkpoint_every == 0
+        if by_steps or pace.wants_checkpoint():
             require_finite(training, world)
             on_checkpoint()
             saved_step = training.step
-        may_stop = world.size == 1 or training.step % _STEPS_BETWEEN_STOP_CHECKS == 0
-        if may_stop and world.any(should_stop(), engine.device):
-            break
     if saved_step != training.step:
         require_finite(training, world)
         on_checkpoint()

@@ -53,9 +53,17 @@ class World:
             return number
         return self.sum_(torch.tensor(number, dtype=torch.float64, device=device)).item()
 
-    def lead(self, number: int, device: torch.device) -> int:
+    def lead(self, number: float, device: torch.device) -> float:
         """Return the number that the leading process gives."""
-        return int(self.sum(number if self.leads else 0, device))
+        return self.sum(number if self.leads else 0, device)
+
+    def lowest(self, number: float, device: torch.device) -> float:
+        """Return the smallest of the processes' numbers."""
+        if self.size == 1:
+            return number
+        tensor = torch.tensor(number, dtype=torch.float64, device=device)
+        dist.all_reduce(tensor, dist.ReduceOp.MIN)
+        return tensor.item()
 
     def wait(self) -> None:
         """Return once every process has come here."""

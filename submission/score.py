@@ -99,11 +99,17 @@ def _position(answer: Grid, grids: Sequence[Grid]) -> int | None:
     return next((n for n, grid in enumerate(grids) if np.array_equal(grid, answer)), None)
 
 
-def score_json(score: Score) -> dict[str, object]:
-    """Return the score as JSON values."""
+def pass_json(score: Score) -> dict[str, dict[str, float]]:
+    """Return pass@1 and pass@2 by both metrics as JSON values."""
     metrics: dict[str, dict[str, float]] = {"per_task": {}, "per_output": {}}
     for k in range(1, len(ATTEMPTS) + 1):
         metrics["per_task"][f"pass@{k}"], metrics["per_output"][f"pass@{k}"] = score.pass_at(k)
+    return metrics
+
+
+def score_json(score: Score) -> dict[str, object]:
+    """Return the score as JSON values."""
+    metrics = pass_json(score)
     for k in ORACLE_KS:
         oracle = score.oracle_pass_at(k)
         if oracle is not None:

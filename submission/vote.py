@@ -1,20 +1,22 @@
-"""Votes: equal predictions of a test are counted, and candidates ranked."""
+"""Votes: equal predictions of a test are counted, and candidates ranked.
+
+A rule is a function from a candidate to numbers; the candidate with the largest comes first.
+"""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-import orjson
-
-from augment.errors import InputError
-from augment.files import parse_json, read_bytes, write_atomic
-from augment.grid import Grid, check_grid, grid_key
+from augment.grid import Grid, grid_key
 from augment.predictions import Prediction
 
 TestKey = tuple[str, int]
 """Task id and number of the test."""
+
+Pool = Literal["newest", "all"]
+"""Which votes count for a test: those of the newest weights (older ones come after), or all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +26,11 @@ class Candidate:
     grid: Grid
     votes: int
     mean_q: float
+    mean_reproduced: float = 1.0
+    """The mean share of demonstrations reproduced under these views; 1 where nobody looked."""
+
+
+Rule = Callable[[Candidate], tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,18 +41,31 @@ class Tally:
     num_empty: int
 
 
-def by_count_then_q(candidate: Candidate) -> tuple[float, ...]:
+def by_count(candidate: Candidate) -> tuple[float, ...]:
     """Rank by number of votes, then by mean q, as the TRM reference does."""
-    return (-candidate.votes, -candidate.mean_q)
+    return candidate.votes, candidate.mean_q
 
 
-def count_votes(predictions: Iterable[Prediction]) -> Tally:
+def by_q(candidate: Candidate) -> tuple[float, ...]:
+    """Rank by the sum of q: each vote weighs as much as the model believes in it."""
+    return candidate.votes * candidate.mean_q, candidate.votes
+
+
+def by_demonstrations(candidate: Candidate) -> tuple[float, ...]:
+    """Rank by votes weighted by how many demonstrations come out right under their view."""
+    return candidate.votes * candidate.mean_reproduced, candidate.votes, candidate.mean_q
+
+
+RULES: Mapping[str, Rule] = {"count": by_count, "q": by_q, "demonstrations": by_demonstrations}
+
+
+def count_votes(predictions: Iterable[Prediction], rule: Rule = by_count) -> Tally:
     """Return the votes; they do not depend on the order in which predictions come.
 
     Sums are exact and ties are broken by the grids themselves. Empty predictions do not vote.
     """
     grids: dict[bytes, Grid] = {}
-    votes: dict[TestKey, dict[bytes, list[float]]] = defaultdict(lambda: defaultdict(list))
+    votes: dict[TestKey, dict[bytes, list[Prediction]]] = defaultdict(lambda: defaultdict(list))
     num_empty = 0
     for prediction in predictions:
         if prediction.grid is None:
@@ -53,48 +73,40 @@ def count_votes(predictions: Iterable[Prediction]) -> Tally:
             continue
         key = grid_key(prediction.grid)
         grids.setdefault(key, prediction.grid)
-        votes[prediction.task_id, prediction.test][key].append(prediction.q)
-    ranked = {
-        test: sorted(
-            (Candidate(grids[key], len(qs), math.fsum(qs) / len(qs)) for key, qs in found.items()),
-            key=lambda candidate: (by_count_then_q(candidate), grid_key(candidate.grid)),
-        )
-        for test, found in votes.items()
-    }
+        votes[prediction.task_id, prediction.test][key].append(prediction)
+    ranked = {}
+    for test, found in votes.items():
+        candidates = [_candidate(grids[key], voters) for key, voters in sorted(found.items())]
+        ranked[test] = sorted(candidates, key=rule, reverse=True)  # stable, so ties stay in order
     return Tally(ranked, num_empty)
 
 
-def write_tally(path: Path, tally: Tally) -> None:
-    """Write the candidates of every test, best first."""
-    tests = [
-        {
-            "task": task_id,
-            "test": test,
-            "candidates": [
-                {"grid": c.grid.tolist(), "votes": c.votes, "mean_q": c.mean_q} for c in candidates
-            ],
-        }
-        for (task_id, test), candidates in sorted(tally.candidates.items())
-    ]
-    write_atomic(path, orjson.dumps({"num_empty": tally.num_empty, "tests": tests}))
+def pool_votes(
+    by_weights: Mapping[int, Iterable[Prediction]], rule: Rule = by_count, pool: Pool = "newest"
+) -> Tally:
+    """Return the votes of several weights, numbered by the steps they were trained for.
+
+    ``newest``: of each test the candidates of the newest weights come first, then those that only
+    older ones voted for. ``all``: every vote counts alike.
+    """
+    if pool == "all":
+        return count_votes((p for some in by_weights.values() for p in some), rule)
+    merged: dict[TestKey, dict[bytes, Candidate]] = defaultdict(dict)
+    num_empty = 0
+    for _, predictions in sorted(by_weights.items(), reverse=True):
+        tally = count_votes(predictions, rule)
+        num_empty += tally.num_empty
+        for test, candidates in tally.candidates.items():
+            for candidate in candidates:
+                merged[test].setdefault(grid_key(candidate.grid), candidate)
+    return Tally({test: list(found.values()) for test, found in merged.items()}, num_empty)
 
 
-def read_tally(path: Path) -> Tally:
-    """Read what :func:`write_tally` wrote."""
-    raw = parse_json(read_bytes(path), path)
-    try:
-        assert isinstance(raw, dict)
-        candidates = {
-            (str(entry["task"]), int(entry["test"])): [
-                Candidate(
-                    check_grid(c["grid"], f"{path}: task {entry['task']!r}"),
-                    int(c["votes"]),
-                    float(c["mean_q"]),
-                )
-                for c in entry["candidates"]
-            ]
-            for entry in raw["tests"]
-        }
-        return Tally(candidates, int(raw["num_empty"]))
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a file of votes ({error!r})") from None
+def _candidate(grid: Grid, voters: list[Prediction]) -> Candidate:
+    looked = [1.0 if math.isnan(p.reproduced) else p.reproduced for p in voters]
+    return Candidate(
+        grid,
+        len(voters),
+        math.fsum(p.q for p in voters) / len(voters),
+        math.fsum(looked) / len(voters),
+    )

@@ -190,7 +190,7 @@ class EagerTrainer:
     def __init__(self, model: ModelSettings, examples: Examples, engine: Engine) -> None:
         self.model, self.engine, count = TRM(model).to(engine.device), engine, len(examples.rows)
         self.optimizer = make_optimizer(self.model, TRAIN)
-        self.ema = EMA(self.model, TRAIN.ema_rate)
+        self.ema = EMA(self.model)
         self.rows = torch.zeros(count, model.dim, device=engine.device, requires_grad=True)
         self.tokens, self.labels = (
             torch.from_numpy(array).long().to(engine.device)
@@ -218,7 +218,7 @@ class EagerTrainer:
             parameter.grad /= len(self.tokens)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.ema.update(self.model)
+        self.ema.update(self.model, TRAIN.ema_rate)
 
 
 def views_of_tests(tasks: Sequence[Task], count: int) -> Views:
@@ -239,7 +239,7 @@ def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> 
     table = PuzzleTable(1, torch.zeros(model.dim))
     index = PuzzleIndex.of([], 0, 0, "view")
     trm = engine.prepare(TRM(model).requires_grad_(False)).eval()
-    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench")
+    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench", "")
     settings = PredictSettings(num_supervision_steps=steps)
     return lambda: answer(weights, views, settings, engine, on_views=lambda *_: None)
 
@@ -461,7 +461,7 @@ def bench_prediction(
     # Tokens that mean an end, so that no answer is made again on the full canvas.
     trm.output_head.weight.zero_()
     table = PuzzleTable(index.num_rows, torch.zeros(model.dim))
-    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench")
+    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench", "")
     settings = PredictSettings(num_views=8, num_supervision_steps=4)
     work = plan_work(weights, tasks, settings.num_views)
     same = make_views(trm.settings, tasks, work)

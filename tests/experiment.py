@@ -39,6 +39,7 @@ from solver.flop import flop_of_training
 from solver.groups import boxes_for, group_labels, lengths_of, make_group, plan_groups
 from solver.loss import compute_losses
 from solver.model import TRM
+from solver.pace import Pace
 from solver.predict import plan_work, predict
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import ModelSettings, TrainSettings
@@ -148,7 +149,7 @@ def measure(training: Training, examples: Examples, engine: Engine) -> dict[str,
 def vote(training: Training, tasks: list[Task], index: PuzzleIndex, engine: Engine) -> dict:
     """Return the shares of outputs solved by the votes of trained views."""
     nothing = np.empty(0, np.uint64)
-    weights = Weights(averaged(training), training.table, index, nothing, "experiment")
+    weights = Weights(averaged(training), training.table, index, nothing, "experiment", "")
     work = plan_work(weights, tasks, VOTING_VIEWS)
     predictions = predict(weights, tasks, work, demo().predict, engine, lambda *_: None)
     candidates = count_votes(predictions).candidates
@@ -201,7 +202,7 @@ def run(
         stream,
         train_settings,
         engine,
-        should_stop=lambda: False,
+        Pace(train_settings.num_steps, engine),
         on_step=on_step,
         on_metrics=lambda metrics: None,
     )

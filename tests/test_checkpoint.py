@@ -19,6 +19,7 @@ from solver.checkpoint import (
 )
 from solver.model import TRM
 from solver.optimizer import optimizer_tensors
+from solver.pace import Pace
 from solver.reference import read_reference, reference_names
 from solver.settings import CheckpointSettings, ModelSettings
 from solver.train import start_training, train
@@ -42,7 +43,8 @@ class Session:
         save_checkpoint(
             self.folder,
             self.training,
-            self.dataset,
+            self.dataset.index,
+            self.dataset.taught,
             DECIDING,
             "test",
             self.engine.world,
@@ -65,7 +67,11 @@ class Session:
             ExampleStream(self.dataset, 0),
             self.settings,
             self.engine,
-            should_stop=lambda: self.training.step == stop_after,
+            Pace(
+                self.settings.num_steps,
+                self.engine,
+                should_stop=lambda: self.training.step == stop_after,
+            ),
             on_step=lambda: None,
             on_metrics=lambda metrics: self.metrics.append(metrics.values),
             checkpoint_every=self.checkpoint.every,

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import subprocess
@@ -7,13 +8,27 @@ import time
 import orjson
 from commands import ROOT, SHORT, call
 
-from pipeline.clock import Stopwatch
+from pipeline.clock import Stopwatch, seconds_to_work
 
 
 def test_a_limit_of_zero_is_none():
-    assert not Stopwatch(0).should_stop()
+    assert not Stopwatch().should_stop()
     assert Stopwatch(1e-9).should_stop()
     assert not Stopwatch(1e9).should_stop()
+    assert seconds_to_work(0, 0) == math.inf
+
+
+def test_time_counts_from_the_start_of_the_process():
+    script = (
+        "import time; time.sleep(0.5)\n"
+        "from pipeline.clock import seconds_to_work\n"
+        "print(seconds_to_work(100, 0), seconds_to_work(100, time.time() + 50))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    by_limit, by_deadline = map(float, done.stdout.split())
+    assert 0 < by_deadline < 50 < by_limit < 99.5
 
 
 def test_signals_ask_to_stop_once_and_are_given_back():

@@ -21,7 +21,8 @@ from solver.flop import flop_of_prediction, flop_of_training
 from solver.groups import make_group
 from solver.layers import Places, Rotary, SequenceConvolution, turn
 from solver.model import TRM
-from solver.optimizer import make_optimizer, optimizer_tensors, rate_factor, set_rates
+from solver.optimizer import ema_rate, make_optimizer, optimizer_tensors, rate_factor, set_rates
+from solver.pace import Pace
 from solver.settings import ModelSettings, TrainSettings
 from solver.train import start_training, train, train_step
 
@@ -174,17 +175,33 @@ def test_muon_takes_the_matrices_of_the_network(name):
 
 def test_rates_rise_from_the_first_step_and_reach_zero_after_the_last():
     constant = TrainSettings(num_steps=1000, warmup_steps=100)
-    assert rate_factor(1, constant) == 1 / 100
-    assert rate_factor(100, constant) == rate_factor(1000, constant) == 1
-    assert rate_factor(1, replace(constant, warmup_steps=0)) == 1
+    assert factor(1, constant) == 1 / 100
+    assert factor(100, constant) == factor(1000, constant) == 1
+    assert factor(1, replace(constant, warmup_steps=0)) == 1
     wsd = replace(constant, schedule="wsd", decay_share=0.2)
-    assert rate_factor(50, wsd) == 1 / 2
-    assert rate_factor(801, wsd) == pytest.approx(1)
-    assert rate_factor(901, wsd) == pytest.approx(1 / 2)
-    assert rate_factor(1000, wsd) == pytest.approx(1 / 200)
+    assert factor(50, wsd) == 1 / 2
+    assert factor(801, wsd) == pytest.approx(1)
+    assert factor(901, wsd) == pytest.approx(1 / 2)
+    assert factor(1000, wsd) == pytest.approx(1 / 200)
     cosine = replace(constant, schedule="cosine")
-    assert rate_factor(501, cosine) == pytest.approx(1 / 2)
-    assert 0 < rate_factor(1000, cosine) < 1e-5
+    assert factor(501, cosine) == pytest.approx(1 / 2)
+    assert 0 < factor(1000, cosine) < 1e-5
+    # In time that is short, the warm-up takes a tenth of it.
+    assert rate_factor(7, 0.05, constant) == pytest.approx(0.5)
+    assert rate_factor(7, 0.1, constant) == 1
+
+
+def factor(step, settings):
+    """The factor of a run that is measured in its steps."""
+    return rate_factor(step, (step - 1) / settings.num_steps, settings)
+
+
+def test_the_average_spans_a_share_of_the_steps_up_to_its_rate():
+    settings = TrainSettings(ema_rate=0.99)
+    assert {ema_rate(step, settings) for step in (1, 10, 10**6)} == {0.99}
+    settings = replace(settings, ema_share=0.1)
+    spans = [1 / (1 - ema_rate(step, settings)) for step in (1, 10, 100, 10**6)]
+    assert spans == pytest.approx([1.1, 2, 11, 100])
 
 
 def test_rows_follow_the_schedule(small_dataset, engine: Engine):
@@ -193,7 +210,8 @@ def test_rows_follow_the_schedule(small_dataset, engine: Engine):
     training = start_training(TRM(SMALL_MODEL), make_table(small_dataset), settings, engine)
     upcoming = batches(ExampleStream(small_dataset, 0), settings, SMALL_MODEL, engine.world, 0)
     sizes = []
-    for _ in range(3):
+    for step in range(3):
+        training.passed = step / settings.num_steps
         before = training.table.look_up(np.arange(training.table.num_rows))
         train_step(training, next(upcoming), settings, engine)
         after = training.table.look_up(np.arange(training.table.num_rows))
@@ -246,7 +264,7 @@ def test_training_reports_the_flop_it_took(small_dataset, engine: Engine):
         ExampleStream(small_dataset, 0),
         settings,
         engine,
-        should_stop=lambda: False,
+        Pace(settings.num_steps, engine),
         on_step=lambda: None,
         on_metrics=lambda metrics: reported.append(metrics.flop),
     )

@@ -3,19 +3,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, Shortage, make_dataset
+from conftest import SMALL_MODEL, Shortage, make_dataset
 
 from augment.boxes import infer_test_boxes
 from augment.sizes import infer_output_size
+from augment.task import Pair
 from augment.tokens import END, FIRST_COLOR
-from solver.adapt import adapt
+from solver.adapt import start_adaptation
 from solver.checkpoint import Weights
 from solver.flop import flop_of_prediction
 from solver.model import TRM
-from solver.predict import plan_work, predict
+from solver.pace import Pace
+from solver.predict import plan_work, predict, reproduce_demonstrations, share_by_work
 from solver.puzzle_embedding import PuzzleTable
-from solver.settings import PredictSettings
+from solver.settings import AdaptSettings, PredictSettings
+from solver.train import train
 from solver.world import World
+
+SHORT_ADAPTATION = AdaptSettings(num_steps=8, global_batch=8, warmup_steps=2, log_every=2)
 
 
 def random_weights(dataset, seed=0):
@@ -26,7 +31,7 @@ def random_weights(dataset, seed=0):
     table = PuzzleTable(len(rows), torch.zeros(model.dim))
     table.put(np.arange(len(rows)), rows)
     return Weights(
-        TRM(model, seed).requires_grad_(False), table, dataset.index, dataset.taught, "test"
+        TRM(model, seed).requires_grad_(False), table, dataset.index, dataset.taught, "test", "0"
     )
 
 
@@ -110,18 +115,12 @@ def test_rows_and_views_are_those_of_the_index(small_tasks, small_dataset):
     assert parts[0].codes.tolist() == [0] * sum(len(t.test_inputs) for t in small_tasks[2:4])
 
 
-def adapted_to(weights, tasks, engine, settings=SHORT_TRAINING, views=3):
-    return adapt(
-        weights,
-        tasks,
-        views,
-        0,
-        settings,
-        engine,
-        should_stop=lambda: False,
-        on_step=lambda: None,
-        on_metrics=lambda metrics: None,
-    )
+def adapted_to(weights, tasks, engine, settings=SHORT_ADAPTATION, views=3):
+    adaptation = start_adaptation(weights, tasks, views, 0, settings, engine)
+    quiet = {"on_step": lambda: None, "on_metrics": lambda metrics: None}
+    pace = Pace(settings.num_steps, engine)
+    train(adaptation.training, adaptation.stream, settings, engine, pace, **quiet)
+    return adaptation.weights()
 
 
 def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
@@ -150,7 +149,7 @@ def test_known_tasks_go_on_from_their_rows(small_tasks, engine, rows_per):
     if rows_per == "view":  # the fourth view of the last task was never met
         weights.table._places[weights.index.starts[5] + 4] = 0
     asked = small_tasks[4:8]
-    adapted = adapted_to(weights, asked, engine, replace(SHORT_TRAINING, num_steps=0), views=9)
+    adapted = adapted_to(weights, asked, engine, replace(SHORT_ADAPTATION, num_steps=0), views=9)
     for name, tensor in weights.model.state_dict().items():
         assert torch.equal(tensor, adapted.model.state_dict()[name])
     kept = 0
@@ -182,14 +181,68 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
     alone = as_lists(run(small_dataset, small_tasks, engine, settings))
     owners = []
     for rank in range(3):
-        part = as_lists(
-            run(small_dataset, small_tasks, replace(engine, world=World(rank, 3)), settings)
-        )
-        filled = [n for n, prediction in enumerate(part) if prediction[3] > 0]
+        part = run(small_dataset, small_tasks, replace(engine, world=World(rank, 3)), settings)
+        filled = [n for n, prediction in enumerate(part) if prediction is not None]
         assert all(n // 4 % 3 == rank for n in filled)
-        assert [part[n] for n in filled] == [alone[n] for n in filled]
+        assert as_lists(part[n] for n in filled) == [alone[n] for n in filled]
         owners += filled
     assert sorted(owners) == list(range(len(alone)))
+
+
+def test_work_is_shared_by_its_cost():
+    costs = [9.0, 1.0, 1.0, 5.0, 4.0, 2.0, 2.0]
+    shares = share_by_work(costs, 3)
+    assert sorted(number for share in shares for number in share) == list(range(len(costs)))
+    assert [sum(costs[n] for n in share) for share in shares] == [9, 8, 7]
+    assert all(sorted(share, reverse=True) == share for share in shares)
+    assert share_by_work([1.0], 2) == [[0], []]
+
+
+def test_the_shortest_views_are_answered_first_while_time_lasts(small_tasks, engine):
+    """What was answered is what it would have been; the rest is not there."""
+    dataset = make_dataset(small_tasks)
+    weights = with_halt(random_weights(dataset), canvas="box")
+    work = plan_work(weights, small_tasks, 3)
+    engine = replace(engine, planned_tokens=200)
+    settings, costs = PredictSettings(), []
+
+    def two_groups(flop):
+        costs.append(flop)
+        return len(costs) <= 2
+
+    asked = (weights, small_tasks, work, settings, engine, lambda *_: None)
+    whole, part = predict(*asked), predict(*asked, two_groups)
+    answered = [n for n, prediction in enumerate(part) if prediction is not None]
+    assert 0 < len(answered) < len(part)
+    assert [p.view for p in as_if(whole, answered)] == [p.view for p in as_if(part, answered)]
+    boxes = infer_test_boxes(small_tasks, work.tasks, work.tests, work.codes, 10)
+    areas = boxes[:, 2] * boxes[:, 3]
+    rest = np.setdiff1d(np.arange(len(part)), answered)
+    assert areas[answered].max() <= areas[rest].min()
+
+
+def as_if(predictions, numbers):
+    return [predictions[number] for number in numbers]
+
+
+def test_demonstrations_are_answered_as_if_they_were_tests(small_tasks, small_dataset, engine):
+    """A model that paints one color reproduces those demonstrations that are this color alone."""
+    weights = paint(random_weights(small_dataset), FIRST_COLOR)
+    black = np.zeros((10, 10), dtype=np.uint8)
+    tasks = []
+    for number, task in enumerate(small_tasks[:3]):
+        pairs = tuple(
+            Pair(p.input, black if n < number else p.output) for n, p in enumerate(task.train)
+        )
+        tasks.append(replace(task, train=pairs))
+    weights = replace(weights, index=make_dataset(tasks).index)
+    work = plan_work(weights, tasks, 2)
+    settings = PredictSettings(num_views=2)
+    asked = (weights, tasks, work, settings, engine, lambda *_: None)
+    shares = reproduce_demonstrations(*asked)
+    expected = [n / len(task.train) for n, task in enumerate(tasks) for _ in task.test_inputs]
+    assert shares.tolist() == pytest.approx(np.repeat(expected, 2).tolist())
+    assert np.isnan(reproduce_demonstrations(*asked, lambda flop: False)).all()
 
 
 def with_halt(weights, halt_bias=-5.0, canvas="full"):

@@ -17,6 +17,7 @@ from solver.layers import rms_norm, truncated_normal_
 from solver.loss import IGNORED, compute_losses
 from solver.model import TRM
 from solver.optimizer import EMA
+from solver.pace import Pace
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, TrainSettings
 from solver.train import start_training, take_metrics, train, train_step
@@ -33,7 +34,7 @@ def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
         ExampleStream(dataset, settings.seed),
         settings,
         engine,
-        should_stop=lambda: False,
+        Pace(settings.num_steps, engine),
         on_step=lambda: None,
         on_metrics=reported.append,
     )
@@ -155,12 +156,12 @@ def test_only_trained_rows_take_memory():
 
 def test_moving_average():
     model = TRM(SMALL_MODEL)
-    ema = EMA(model, 0.9)
+    ema = EMA(model)
     before = {name: tensor.clone() for name, tensor in ema.average.items()}
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1.0)
-    ema.update(model)
+    ema.update(model, 0.9)
     for name, tensor in ema.average.items():
         assert torch.allclose(tensor, before[name] + 0.1, atol=1e-6)
 
@@ -189,11 +190,19 @@ def test_slots_keep_their_example_until_they_halt(small_dataset, engine):
     assert not np.array_equal(held[2][0], held[3][0])
 
 
-def test_rows_only_leaves_the_trunk_as_it_is(small_dataset, engine):
-    settings = replace(SHORT_TRAINING, rows_only=True)
-    training, _ = fit(small_dataset, settings, engine)
-    for name, parameter in TRM(SMALL_MODEL).named_parameters():
-        assert torch.equal(parameter, dict(training.model.named_parameters())[name])
+@pytest.mark.parametrize(("share", "num_steps"), [(1.0, 8), (0.5, 4), (0.5, 5)])
+def test_rows_alone_are_trained_for_a_share_of_the_run(small_dataset, engine, share, num_steps):
+    """All of it, the first half, and the first half with a step more."""
+    settings = replace(SHORT_TRAINING, rows_only_share=share)
+    dataset, table = small_dataset, make_table(small_dataset)
+    training = start_training(TRM(SMALL_MODEL), table, settings, engine)
+    pace = Pace(settings.num_steps, engine, until=num_steps / settings.num_steps)
+    quiet = {"on_step": lambda: None, "on_metrics": lambda metrics: None}
+    train(training, ExampleStream(dataset, 0), settings, engine, pace, **quiet)
+    assert training.step == num_steps
+    present = dict(training.model.named_parameters())
+    same = [torch.equal(p, present[name]) for name, p in TRM(SMALL_MODEL).named_parameters()]
+    assert all(same) == (num_steps != 5)
     assert training.table.values.any()
 
 

@@ -1,6 +1,8 @@
 """The traps of the reference implementation; each must be impossible here."""
 
 import json
+import shutil
+from collections import defaultdict
 from dataclasses import fields, replace
 
 import numpy as np
@@ -23,6 +25,7 @@ from solver.checkpoint import latest_checkpoint, load_weights
 from solver.model import TRM
 from solver.train import start_training, train_step
 from solver.world import World
+from submission.rounds import read_votes
 from submission.vote import count_votes
 from submission.writer import build_submission
 
@@ -66,19 +69,39 @@ def trained(run_here):
     return run_here / "runs" / "a"
 
 
+ONE_STEP = "predict.num_supervision_steps=1"
+
+
+def votes_of(folder):
+    """All votes on a run's disk: for each test, its views with what they found."""
+    found = defaultdict(list)
+    for predictions in read_votes(folder / "votes").values():
+        for p in predictions:
+            grid = None if p.grid is None else p.grid.tolist()
+            found[p.task_id, p.test].append((p.view, grid, p.q))
+    return {test: sorted(votes) for test, votes in sorted(found.items())}
+
+
 def test_trap_04_votes_of_successive_predictions_do_not_pile_up(trained):
-    before = (trained / "votes" / "candidates.json").read_bytes()
+    before = votes_of(trained)
     assert call("predict", "--run-name", "a") == 0
-    assert (trained / "votes" / "candidates.json").read_bytes() == before
-    for test in json.loads(before)["tests"]:
-        assert sum(candidate["votes"] for candidate in test["candidates"]) <= 3
+    assert votes_of(trained) == before
+    assert all(len(votes) == 3 for votes in before.values())
+    # Other settings make other votes, which do not mix with these.
+    assert call("predict", "--run-name", "a", changes=[*SHORT, ONE_STEP]) == 0
+    other = votes_of(trained)
+    assert all(len(votes) == 3 for votes in other.values())
+    assert other != before
 
 
-def test_trap_05_and_10_five_processes_or_none_vote_the_same(trained):
-    files = ("votes/candidates.json", "submission.json")
-    alone = [(trained / name).read_bytes() for name in files]
-    call_in_processes(5, "predict", "--run-name", "a")
-    assert [(trained / name).read_bytes() for name in files] == alone
+def test_trap_05_and_10_any_number_of_processes_votes_the_same(trained):
+    alone = votes_of(trained), (trained / "submission.json").read_bytes()
+    for count in (2, 4):
+        shutil.rmtree(trained / "votes")
+        printed = call_in_processes(count, "predict", "--run-name", "a")
+        assert f"{count} processes" in printed
+        assert "going on" not in printed
+        assert (votes_of(trained), (trained / "submission.json").read_bytes()) == alone
 
 
 def test_trap_06_a_data_set_smaller_than_the_batch_trains(small_tasks, engine):
@@ -172,12 +195,17 @@ def test_trap_12_what_is_not_known_is_refused():
         "train.schedule=wsd",
         "train.halt_exploration=1",
         "train.halt_exploration=0",
-        "train.rows_only=true",
+        "train.rows_only_share=1",
+        "train.rows_only_share=0.3 train.ema_share=0.1",
         "checkpoint.carry=false",
         "train.ema_rate=0",
         "train.warmup_steps=0",
         "train.weight_decay=0",
-        "adapt.rows_only=true",
+        "adapt.rows_only_share=1",
+        "adapt.start=scratch predict.adapt=all",
+        "adapt.num_cycles=2 adapt.max_supervision_steps=3 predict.adapt=all",
+        "predict.check_demonstrations=true predict.ranking=demonstrations",
+        "predict.ranking=q predict.pool=all predict.adapt=all",
         "predict.num_supervision_steps=1",
         "engine.dtype=bfloat16",
         "engine.dtype=float16",
@@ -206,7 +234,8 @@ def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
         assert call("pretrain", "--run-name", name, changes=changes) == 0
         assert call("predict", "--run-name", name, changes=changes) == 0
     runs = run_here / "runs"
-    for file in ("submission.json", "challenges.json", "votes/candidates.json"):
+    assert votes_of(runs / "known") == votes_of(runs / "hidden")
+    for file in ("submission.json", "challenges.json"):
         assert (runs / "known" / file).read_bytes() == (runs / "hidden" / file).read_bytes()
     assert (runs / "known" / "solutions.json").exists()
     assert not (runs / "hidden" / "solutions.json").exists()

@@ -140,3 +140,16 @@ def test_a_canvas_without_a_grid_decodes_to_none():
     canvases[1, 0, 0] = 12  # no token at all, and larger than the last color
     assert decode_grids(canvases, np.zeros(2, dtype=np.uint32)) == [None, None]
     assert decode_grid(canvases[1]) is None
+
+
+def test_dihedrals_come_before_colors(arc1):
+    for task in arc1[:30]:
+        views = [
+            View.from_code(code) for code in sample_views(task.visible_grids, task.task_id, 20, 0)
+        ]
+        keeps_colors = [view.colors == tuple(range(10)) for view in views]
+        num_dihedrals = keeps_colors.index(False)
+        assert not any(keeps_colors[num_dihedrals:])
+        assert len({view.dihedral for view in views[:num_dihedrals]}) == num_dihedrals
+        assert [view.dihedral for view in views[:1]] == [0]
+        assert num_dihedrals in (2, 4, 8)

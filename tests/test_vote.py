@@ -1,3 +1,6 @@
+import math
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +8,8 @@ from hypothesis import strategies as st
 
 from augment.errors import InputError
 from augment.predictions import Prediction
-from submission.vote import count_votes, read_tally, write_tally
+from submission.rounds import Round, read_round, read_votes, write_round
+from submission.vote import RULES, Candidate, count_votes, pool_votes
 
 
 def grid(value):
@@ -19,6 +23,8 @@ predictions = st.lists(
         st.integers(0, 1),
         st.one_of(st.none(), st.integers(0, 4).map(grid)),
         st.floats(0, 1),
+        st.integers(0, 9),
+        st.one_of(st.just(math.nan), st.floats(0, 1)),
     ),
     max_size=40,
 )
@@ -61,16 +67,59 @@ def test_count_goes_before_q_and_q_before_content():
 
 @given(predictions)
 def test_written_and_read_votes_are_the_same(tmp_path_factory, votes):
-    path = tmp_path_factory.mktemp("votes") / "candidates.json"
-    tally = count_votes(votes)
-    write_tally(path, tally)
-    assert flat(read_tally(path)) == flat(tally)
-    assert read_tally(path).num_empty == tally.num_empty
+    folder = tmp_path_factory.mktemp("votes") / "round_0001"
+    write_round(folder, Round("x", 7, ("a", "b"), 0, 2, True, votes))
+    found = read_round(folder)
+    assert flat(count_votes(found.predictions)) == flat(count_votes(votes))
+    assert count_votes(found.predictions).num_empty == count_votes(votes).num_empty
+    assert [p.view for p in found.predictions] == [p.view for p in votes]
+    assert read_votes(folder.parent).keys() == {7}
 
 
-def test_what_is_no_file_of_votes_is_refused(tmp_path):
-    path = tmp_path / "candidates.json"
-    for content in ("[]", "{}", '{"tests": [{"task": 1}], "num_empty": 0}'):
-        path.write_text(content)
-        with pytest.raises(InputError, match="not a file of votes"):
-            read_tally(path)
+@pytest.mark.parametrize("name", ["round.json", "predictions.npz"])
+def test_a_damaged_round_is_refused(tmp_path, name):
+    folder = tmp_path / "round_0001"
+    write_round(folder, Round("x", 0, ("a",), 0, 1, True, [Prediction("a", 0, grid(1), 0.5)]))
+    content = bytearray((folder / name).read_bytes())
+    for damaged in (
+        content[:-1],
+        bytearray(b""),
+        content[:9] + bytes([content[9] ^ 1]) + content[10:],
+    ):
+        (folder / name).write_bytes(damaged)
+        with pytest.raises(InputError, match=f"{folder}/"):
+            read_round(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(InputError, match="no rounds of votes"):
+        read_votes(tmp_path)
+
+
+def best(candidates, rule):
+    return max(candidates, key=rule).votes
+
+
+def test_rules_rank_by_what_they_say():
+    candidates = [
+        Candidate(grid(1), votes=4, mean_q=0.1, mean_reproduced=0.5),
+        Candidate(grid(2), votes=3, mean_q=0.2, mean_reproduced=0.5),
+        Candidate(grid(3), votes=2, mean_q=0.2, mean_reproduced=1.1),
+    ]
+    assert [best(candidates, RULES[name]) for name in RULES] == [4, 3, 2]
+    assert list(RULES) == ["count", "q", "demonstrations"]
+
+
+def test_demonstrations_that_nobody_looked_at_count_as_reproduced():
+    votes = [Prediction("a", 0, grid(1), 0.5, 0, 0.25), Prediction("a", 0, grid(1), 0.5, 1)]
+    (candidate,) = count_votes(votes).candidates["a", 0]
+    assert candidate.mean_reproduced == 0.625
+
+
+def test_newer_weights_go_first_and_older_ones_fill_up():
+    old = [Prediction("a", 0, grid(1), 0.5, view) for view in range(5)]
+    old.append(Prediction("b", 0, grid(3), 0.5))
+    new = [Prediction("a", 0, grid(2), 0.5)]
+    newest = pool_votes({8: new, 0: old}).candidates
+    assert [c.votes for c in newest["a", 0]] == [1, 5]
+    assert [c.votes for c in newest["b", 0]] == [1]
+    together = pool_votes({8: new, 0: old}, pool="all").candidates
+    assert [c.votes for c in together["a", 0]] == [5, 1]

@@ -1,0 +1,120 @@
+"""The answers of a run as they grow: votes in rounds, kept on disk, and the submission they make.
+
+Whenever the process ends, and however, the submission on disk is whole and valid, and the rounds
+beside it are what the same command goes on from.
+"""
+
+import shutil
+import time
+from collections.abc import Collection, Sequence
+
+from augment.errors import InputError
+from augment.task import Task, write_challenges, write_solutions
+from pipeline.console import print_score, say
+from pipeline.runs import Run
+from solver.settings import PredictSettings
+from submission.rounds import Round, by_step, read_round, round_folders, write_round
+from submission.score import score_submission
+from submission.vote import RULES, Tally, pool_votes
+from submission.writer import Coverage, build_submission, read_submission, write_submission
+
+
+class Answers:
+    """Held by the leading process; what cannot be written is said, and stays in memory."""
+
+    def __init__(self, tasks: Sequence[Task], run: Run, settings: PredictSettings) -> None:
+        """See to it that the run has a valid submission for ``tasks`` from now on."""
+        self._tasks = tasks
+        self._run = run
+        self._settings = settings
+        self._rounds: list[Round] = []
+        self.seconds_to_write = 0.0
+        """How long the last submission took to vote on and write."""
+        try:
+            read_submission(run.submission, tasks)
+        except InputError:
+            self.write()
+
+    def resume(self, made_by: Collection[str]) -> None:
+        """Take up the whole rounds that lie in the run and were made by one of ``made_by``.
+
+        Damaged ones are set aside, with a line each; others, and those that time cut short, go.
+        """
+        others = 0
+        for folder in round_folders(self._run.votes):
+            try:
+                found = read_round(folder)
+            except InputError as error:
+                aside = folder.with_name(f"{folder.name}.broken")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                say(f"{error}; set aside as {aside.name}, its views are answered again")
+                continue
+            if found.made_by in made_by and found.complete:
+                self._rounds.append(found)
+            else:
+                others += found.made_by not in made_by
+                shutil.rmtree(folder)
+        if others:
+            say(f"predict: {others} rounds by other weights or settings dropped")
+        if self._rounds:
+            views = sum(len(found.predictions) for found in self._rounds)
+            say(f"predict: going on from {len(self._rounds)} rounds, {views:,} views")
+            self.write()
+
+    def views_done(self, made_by: str, step: int) -> int:
+        """Return how many views of every test whole rounds hold."""
+        done = 0
+        rounds = [r for r in self._rounds if (r.made_by, r.step) == (made_by, step) and r.complete]
+        for found in sorted(rounds, key=lambda found: found.first):
+            if found.first <= done:
+                done = max(done, found.stop)
+        return done
+
+    def has_trained_round(self, made_by: str) -> bool:
+        """Return whether a whole round by weights that were trained on the tasks is there."""
+        return any(r.made_by == made_by and r.step and r.complete for r in self._rounds)
+
+    def add(self, found: Round) -> None:
+        """Keep a round and write the submission that all votes make now."""
+        self._rounds.append(found)
+        try:
+            taken = [
+                int(path.name.removeprefix("round_")) for path in round_folders(self._run.votes)
+            ]
+            write_round(self._run.votes / f"round_{max(taken, default=0) + 1:04d}", found)
+        except OSError as error:
+            say(f"predict: votes stay in memory, they could not be written ({error})")
+        self.write()
+
+    def tally(self) -> Tally:
+        """Return the ranked votes."""
+        rule = RULES[self._settings.ranking]
+        return pool_votes(by_step(self._rounds), rule, self._settings.pool)
+
+    def write(self) -> Coverage:
+        """Write the submission that the votes make, with its tasks beside it."""
+        start = time.monotonic()
+        submission, coverage = build_submission(self._tasks, self.tally().candidates)
+        try:
+            write_submission(self._run.submission, submission, self._tasks)
+            write_challenges(self._run.challenges, self._tasks)
+            if all(task.answers is not None for task in self._tasks):
+                write_solutions(self._run.solutions, self._tasks)
+            else:
+                self._run.solutions.unlink(missing_ok=True)
+        except OSError as error:
+            say(f"{self._run.submission}: could not be replaced ({error}); it stays as it was")
+        self.seconds_to_write = time.monotonic() - start
+        return coverage
+
+    def finish(self) -> None:
+        """Write the submission for the last time and print what it is worth."""
+        tally, coverage = self.tally(), self.write()
+        say(f"{self._run.submission}: {coverage}; {tally.num_empty} empty predictions dropped")
+        hidden = sum(task.answers is None for task in self._tasks)
+        if hidden:
+            say(f"no score: the answers of {hidden} of {len(self._tasks)} tasks are not known")
+            return
+        submission, _ = build_submission(self._tasks, tally.candidates)
+        print_score(score_submission(submission, self._tasks, tally.candidates))

@@ -1,0 +1,259 @@
+"""Test-time training and prediction under one clock.
+
+Every process goes through the same motions; the leading one holds the answers. What is done lies
+on disk, so that the same command goes on wherever this one ended.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from tqdm import tqdm
+
+from augment.task import Task
+from pipeline.answers import Answers
+from pipeline.clock import Stopwatch
+from pipeline.console import say
+from pipeline.learning import Learning
+from pipeline.recipes import Settings
+from pipeline.runs import Run, code_digest, digest
+from solver.checkpoint import Weights
+from solver.engine import Engine
+from solver.predict import Work, flop_of_work, plan_work, predict, reproduce_demonstrations
+from submission.rounds import Round
+
+_ROUNDS = (1, 8)  # views after each: the identity, the dihedrals, then ever more
+_ROUND_GROWTH = 4
+_SHARE_OF_EARLY_ROUNDS = 0.1  # of the time left, for each round before training is done
+_TIMES_TO_WRITE = 3  # the last round, the submission, and again with more votes
+_SECONDS_TO_REPORT = 0.5
+_SAFETY = 1.3  # a group may take this many times as long as the ones before it
+_DECIDING = ("num_supervision_steps", "stop_when_halted", "check_demonstrations")
+
+
+@dataclass(slots=True)
+class Meter:
+    """Adds up the FLOP of predictions, and knows how fast the last groups went."""
+
+    on_count: Callable[[int], object] = lambda _: None
+    flop: float = 0.0
+    _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=9))
+
+    def begin(self) -> None:
+        """Start the clock of a new piece of work; before that, nothing is known of its speed."""
+        self._recent.clear()
+        self._recent.append((time.monotonic(), self.flop))
+
+    def __call__(self, count: int, flop: float) -> None:
+        """Take note of views that were finished and of FLOP that were spent."""
+        self.on_count(count)
+        self.flop += flop
+        if count:
+            self._recent.append((time.monotonic(), self.flop))
+
+    @property
+    def speed(self) -> float:
+        """FLOP a second over the last groups; 0 before the first."""
+        (began, before), (ended, after) = self._recent[0], self._recent[-1]
+        return (after - before) / (ended - began) if ended > began else 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """Tasks with the weights that answer them, after so many steps of test-time training."""
+
+    tasks: Sequence[Task]
+    weights: Weights
+    made_by: str
+    step: int
+
+    @property
+    def most_views(self) -> int:
+        """The views of the task that has most."""
+        index = self.weights.index
+        positions = [index.find(task) for task in self.tasks]
+        return max(int(index.num_views[position]) for position in positions)
+
+
+@dataclass(slots=True)
+class Job:
+    """One call of the stage ``predict``."""
+
+    settings: Settings
+    run: Run
+    engine: Engine
+    stopwatch: Stopwatch
+    answers: Answers | None
+    """None but on the leading process."""
+    _speed: float = 0.0
+    """FLOP a second of all processes together in the last round; 0 before the first."""
+
+    def answer(self, known: Sequence[Task], unseen: Sequence[Task], weights: Weights) -> None:
+        """Answer ``known`` as they are and ``unseen`` after training on them, in rounds.
+
+        A first round comes before any training, and an early one when half of it is done.
+        """
+        sides = [_Side(known, weights, self._made_by(weights.digest), 0)] if known else []
+        if not unseen:
+            self._resume(sides)
+            self._answer_views(sides, self.settings.predict.num_views)
+            return
+        learning = Learning(self.settings, self.run, self.engine, self.stopwatch, unseen, weights)
+        made_by = self._made_by(learning.trained_by)
+
+        def learners() -> _Side:
+            return _Side(unseen, learning.weights(), made_by, learning.step)
+
+        self._resume([*sides, learners()])
+        if learning.step == 0:
+            self._answer_views([*sides, learners()], 1, _SHARE_OF_EARLY_ROUNDS)
+        for until in (0.5, 1.0):
+            if self._stops() or not learning.may_go_on:
+                break
+            learning.go_on(until, self._plan_training([*sides, learners()]))
+            if until < 1 and not self._has_early_round(made_by):
+                early = self.settings.predict.early_views
+                self._answer_views([learners()], early, _SHARE_OF_EARLY_ROUNDS)
+        self._answer_views([*sides, learners()], self.settings.predict.num_views)
+
+    def _made_by(self, weights: str) -> str:
+        """Return a digest of all that decides predictions, given that of the weights."""
+        predicting = asdict(self.settings.predict)
+        deciding = [predicting[name] for name in _DECIDING]
+        return digest(code_digest(), str(self.engine.dtype), deciding, weights)
+
+    def _resume(self, sides: Sequence[_Side]) -> None:
+        if self.answers is not None:
+            self.answers.resume([side.made_by for side in sides])
+
+    # Time
+
+    def seconds_left(self) -> float:
+        """Return the seconds left to compute, on the process that has the fewest."""
+        writing = 0.0 if self.answers is None else self.answers.seconds_to_write
+        left = self.stopwatch.seconds_left - _TIMES_TO_WRITE * writing - _SECONDS_TO_REPORT
+        return self.engine.world.lowest(left, self.engine.device)
+
+    def _stops(self) -> bool:
+        """Return whether a signal asked any process to stop."""
+        return self.engine.world.any(self.stopwatch.was_asked, self.engine.device)
+
+    def _plan_training(self, sides: Sequence[_Side]) -> float:
+        """Return the seconds that the rest of training has; all views shall fit in after it."""
+        left, settings = self.seconds_left(), self.settings.predict
+        if left == math.inf:
+            return left
+        flop = sum(self._flop(side, 0, settings.num_views) for side in sides)
+        views = _SAFETY * flop / self._speed if self._speed else 0.0
+        training = max(0.0, left - views, left * settings.training_share)
+        if self.answers is not None:
+            say(
+                f"plan: {left:.0f} s left, {training:.0f} for training and {left - training:.0f} "
+                f"for views, which take {views:.0f} at {self._speed:.2g} FLOP a second"
+            )
+        return training
+
+    def _flop(self, side: _Side, first: int, stop: int) -> float:
+        work = plan_work(side.weights, side.tasks, stop).between(first, stop)
+        model, settings = side.weights.model.settings, self.settings.predict
+        return flop_of_work(model, side.tasks, work, settings)
+
+    # Rounds
+
+    def _has_early_round(self, made_by: str) -> bool:
+        has = self.answers is not None and self.answers.has_trained_round(made_by)
+        return bool(self.engine.world.lead(has, self.engine.device))
+
+    def _answer_views(
+        self, sides: Sequence[_Side], num_views: int, share_of_time: float = 1.0
+    ) -> None:
+        """Answer the first ``num_views`` of every test, in rounds, as far as time goes."""
+        end = time.monotonic() + self.seconds_left() * share_of_time
+        for bound in _bounds(num_views):
+            for side in sides:
+                if not self._answer_to(side, bound, end):
+                    return
+
+    def _answer_to(self, side: _Side, bound: int, end: float) -> bool:
+        """Bring every test of a side to ``bound`` views; return whether time allowed it."""
+        world, device = self.engine.world, self.engine.device
+        done = 0 if self.answers is None else self.answers.views_done(side.made_by, side.step)
+        first, stop = int(world.lead(done, device)), min(bound, side.most_views)
+        while first < stop:
+            if self._stops():
+                return False
+            seconds = min(end - time.monotonic(), self.seconds_left())
+            reached = stop
+            if seconds < math.inf and self._speed:
+                fitting = seconds * self._speed / (_SAFETY * self._flop(side, first, stop))
+                reached = first + max(1, int((stop - first) * min(1.0, fitting)))
+            reached = int(world.lead(reached, device))
+            if not self._answer_round(side, first, reached, seconds):
+                return False
+            first = reached
+        return True
+
+    def _warm_up(self, side: _Side, work: Work) -> None:
+        """Have every process answer a group once: first calls compile, and say nothing of speed."""
+        once = iter([True])
+        settings, engine = self.settings.predict, self.engine
+        asked = (side.weights, side.tasks, work, settings, engine)
+        predict(*asked, lambda *_: None, lambda _: next(once, False))
+
+    def _answer_round(self, side: _Side, first: int, stop: int, seconds: float) -> bool:
+        """Answer views of every test of a side; return whether time was enough for all."""
+        engine, settings = self.engine, self.settings.predict
+        work = plan_work(side.weights, side.tasks, stop).between(first, stop)
+        if not self._speed:
+            self._warm_up(side, work)
+        start = time.monotonic()
+        hidden = None if engine.world.leads else True  # None: no bar in a file
+        with tqdm(total=len(work.codes), desc="predict", unit="view", disable=hidden) as bar:
+            meter = Meter(bar.update)
+            meter.begin()
+
+            def has_time_for(flop: float) -> bool:
+                if self.stopwatch.was_asked:
+                    return False
+                speed = meter.speed or self._speed / engine.world.size
+                expected = _SAFETY * flop / speed if speed else 0.0
+                return time.monotonic() - start + expected < seconds
+
+            asked = (side.weights, side.tasks, work, settings, engine, meter, has_time_for)
+            found = predict(*asked)
+            if settings.check_demonstrations:
+                shares = reproduce_demonstrations(*asked).tolist()
+                found = [p and replace(p, reproduced=s) for p, s in zip(found, shares, strict=True)]
+        self._speed = engine.world.sum(meter.speed, engine.device) or self._speed
+        flop = engine.world.sum(meter.flop, engine.device)
+        predictions = [prediction for prediction in found if prediction is not None]
+        if self.answers is not None:
+            say(
+                f"predict: views {first + 1}..{stop}, {len(predictions):,} of {len(found):,} "
+                f"after {side.step:,} steps, {time.monotonic() - start:.1f} s, {flop:.2g} FLOP"
+            )
+            self.answers.add(
+                Round(
+                    side.made_by,
+                    side.step,
+                    tuple(task.task_id for task in side.tasks),
+                    first,
+                    stop,
+                    len(predictions) == len(found),
+                    predictions,
+                )
+            )
+        return len(predictions) == len(found)
+
+
+def _bounds(num_views: int) -> Iterator[int]:
+    """Yield how many views every test has after each round."""
+    views = 0
+    for bound in _ROUNDS:
+        views = bound
+        yield min(views, num_views)
+    while views < num_views:
+        views *= _ROUND_GROWTH
+        yield min(views, num_views)
