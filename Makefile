@@ -11,13 +11,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
-LAUNCH = $(if $(filter 1,$(NPROC)),$(PY),$(VENV)/bin/torchrun --standalone --nproc-per-node $(NPROC)) -m pipeline
+LAUNCH = $(if $(filter 1,$(NPROC)),$(PY),$(VENV)/bin/torchrun --standalone --max-restarts 3 --nproc-per-node $(NPROC)) -m pipeline
 ARGUMENTS = --recipe "$(RECIPE)" --run-name "$(RUN)" --set "$(SET)"
 SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CHALLENGES)" \
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict sweep export score settings test lint bench \
+.PHONY: help setup data build pretrain predict sweep export score settings test lint chaos deadlines bench \
 	bench-gpu experiment clean
 
 help: ## List the targets
@@ -66,6 +66,12 @@ lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+chaos: $(READY) ## Try kills and faults on 60 runs in 15 minutes
+	PYTHONPATH=. $(PY) tests/reliability.py chaos
+
+deadlines: $(READY) ## Try 20 time limits in 25 minutes
+	PYTHONPATH=. $(PY) tests/reliability.py deadlines
 
 bench: $(READY) ## Measure speed on the CPU in 5 minutes: runs/bench/cpu.json
 	PYTHONPATH=. $(PY) tests/bench.py cpu

@@ -10,6 +10,7 @@ import typer
 
 from augment.errors import InputError
 from pipeline import prediction, recipes, stages
+from pipeline.clock import end_with_torchrun
 from pipeline.runs import Run
 
 _SETTINGS_HELP = "\b\nSettings (values of the recipe demo):\n" + "\n".join(
@@ -136,6 +137,7 @@ def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
 
 def main() -> None:
     """Run the command line."""
+    end_with_torchrun()
     try:
         app()
     except (InputError, FloatingPointError) as error:

@@ -71,9 +71,9 @@ class Answers:
                 done = max(done, found.stop)
         return done
 
-    def has_trained_round(self, made_by: str) -> bool:
-        """Return whether a whole round by weights that were trained on the tasks is there."""
-        return any(r.made_by == made_by and r.step and r.complete for r in self._rounds)
+    def steps_done(self, made_by: str) -> set[int]:
+        """Return the steps of test-time training after which whole rounds were answered."""
+        return {found.step for found in self._rounds if found.made_by == made_by and found.complete}
 
     def add(self, found: Round) -> None:
         """Keep a round and write the submission that all votes make now."""

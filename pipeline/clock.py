@@ -1,5 +1,6 @@
 """When to stop: at a time limit, or when a person or a scheduler asks."""
 
+import ctypes
 import math
 import os
 import signal
@@ -12,8 +13,8 @@ from types import FrameType, TracebackType
 from pipeline.console import say
 
 # What is left to do when all is written: the interpreter ends, and torchrun notices.
-_SECONDS_TO_END = 1.0
-_SECONDS_TO_END_TORCHRUN = 3.0
+_SECONDS_TO_END = 0.7
+_SECONDS_TO_END_TORCHRUN = 2.0
 
 
 class Stopwatch:
@@ -109,6 +110,20 @@ def seconds_to_work(limit_seconds: float, deadline: float) -> float:
     if deadline:
         left = min(left, deadline - time.time())
     return left - (_SECONDS_TO_END_TORCHRUN if _torchrun() else _SECONDS_TO_END)
+
+
+def end_with_torchrun() -> None:
+    """Have this process killed when the torchrun that started it is; on Linux.
+
+    Left alone it would wait for the others, hold the run, and keep whoever comes next from it.
+    """
+    if not (_torchrun() and sys.platform == "linux"):
+        return
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:  # It was gone before it was asked for.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _torchrun() -> bool:

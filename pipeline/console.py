@@ -40,7 +40,8 @@ def print_table(table: "Table") -> None:
     """Print a table."""
     from rich.console import Console
 
-    Console(soft_wrap=True, markup=False, emoji=False).print(table)
+    width = None if sys.stdout.isatty() else 200  # a file or a log has no width of its own
+    Console(soft_wrap=True, markup=False, emoji=False, width=width).print(table)
 
 
 def say(line: str) -> None:

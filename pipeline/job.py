@@ -113,7 +113,7 @@ class Job:
             if self._stops() or not learning.may_go_on:
                 break
             learning.go_on(until, self._plan_training([*sides, learners()]))
-            if until < 1 and not self._has_early_round(made_by):
+            if until < 1 and not self._has_early_round(learners()):
                 early = self.settings.predict.early_views
                 self._answer_views([learners()], early, _SHARE_OF_EARLY_ROUNDS)
         self._answer_views([*sides, learners()], self.settings.predict.num_views)
@@ -162,8 +162,10 @@ class Job:
 
     # Rounds
 
-    def _has_early_round(self, made_by: str) -> bool:
-        has = self.answers is not None and self.answers.has_trained_round(made_by)
+    def _has_early_round(self, side: _Side) -> bool:
+        """Return whether weights in training, but not these, have answered already."""
+        made_by, step = side.made_by, side.step
+        has = self.answers is not None and bool(self.answers.steps_done(made_by) - {0, step})
         return bool(self.engine.world.lead(has, self.engine.device))
 
     def _answer_views(

@@ -123,7 +123,7 @@ class Learning:
 
     def _train(self, until: float, seconds: float) -> None:
         training, world = self._adaptation.training, self.engine.world
-        begin, start = training.passed, time.monotonic()
+        begin, first, start = training.passed, training.step, time.monotonic()
         leg = seconds * (until - begin) / (1 - begin) if begin < 1 else 0.0
 
         def share_of_time() -> float:
@@ -152,7 +152,7 @@ class Learning:
                 checkpoint_every=self.settings.checkpoint.every,
                 on_checkpoint=self._save,
             )
-        if world.leads:
+        if world.leads and training.step > first:
             passed = max(pace.passed, training.step / self._settings.num_steps)
             say(
                 f"adapt: step {training.step:,}, {passed:.0%} of training, "
