@@ -23,7 +23,7 @@ from augment.view import ViewCodes, color_maps
 NUM_VIEW_FEATURES = NUM_COLORS
 """The dihedral, and what the colors 1..9 became (:func:`view_features`)."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the same tasks and settings would be saved, or their views drawn, differently."""
 _DESCRIPTION = "dataset.json"
 _TASKS = "tasks.npz"

@@ -117,7 +117,7 @@ def score(
     """Print pass@1, pass@2 and, from the votes, the oracle's pass@k and every ranking's score."""
     if run:
         place = Run.named(run)
-        votes = votes or (None if submission else place.votes)
+        votes = votes or (None if submission or not place.has_votes else place.votes)
         submission = submission or place.submission
         challenges = challenges or place.challenges
         solutions = solutions or place.solutions

@@ -6,7 +6,9 @@ beside it are what the same command goes on from.
 
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from augment.errors import InputError
 from augment.task import Task, write_challenges, write_solutions
@@ -16,7 +18,7 @@ from solver.settings import PredictSettings
 from submission.rounds import Round, by_step, read_round, round_folders, write_round
 from submission.score import score_submission
 from submission.vote import RULES, Tally, pool_votes
-from submission.writer import Coverage, build_submission, read_submission, write_submission
+from submission.writer import build_submission, read_submission, write_submission
 
 
 class Answers:
@@ -29,16 +31,17 @@ class Answers:
         self._settings = settings
         self._rounds: list[Round] = []
         self.seconds_to_write = 0.0
-        """How long the last submission took to vote on and write."""
+        """How long the last round took to vote on and write."""
         try:
             read_submission(run.submission, tasks)
         except InputError:
             self.write()
 
     def resume(self, made_by: Collection[str]) -> None:
-        """Take up the whole rounds that lie in the run and were made by one of ``made_by``.
+        """Take up the rounds that lie in the run and were made by one of ``made_by``.
 
-        Damaged ones are set aside, with a line each; others, and those that time cut short, go.
+        Damaged ones are set aside, with a line each; others go. Those that time cut short vote, but
+        do not count as done.
         """
         others = 0
         for folder in round_folders(self._run.votes):
@@ -46,15 +49,17 @@ class Answers:
                 found = read_round(folder)
             except InputError as error:
                 aside = folder.with_name(f"{folder.name}.broken")
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
+                with _said(folder):
+                    shutil.rmtree(aside, ignore_errors=True)
+                    folder.rename(aside)
                 say(f"{error}; set aside as {aside.name}, its views are answered again")
                 continue
-            if found.made_by in made_by and found.complete:
+            if found.made_by in made_by:
                 self._rounds.append(found)
             else:
-                others += found.made_by not in made_by
-                shutil.rmtree(folder)
+                others += 1
+                with _said(folder):
+                    shutil.rmtree(folder)
         if others:
             say(f"predict: {others} rounds by other weights or settings dropped")
         if self._rounds:
@@ -77,44 +82,47 @@ class Answers:
 
     def add(self, found: Round) -> None:
         """Keep a round and write the submission that all votes make now."""
+        start = time.monotonic()
         self._rounds.append(found)
-        try:
+        with _said(self._run.votes):
             taken = [
                 int(path.name.removeprefix("round_")) for path in round_folders(self._run.votes)
             ]
             write_round(self._run.votes / f"round_{max(taken, default=0) + 1:04d}", found)
-        except OSError as error:
-            say(f"predict: votes stay in memory, they could not be written ({error})")
         self.write()
+        self.seconds_to_write = time.monotonic() - start
 
-    def tally(self) -> Tally:
-        """Return the ranked votes."""
-        rule = RULES[self._settings.ranking]
-        return pool_votes(by_step(self._rounds), rule, self._settings.pool)
-
-    def write(self) -> Coverage:
-        """Write the submission that the votes make, with its tasks beside it."""
-        start = time.monotonic()
-        submission, coverage = build_submission(self._tasks, self.tally().candidates)
-        try:
+    def write(self) -> Tally:
+        """Write the submission that the votes make, with its tasks beside it; return the votes."""
+        tally = pool_votes(
+            by_step(self._rounds), RULES[self._settings.ranking], self._settings.pool
+        )
+        submission, _ = build_submission(self._tasks, tally.candidates)
+        with _said(self._run.submission):
             write_submission(self._run.submission, submission, self._tasks)
             write_challenges(self._run.challenges, self._tasks)
             if all(task.answers is not None for task in self._tasks):
                 write_solutions(self._run.solutions, self._tasks)
             else:
                 self._run.solutions.unlink(missing_ok=True)
-        except OSError as error:
-            say(f"{self._run.submission}: could not be replaced ({error}); it stays as it was")
-        self.seconds_to_write = time.monotonic() - start
-        return coverage
+        return tally
 
     def finish(self) -> None:
         """Write the submission for the last time and print what it is worth."""
-        tally, coverage = self.tally(), self.write()
+        tally = self.write()
+        submission, coverage = build_submission(self._tasks, tally.candidates)
         say(f"{self._run.submission}: {coverage}; {tally.num_empty} empty predictions dropped")
         hidden = sum(task.answers is None for task in self._tasks)
         if hidden:
             say(f"no score: the answers of {hidden} of {len(self._tasks)} tasks are not known")
             return
-        submission, _ = build_submission(self._tasks, tally.candidates)
         print_score(score_submission(submission, self._tasks, tally.candidates))
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Say what the disk refuses and go on: answers in memory are worth more than a whole disk."""
+    try:
+        yield
+    except (InputError, OSError) as error:
+        say(f"{path}: stays as it was ({error})")

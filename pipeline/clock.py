@@ -12,6 +12,8 @@ from types import FrameType, TracebackType
 
 from pipeline.console import say
 
+_SECONDS_TO_SAY = 0.1
+_SECONDS_TO_GO_TOGETHER = 2.0
 # What is left to do when all is written: the interpreter ends, and torchrun notices.
 _SECONDS_TO_END = 0.7
 _SECONDS_TO_END_TORCHRUN = 2.0
@@ -58,6 +60,10 @@ class Stopwatch:
         """Seconds until the time is over; infinity without a limit."""
         return self._end - time.monotonic()
 
+    def end_within(self, seconds: float) -> None:
+        """Let the time be over in so many seconds, or sooner."""
+        self._end = min(self._end, time.monotonic() + seconds)
+
     @property
     def was_asked(self) -> bool:
         """Whether a signal asked to stop."""
@@ -78,23 +84,31 @@ class Watchdog:
     def __init__(self, stopwatch: Stopwatch) -> None:
         """Watch from :meth:`__enter__` to :meth:`__exit__`."""
         self._stopwatch = stopwatch
-        self._timer: threading.Timer | None = None
+        self._is_done = threading.Event()
 
     def __enter__(self) -> None:
         """Begin to watch."""
-        if self._stopwatch.seconds_left < math.inf:
-            self._timer = threading.Timer(max(0.0, self._stopwatch.seconds_left), self._end)
-            self._timer.daemon = True
-            self._timer.start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
-    def __exit__(self, *_: object) -> None:
-        """End watching."""
-        if self._timer is not None:
-            self._timer.cancel()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End watching; what fails now may have failed because others were out of time."""
+        out_of_time = self._stopwatch.seconds_left < _SECONDS_TO_GO_TOGETHER
+        if out_of_time and kind is not None and issubclass(kind, RuntimeError):
+            self._end()
+        self._is_done.set()
+
+    def _watch(self) -> None:
+        while (left := self._stopwatch.seconds_left) > 0:
+            if self._is_done.wait(min(left, 1.0)):  # it may become less
+                return
+        self._end()
 
     def _end(self) -> None:
-        say("time is up in the middle of a step; what lies on disk is final")
-        sys.stdout.flush()
+        line = "time is up in the middle of a step; what lies on disk is final"
+        # In a thread of its own: whoever reads the lines may have stopped reading.
+        speaker = threading.Thread(target=say, args=(line,), daemon=True)
+        speaker.start()
+        speaker.join(_SECONDS_TO_SAY)
         os._exit(0)
 
 

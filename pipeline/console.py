@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +46,9 @@ def print_table(table: "Table") -> None:
 
 
 def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)
+    """Print a line at once; where nothing can be printed, the work goes on without."""
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def print_score(found: Score) -> None:

@@ -8,29 +8,32 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 from tqdm import tqdm
 
 from augment.task import Task
 from pipeline.answers import Answers
 from pipeline.clock import Stopwatch
 from pipeline.console import say
-from pipeline.learning import Learning
+from pipeline.learning import Learning, digest_of_visible
 from pipeline.recipes import Settings
 from pipeline.runs import Run, code_digest, digest
 from solver.checkpoint import Weights
 from solver.engine import Engine
-from solver.predict import Work, flop_of_work, plan_work, predict, reproduce_demonstrations
+from solver.predict import flop_of_work, plan_work, predict, reproduce_demonstrations
 from submission.rounds import Round
 
 _ROUNDS = (1, 8)  # views after each: the identity, the dihedrals, then ever more
 _ROUND_GROWTH = 4
 _SHARE_OF_EARLY_ROUNDS = 0.1  # of the time left, for each round before training is done
-_TIMES_TO_WRITE = 3  # the last round, the submission, and again with more votes
+_TIMES_TO_WRITE = 5  # what the last round took; the next one may be four times as large
 _SECONDS_TO_REPORT = 0.5
 _SAFETY = 1.3  # a group may take this many times as long as the ones before it
-_DECIDING = ("num_supervision_steps", "stop_when_halted", "check_demonstrations")
+_MOST_SECONDS = 600.0  # of a round after the first: that much is lost with it
+_PLANNED = 1.1  # times what the views took so far, reserved for them
+_SECONDS_TO_MEASURE = 1.0
 
 
 @dataclass(slots=True)
@@ -95,18 +98,21 @@ class Job:
 
         A first round comes before any training, and an early one when half of it is done.
         """
-        sides = [_Side(known, weights, self._made_by(weights.digest), 0)] if known else []
+        sides = [_Side(known, weights, self._made_by(weights.digest, known), 0)] if known else []
         if not unseen:
             self._resume(sides)
+            for side in sides:
+                self._measure_speed(side)
             self._answer_views(sides, self.settings.predict.num_views)
             return
         learning = Learning(self.settings, self.run, self.engine, self.stopwatch, unseen, weights)
-        made_by = self._made_by(learning.trained_by)
+        made_by = self._made_by(learning.trained_by, unseen)
 
         def learners() -> _Side:
             return _Side(unseen, learning.weights(), made_by, learning.step)
 
         self._resume([*sides, learners()])
+        self._measure_speed(learners())
         if learning.step == 0:
             self._answer_views([*sides, learners()], 1, _SHARE_OF_EARLY_ROUNDS)
         for until in (0.5, 1.0):
@@ -118,11 +124,16 @@ class Job:
                 self._answer_views([learners()], early, _SHARE_OF_EARLY_ROUNDS)
         self._answer_views([*sides, learners()], self.settings.predict.num_views)
 
-    def _made_by(self, weights: str) -> str:
+    def _made_by(self, weights: str, tasks: Sequence[Task]) -> str:
         """Return a digest of all that decides predictions, given that of the weights."""
-        predicting = asdict(self.settings.predict)
-        deciding = [predicting[name] for name in _DECIDING]
-        return digest(code_digest(), str(self.engine.dtype), deciding, weights)
+        settings = self.settings.predict
+        deciding = [
+            settings.num_supervision_steps,
+            settings.stop_when_halted,
+            settings.checks_demonstrations,
+        ]
+        visible = digest_of_visible(tasks)
+        return digest(code_digest(), str(self.engine.dtype), deciding, weights, visible)
 
     def _resume(self, sides: Sequence[_Side]) -> None:
         if self.answers is not None:
@@ -146,7 +157,7 @@ class Job:
         if left == math.inf:
             return left
         flop = sum(self._flop(side, 0, settings.num_views) for side in sides)
-        views = _SAFETY * flop / self._speed if self._speed else 0.0
+        views = _PLANNED * flop / self._speed
         training = max(0.0, left - views, left * settings.training_share)
         if self.answers is not None:
             say(
@@ -159,6 +170,32 @@ class Job:
         work = plan_work(side.weights, side.tasks, stop).between(first, stop)
         model, settings = side.weights.model.settings, self.settings.predict
         return flop_of_work(model, side.tasks, work, settings)
+
+    def _measure_speed(self, side: _Side) -> None:
+        """Under a limit, have every process answer a few views again and again for about a second.
+
+        The first time compiles, and says nothing of the speed; of the others the best counts. What
+        is answered here is answered again.
+        """
+        if self.seconds_left() == math.inf:
+            return
+        world, device = self.engine.world, self.engine.device
+        work = plan_work(side.weights, side.tasks, 1)
+        seconds, is_first = 0.0, True
+        while seconds < _SECONDS_TO_MEASURE:
+            meter = Meter()
+            meter.begin()
+
+            def nothing_is_done(_: float, meter: Meter = meter) -> bool:
+                return meter.flop == 0
+
+            asked = (side.weights, side.tasks, work, self.settings.predict, self.engine, meter)
+            start = time.monotonic()
+            predict(*asked, nothing_is_done)
+            if not is_first:
+                self._speed = max(self._speed, world.sum(meter.speed, device))
+                seconds += world.lead(time.monotonic() - start, device)
+            is_first = False
 
     # Rounds
 
@@ -184,12 +221,14 @@ class Job:
         done = 0 if self.answers is None else self.answers.views_done(side.made_by, side.step)
         first, stop = int(world.lead(done, device)), min(bound, side.most_views)
         while first < stop:
-            if self._stops():
-                return False
             seconds = min(end - time.monotonic(), self.seconds_left())
+            seconds = world.lead(seconds, device)
+            if self._stops() or seconds <= 0:
+                return False
             reached = stop
-            if seconds < math.inf and self._speed:
-                fitting = seconds * self._speed / (_SAFETY * self._flop(side, first, stop))
+            if self._speed and first:
+                most = min(seconds / _SAFETY, _MOST_SECONDS)
+                fitting = most * self._speed / self._flop(side, first, stop)
                 reached = first + max(1, int((stop - first) * min(1.0, fitting)))
             reached = int(world.lead(reached, device))
             if not self._answer_round(side, first, reached, seconds):
@@ -197,40 +236,37 @@ class Job:
             first = reached
         return True
 
-    def _warm_up(self, side: _Side, work: Work) -> None:
-        """Have every process answer a group once: first calls compile, and say nothing of speed."""
-        once = iter([True])
-        settings, engine = self.settings.predict, self.engine
-        asked = (side.weights, side.tasks, work, settings, engine)
-        predict(*asked, lambda *_: None, lambda _: next(once, False))
-
     def _answer_round(self, side: _Side, first: int, stop: int, seconds: float) -> bool:
         """Answer views of every test of a side; return whether time was enough for all."""
         engine, settings = self.engine, self.settings.predict
         work = plan_work(side.weights, side.tasks, stop).between(first, stop)
-        if not self._speed:
-            self._warm_up(side, work)
         start = time.monotonic()
         hidden = None if engine.world.leads else True  # None: no bar in a file
         with tqdm(total=len(work.codes), desc="predict", unit="view", disable=hidden) as bar:
             meter = Meter(bar.update)
             meter.begin()
+            under_way = 0.0
 
             def has_time_for(flop: float) -> bool:
+                nonlocal under_way
                 if self.stopwatch.was_asked:
                     return False
                 speed = meter.speed or self._speed / engine.world.size
-                expected = _SAFETY * flop / speed if speed else 0.0
+                expected = _SAFETY * (flop + under_way) / speed if speed else 0.0
+                # A GPU is still at the group before; a CPU comes here when that is done.
+                under_way = flop if engine.device.type == "cuda" else 0.0
                 return time.monotonic() - start + expected < seconds
 
             asked = (side.weights, side.tasks, work, settings, engine, meter, has_time_for)
-            found = predict(*asked)
-            if settings.check_demonstrations:
-                shares = reproduce_demonstrations(*asked).tolist()
+            found, checked = predict(*asked), True
+            if settings.checks_demonstrations:
+                shares = reproduce_demonstrations(*asked)
+                checked = not np.isnan(shares).any()
                 found = [p and replace(p, reproduced=s) for p, s in zip(found, shares, strict=True)]
         self._speed = engine.world.sum(meter.speed, engine.device) or self._speed
         flop = engine.world.sum(meter.flop, engine.device)
         predictions = [prediction for prediction in found if prediction is not None]
+        complete = checked and len(predictions) == len(found)
         if self.answers is not None:
             say(
                 f"predict: views {first + 1}..{stop}, {len(predictions):,} of {len(found):,} "
@@ -243,11 +279,11 @@ class Job:
                     tuple(task.task_id for task in side.tasks),
                     first,
                     stop,
-                    len(predictions) == len(found),
+                    complete,
                     predictions,
                 )
             )
-        return len(predictions) == len(found)
+        return complete
 
 
 def _bounds(num_views: int) -> Iterator[int]:

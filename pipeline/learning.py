@@ -15,6 +15,7 @@ from pipeline.runs import Run, code_digest, code_version, digest
 from solver.adapt import Adaptation, start_adaptation
 from solver.checkpoint import (
     Weights,
+    checkpoint_step,
     latest_checkpoint,
     restore_training,
     save_checkpoint,
@@ -78,9 +79,11 @@ class Learning:
         if self._settings.time_limit_seconds:
             training = self._adaptation.training
             seconds = min(seconds, self._settings.time_limit_seconds * (1 - training.passed))
+        end, world = time.monotonic() + seconds, self.engine.world
         for _ in range(_ATTEMPTS):
+            left = world.lowest(end - time.monotonic(), self.engine.device)
             try:
-                self._train(until, seconds)
+                self._train(until, max(0.0, left))
                 return
             except FloatingPointError as error:
                 # What was learned since the last checkpoint is lost; so is a part of the time.
@@ -107,6 +110,9 @@ class Learning:
             set_broken_aside(folder, say)
         engine.world.wait()
         latest = latest_checkpoint(folder)
+        step = -1 if latest is None else checkpoint_step(latest)
+        if engine.world.any(step != engine.world.lead(step, engine.device), engine.device):
+            raise InputError(f"{folder}: not the same on all nodes, which must share this disk")
         if latest is None:
             return
         try:
@@ -139,6 +145,7 @@ class Learning:
             share_of_time,
             lambda: self.stopwatch.was_asked,
             self.settings.checkpoint.every_seconds,
+            training.passed,
         )
         with TrainingLog(self._settings, training.step, world) as log:
             train(
@@ -181,13 +188,18 @@ class Learning:
         training = asdict(self.settings.adapt)
         for name in ("time_limit_seconds", "log_every"):
             del training[name]
-        visible = [
-            [t.task_id, t.demonstrations_digest(), [g.tolist() for g in t.test_inputs]]
-            for t in self.tasks
-        ]
         data = [self.settings.data.views_per_task, self.settings.data.seed]
         dtype = str(self.engine.dtype)
-        return digest(code_digest(), dtype, self.start.digest, training, visible, data)
+        return digest(
+            code_digest(), dtype, self.start.digest, training, digest_of_visible(self.tasks), data
+        )
+
+
+def digest_of_visible(tasks: Sequence[Task]) -> str:
+    """Return a digest of what a solver may see of the tasks."""
+    return digest(
+        [[t.task_id, t.demonstrations_digest(), [g.tolist() for g in t.test_inputs]] for t in tasks]
+    )
 
 
 def _at_half_the_rates(settings: AdaptSettings) -> AdaptSettings:

@@ -19,6 +19,7 @@ from pipeline.sources import load_sources, within_side
 if TYPE_CHECKING:
     from solver.checkpoint import Weights
     from solver.engine import Engine
+    from solver.world import World
 
 
 def predict(settings: Settings, run: Run) -> None:
@@ -40,7 +41,8 @@ def predict(settings: Settings, run: Run) -> None:
         from solver.world import leave_world
 
         engine = open_engine(settings.engine, say)
-        weights = choose_weights(settings, run, tasks)
+        stopwatch.end_within(engine.world.lowest(stopwatch.seconds_left, engine.device))
+        weights = choose_weights(settings, run, tasks, engine.world)
         if answers is not None:
             # The architecture travels in the checkpoint, whatever the recipe says.
             run.record("predict", asdict(replace(settings, model=weights.model.settings)))
@@ -63,24 +65,27 @@ def choose_tasks(settings: Settings) -> list[Task]:
     return tasks
 
 
-def choose_weights(settings: Settings, run: Run, tasks: Iterable[Task]) -> "Weights":
+def choose_weights(
+    settings: Settings, run: Run, tasks: Iterable[Task], world: "World"
+) -> "Weights":
     """Return the weights to predict ``tasks`` with, which never saw their answers."""
     from solver.adapt import new_weights
 
     if settings.adapt.start == "scratch":
         return new_weights(settings.model, settings.adapt.seed)
-    weights = _find_weights(settings, run)
+    weights = _find_weights(settings, run, world)
     _refuse_taught(tasks, weights)
     return weights
 
 
-def _find_weights(settings: Settings, run: Run) -> "Weights":
+def _find_weights(settings: Settings, run: Run, world: "World") -> "Weights":
     from solver.checkpoint import latest_checkpoint, load_weights, set_broken_aside
 
     if settings.weights:
         return load_weights(Path(settings.weights))
-    if leads():
+    if world.leads:
         set_broken_aside(run.checkpoints, say)
+    world.wait()
     latest = latest_checkpoint(run.checkpoints)
     if latest is not None:
         return load_weights(latest)

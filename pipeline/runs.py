@@ -15,6 +15,7 @@ import orjson
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
 from pipeline.console import say
+from submission.rounds import round_folders
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,6 +59,11 @@ class Run:
         return self.folder / "votes"
 
     @property
+    def has_votes(self) -> bool:
+        """Whether any round has been answered."""
+        return bool(round_folders(self.votes))
+
+    @property
     def submission(self) -> Path:
         """The answers."""
         return self.folder / "submission.json"
@@ -80,7 +86,11 @@ class Run:
             say(f"{error}; written anew")
             stages = {}
         stages[stage] = {"settings": settings, "code_version": code_version()}
-        write_atomic(self.folder / "config.json", orjson.dumps(stages, option=orjson.OPT_INDENT_2))
+        path = self.folder / "config.json"
+        try:
+            write_atomic(path, orjson.dumps(stages, option=orjson.OPT_INDENT_2))
+        except OSError as error:
+            say(f"{path}: stays as it was ({error})")
 
     def recorded(self) -> dict[str, Any]:
         """Return what :meth:`record` noted, by stage."""

@@ -27,7 +27,13 @@ from submission.writer import build_submission
 
 
 def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[int]) -> None:
-    """Score the tasks of ``settings`` with every number of views and supervision steps.
+    """Score the tasks of ``settings`` with every number of views and supervision steps."""
+    with run.lock():
+        _sweep(settings, run, views, steps)
+
+
+def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[int]) -> None:
+    """See :func:`sweep`.
 
     Each number of steps is predicted once, with the most views; fewer views are a part of these,
     so their FLOP and seconds are the same part of what was counted and measured. The first number
@@ -38,7 +44,7 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
     tasks = choose_tasks(settings)
     if any(task.answers is None for task in tasks):
         raise InputError("sweep scores, and the answers of some of these tasks are not known")
-    weights = choose_weights(settings, run, tasks)
+    weights = choose_weights(settings, run, tasks, world)
     start = time.monotonic()
     known, unseen = split_tasks(tasks, weights, settings, engine)
     groups: list[tuple[Sequence[Task], Weights]] = [(known, weights)] if known else []

@@ -101,6 +101,8 @@ def save_checkpoint(
                 write()
             except OSError as error:
                 failure = error
+            except InputError as error:  # a file that was written cannot be read
+                failure = OSError(str(error))
         if world.any(failure is not None, device):
             if world.leads:
                 shutil.rmtree(temporary, ignore_errors=True)

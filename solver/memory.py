@@ -1,8 +1,10 @@
-"""The memory that training takes on each device, planned before anything is allocated."""
+"""The memory that training takes on each device, planned before it starts."""
 
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,15 +46,24 @@ def plan_memory(model: TRM, num_rows: int, global_batch: int, engine: Engine) ->
 
 def kept_bytes_per_position(model: TRM, dtype: torch.dtype) -> float:
     """Return the bytes that a supervision step keeps for its gradient, for each position."""
+    kept = _kept_bytes(model, dtype, model.recompute)
+    if model.recompute:  # One pass at a time is computed again, and kept until its gradient is.
+        settings = model.settings
+        passes = settings.gradient_cycles * (settings.num_latent_steps + 1)
+        kept += _kept_bytes(model, dtype, recompute=False) / passes
+    return kept
+
+
+def _kept_bytes(model: TRM, dtype: torch.dtype, recompute: bool) -> float:
     sides = (2, min(4, model.settings.canvas_side))
-    (few, less), (many, more) = (_kept_by_one(model, side, dtype) for side in sides)
+    (few, less), (many, more) = (_kept_by_one(model, side, dtype, recompute) for side in sides)
     return (more - less) / (many - few) if many > few else more / many
 
 
-def _kept_by_one(model: TRM, side: int, dtype: torch.dtype) -> tuple[int, int]:
+def _kept_by_one(model: TRM, side: int, dtype: torch.dtype, recompute: bool) -> tuple[int, int]:
     """Return the positions of an example with a box of ``side``, and the bytes kept for it."""
     small, device = TRM(model.settings), torch.device("cpu")
-    small.recompute = model.recompute
+    small.recompute = recompute
     boxes = full_boxes(1, side if model.settings.canvas == "box" else model.settings.canvas_side)
     tokens = np.zeros((1, model.settings.canvas_side**2), dtype=np.uint8)
     members, codes = np.arange(1), np.zeros(1, dtype=np.uint32)
@@ -78,7 +89,7 @@ def _kept_by_one(model: TRM, side: int, dtype: torch.dtype) -> tuple[int, int]:
 def require_memory(plan: Mapping[str, float], engine: Engine, limit_gb: float) -> str:
     """Return the plan as a line; raise :class:`InputError` when there is less than it takes.
 
-    ``limit_gb``: 0 takes what the device has free, shared among this machine's processes on a CPU.
+    ``limit_gb``: 0 takes what a GPU has free, or a machine's whole memory over its processes.
     """
     available = limit_gb * _GB or _free_bytes(engine)
     total = sum(plan.values())
@@ -96,7 +107,9 @@ def _free_bytes(engine: Engine) -> float:
     if engine.device.type == "cuda":
         return float(torch.cuda.mem_get_info(engine.device)[0])
     try:
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return math.inf
+    with suppress(OSError, ValueError):  # "max" without a limit; another place in older kernels
+        total = min(total, float(Path("/sys/fs/cgroup/memory.max").read_text()))
     return total / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

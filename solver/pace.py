@@ -34,8 +34,8 @@ class Pace:
     """Whether a process was told to stop by ``should_stop``."""
     _share: float = 0.0
     _share_per_step: float = 0.0
-    _time: float = field(default_factory=time.monotonic)
-    _saved: float = field(default_factory=time.monotonic)
+    _time: float = field(default_factory=lambda: time.monotonic())
+    _saved: float = field(default_factory=lambda: time.monotonic())
     _step: int = -1
     _next: int = -1
     _save: bool = False

@@ -122,6 +122,35 @@ def predict(
     ]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Demonstrations:
+    """What checks the views of a piece of work: their tasks' demonstrations, as if tests."""
+
+    tasks: Sequence[Task]
+    work: Work
+    of_work: NDArray[np.int64]
+    """The task and view of each item of the original work, as a number (N,)."""
+    of_demonstration: NDArray[np.int64]
+    """The same of each demonstration under a view (M,)."""
+
+
+def plan_demonstrations(tasks: Sequence[Task], work: Work) -> Demonstrations:
+    """Return every demonstration of the tasks in ``work`` under every view in it."""
+    asked = [
+        replace(task, test_inputs=tuple(pair.input for pair in task.train), answers=None)
+        for task in tasks
+    ]
+    (numbers, _), firsts, of_work = np.unique(
+        [work.tasks, work.views], axis=1, return_index=True, return_inverse=True
+    )
+    counts = np.array([len(tasks[number].train) for number in numbers])
+    of_demonstration = np.repeat(np.arange(len(counts)), counts)
+    tests = np.concatenate([np.arange(count) for count in counts])
+    at = firsts[of_demonstration]
+    checked = Work(work.tasks[at], tests, work.views[at], work.rows[at], work.codes[at])
+    return Demonstrations(asked, checked, of_work.ravel(), of_demonstration)
+
+
 def reproduce_demonstrations(
     weights: Weights,
     tasks: Sequence[Task],
@@ -135,50 +164,43 @@ def reproduce_demonstrations(
 
     The outputs of demonstrations are predicted as if they were tests. NaN where time was short.
     """
-    asked = [
-        replace(task, test_inputs=tuple(pair.input for pair in task.train), answers=None)
-        for task in tasks
-    ]
-    pairs, of_work = np.unique([work.tasks, work.views], axis=1, return_inverse=True)
-    firsts = np.unique(of_work, return_index=True)[1]
-    repeats = np.array([len(tasks[task].train) for task in pairs[0]])
-    tests = np.concatenate([np.arange(count) for count in repeats])
-    of_pair = np.repeat(np.arange(len(repeats)), repeats)
-    first = firsts[of_pair]
-    demonstrations = Work(
-        work.tasks[first], tests, work.views[first], work.rows[first], work.codes[first]
-    )
+    plan = plan_demonstrations(tasks, work)
     found = predict(
         weights,
-        asked,
-        demonstrations,
+        plan.tasks,
+        plan.work,
         settings,
         engine,
         lambda _, flop: on_views(0, flop),
         has_time_for,
     )
-    right = [
-        np.nan
-        if prediction is None
-        else float(
-            prediction.grid is not None
-            and np.array_equal(prediction.grid, tasks[task].train[test].output)
-        )
-        for prediction, task, test in zip(
-            found, demonstrations.tasks, demonstrations.tests, strict=True
-        )
-    ]
-    shares: NDArray[np.float64] = np.bincount(of_pair, weights=right) / repeats
-    return shares[of_work.ravel()]
+
+    def is_right(prediction: Prediction | None, task: int, demonstration: int) -> float:
+        if prediction is None:
+            return np.nan
+        expected = tasks[task].train[demonstration].output
+        return float(prediction.grid is not None and np.array_equal(prediction.grid, expected))
+
+    right = list(map(is_right, found, plan.work.tasks, plan.work.tests))
+    counts = np.bincount(plan.of_demonstration)
+    shares: NDArray[np.float64] = np.bincount(plan.of_demonstration, weights=right) / counts
+    return shares[plan.of_work]
 
 
 def flop_of_work(
     model: ModelSettings, tasks: Sequence[Task], work: Work, settings: PredictSettings
 ) -> float:
-    """Return the FLOP that ``work`` takes unless answers outgrow their boxes."""
-    boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, model.canvas_side)
-    lengths = lengths_of(boxes_for(model, boxes), model)
-    return flop_of_prediction(model, lengths, settings.num_supervision_steps_of(model))
+    """Return the FLOP that ``work`` takes, checks and all, unless answers outgrow their boxes."""
+    pieces = [(tasks, work)]
+    if settings.checks_demonstrations:
+        plan = plan_demonstrations(tasks, work)
+        pieces.append((plan.tasks, plan.work))
+    flop, num_steps = 0.0, settings.num_supervision_steps_of(model)
+    for some, part in pieces:
+        boxes = infer_test_boxes(some, part.tasks, part.tests, part.codes, model.canvas_side)
+        lengths = lengths_of(boxes_for(model, boxes), model)
+        flop += flop_of_prediction(model, lengths, num_steps)
+    return flop
 
 
 def share_by_work(costs: Sequence[float], num_processes: int) -> list[list[int]]:
@@ -215,15 +237,16 @@ def answer(
         rows_BD = weights.table.look_up(views.rows[members]).to(device)
         group = make_group(model, device, members, views.inputs, views.codes, views.boxes)
         x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF).to(dtype)
-        state = model.start(len(x_ND), dtype)
+        state, flop = model.start(len(x_ND), dtype), 0.0
         for step in range(1, num_steps + 1):
             state, logits_NV, halt_B = model(state, x_ND, group.places, group.prefix_BP)
-            on_views(0, flop_of_prediction(model.settings, lengths[members], 1))
+            flop += flop_of_prediction(model.settings, lengths[members], 1)
             if step == num_steps:
-                yield _Answers.of(group, logits_NV, halt_B)
+                yield _Answers.of(group, logits_NV, halt_B, flop)
             elif settings.stop_when_halted and (halted := (halt_B > 0).cpu().numpy()).any():
                 # Those that go on will answer again, later, and better.
-                yield _Answers.of(group, logits_NV, halt_B)
+                yield _Answers.of(group, logits_NV, halt_B, flop)
+                flop = 0.0
                 if halted.all():
                     return
                 members, before = members[~halted], group
@@ -243,7 +266,9 @@ def answer(
     def finish(running: Iterable[_Answers], dtype: torch.dtype = engine.dtype) -> None:
         for answers in running:
             group = answers.group
-            if dtype == torch.float16 and not answers.finite().item():
+            is_finite = answers.finite().item()  # Here the host waits for the device.
+            on_views(0, answers.flop)
+            if dtype == torch.float16 and not is_finite:
                 engine.say(f"predict: {len(group.members)} views left float16's range: in float32")
                 finish(begin(group.members, torch.float32), torch.float32)
                 continue
@@ -253,18 +278,18 @@ def answer(
             qs[group.members] = answers.q_B().numpy()
             answered[group.members] = 1
 
-    running: list[_Answers] = []
     groups = plan_groups(lengths, engine.planned_tokens)
     costs = [flop_of_prediction(model.settings, lengths[group], num_steps) for group in groups]
+    members, running = groups[0][:0], list[_Answers]()
     for number in share_by_work(costs, world.size)[world.rank]:
         if not has_time_for(costs[number]):
             break
-        members = groups[number]
-        following = engine.within_memory(partial(begin_all, members))
+        following = engine.within_memory(partial(begin_all, groups[number]))
         finish(running)  # The device already has its next group.
-        running = following
         on_views(len(members), 0.0)
+        members, running = groups[number], following
     finish(running)
+    on_views(len(members), 0.0)
     # Each process filled its own views of zeroed arrays, so the sums hold all of them.
     canvases, qs, answered = (
         world.sum_(to_device(array, device)).cpu().numpy() for array in (canvases, qs, answered)
@@ -279,9 +304,12 @@ class _Answers(NamedTuple):
     tokens_N: Callable[[], Tensor]
     q_B: Callable[[], Tensor]
     finite: Callable[[], Tensor]
+    flop: float
+    """What they took since the answers before them."""
 
     @classmethod
-    def of(cls, group: Group, logits_NV: Tensor, halt_B: Tensor) -> "_Answers":
+    def of(cls, group: Group, logits_NV: Tensor, halt_B: Tensor, flop: float) -> "_Answers":
         tokens_N = logits_NV.argmax(-1).to(torch.uint8)
         finite = logits_NV.isfinite().all() & halt_B.isfinite().all()
-        return cls(group, *map(begin_fetch, (tokens_N, halt_B.sigmoid(), finite)))
+        tokens, q, is_finite = map(begin_fetch, (tokens_N, halt_B.sigmoid(), finite))
+        return cls(group, tokens, q, is_finite, flop)

@@ -160,6 +160,7 @@ class AdaptSettings(TrainSettings):
     start: Annotated[
         Literal["weights", "scratch"], "train further what is known, or a new model of model.*"
     ] = "weights"
+    time_limit_seconds: Annotated[float, "time that all of it may take; 0 = no limit"] = 0.0
     num_cycles: Annotated[int, "model.num_cycles from here on; 0 = as the weights have it"] = 0
     num_latent_steps: Annotated[int, "model.num_latent_steps from here on; 0 = likewise"] = 0
     max_supervision_steps: Annotated[
@@ -202,16 +203,13 @@ class PredictSettings:
     early_views: Annotated[int, "views of every test answered when training is half done"] = 8
     ranking: Annotated[
         Literal["count", "q", "demonstrations"],
-        "what orders the candidates: votes, votes times q, or votes weighted by the share of the "
-        "demonstrations that the model reproduces under their view",
+        "what orders the candidates: votes, votes weighted by q, or by the share of demonstrations "
+        "that come out right under their view, which takes several times the time",
     ] = "count"
     pool: Annotated[
         Literal["newest", "all"],
         "votes that count for a test: of the newest weights (older ones come after), or all alike",
     ] = "newest"
-    check_demonstrations: Annotated[
-        bool, "answer the demonstrations under every view too, for their ranking: takes longer"
-    ] = False
     time_limit_seconds: Annotated[
         float, "from the start of the process to its end, training and all; 0 = no limit"
     ] = 0.0
@@ -229,10 +227,11 @@ class PredictSettings:
         })  # fmt: skip
         share = self.training_share
         require(share < 1, f"predict.training_share must be below 1, got {share}")
-        require(
-            self.ranking != "demonstrations" or self.check_demonstrations,
-            "predict.ranking=demonstrations needs predict.check_demonstrations=true before it",
-        )
+
+    @property
+    def checks_demonstrations(self) -> bool:
+        """Whether the demonstrations are answered too, under every view."""
+        return self.ranking == "demonstrations"
 
     def num_supervision_steps_of(self, model: ModelSettings) -> int:
         """Return how many supervision steps a prediction takes."""
@@ -256,7 +255,7 @@ class EngineSettings:
         bool, "compute passes again for their gradient: less memory, a third more time"
     ] = False
     memory_gb: Annotated[
-        float, "memory that a training run must fit into, GB; 0 = what the device has"
+        float, "memory that test-time training must fit into, GB; 0 = what the device has"
     ] = 0.0
 
     def __post_init__(self) -> None:

@@ -52,7 +52,7 @@ class Training:
     carry: Carry
     step: int
     passed: float
-    """Share of the run that lies before the next step, or before the last one taken."""
+    """Share of the run that lies before the next step."""
     sums: Tensor
     """Since the last report: FLOP, steps, halted slots, then the sums behind :data:`METRICS`."""
 
@@ -281,13 +281,15 @@ def train(
         world,
         training.step,
     )
+    goes_on = pace.goes_on(training.step)
+    training.passed = pace.passed
     for batch in upcoming:
-        goes_on = pace.goes_on(training.step)
-        training.passed = pace.passed
         if not goes_on:
             break
         train_step(training, batch, settings, engine)
         on_step()
+        goes_on = pace.goes_on(training.step)
+        training.passed = pace.passed
         if training.step % settings.log_every == 0:
             require_finite(training, world)
             on_metrics(take_metrics(training, settings.global_batch, world))

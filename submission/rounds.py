@@ -109,8 +109,11 @@ def read_votes(folder: Path) -> dict[int, list[Prediction]]:
 
 
 def by_step(rounds: Iterable[Round]) -> dict[int, list[Prediction]]:
-    """Return the predictions of the rounds by the steps that their weights had behind them."""
-    found: Mapping[int, list[Prediction]] = defaultdict(list)
+    """Return the predictions of the rounds by the steps that their weights had behind them.
+
+    A view votes once for a test: where rounds overlap, the later one counts.
+    """
+    found: Mapping[int, dict[tuple[str, int, int], Prediction]] = defaultdict(dict)
     for one in rounds:
-        found[one.step].extend(one.predictions)
-    return dict(found)
+        found[one.step].update({(p.task_id, p.test, p.view): p for p in one.predictions})
+    return {step: list(predictions.values()) for step, predictions in found.items()}

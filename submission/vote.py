@@ -26,8 +26,8 @@ class Candidate:
     grid: Grid
     votes: int
     mean_q: float
-    mean_reproduced: float = 1.0
-    """The mean share of demonstrations reproduced under these views; 1 where nobody looked."""
+    mean_reproduced: float = 0.0
+    """The mean share of demonstrations reproduced under these views; 0 where nobody looked."""
 
 
 Rule = Callable[[Candidate], tuple[float, ...]]
@@ -103,7 +103,7 @@ def pool_votes(
 
 
 def _candidate(grid: Grid, voters: list[Prediction]) -> Candidate:
-    looked = [1.0 if math.isnan(p.reproduced) else p.reproduced for p in voters]
+    looked = [0.0 if math.isnan(p.reproduced) else p.reproduced for p in voters]
     return Candidate(
         grid,
         len(voters),

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 
 import pytest
 from commands import ROOT, SHORT, call, write_task_folder
@@ -305,7 +306,8 @@ def test_a_run_is_made_longer_only_while_its_rate_goes_on(
     settings = load_recipe("demo", [*changes, "train.num_steps=4"])
     run = Run.named("a")
     with monkeypatch.context() as patch:
-        patch.setattr(Stopwatch, "should_stop", lambda self: latest_step(run) == stopped)
+        steps = count()
+        patch.setattr(Stopwatch, "should_stop", lambda self: next(steps) == stopped)
         stages.pretrain(settings, run)
     assert latest_step(run) == stopped
     code = call("pretrain", "--run-name", "a", changes=[*changes, "train.num_steps=8"])

@@ -108,10 +108,10 @@ def test_rules_rank_by_what_they_say():
     assert list(RULES) == ["count", "q", "demonstrations"]
 
 
-def test_demonstrations_that_nobody_looked_at_count_as_reproduced():
+def test_demonstrations_that_nobody_looked_at_do_not_speak_for_a_view():
     votes = [Prediction("a", 0, grid(1), 0.5, 0, 0.25), Prediction("a", 0, grid(1), 0.5, 1)]
     (candidate,) = count_votes(votes).candidates["a", 0]
-    assert candidate.mean_reproduced == 0.625
+    assert candidate.mean_reproduced == 0.125
 
 
 def test_newer_weights_go_first_and_older_ones_fill_up():
