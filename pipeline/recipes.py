@@ -98,7 +98,7 @@ def demo() -> Settings:
             warmup_steps=50,
             ema_rate=0.99,
         ),
-        predict=PredictSettings(num_views=32),
+        predict=PredictSettings(num_views=16),
         engine=EngineSettings(),
         shipped_weights="solver/weights/demo",
     )
@@ -122,7 +122,7 @@ def arc1() -> Settings:
         train=TrainSettings(),
         checkpoint=CheckpointSettings(),
         adapt=_unseen(),
-        predict=PredictSettings(),
+        predict=PredictSettings(ranking="count"),
         engine=EngineSettings(),
     )
 

@@ -39,7 +39,7 @@ from pipeline.sources import (
 )
 from submission.rounds import read_votes
 from submission.score import Score, pass_json, score_json, score_submission
-from submission.vote import RULES, Pool, pool_votes
+from submission.vote import RULES, Pool, by_demonstrations, pool_votes
 from submission.writer import build_submission, read_submission
 
 if TYPE_CHECKING:
@@ -263,7 +263,9 @@ def score(
     tasks = read_challenges(challenges, solutions)
     answers = read_submission(submission, tasks)
     by_weights = None if votes is None else read_votes(votes)
-    candidates = None if by_weights is None else pool_votes(by_weights).candidates
+    candidates = None
+    if by_weights is not None:  # Where nobody looked at demonstrations, this is the order by count.
+        candidates = pool_votes(by_weights, by_demonstrations).candidates
     found = score_submission(answers, tasks, candidates)
     ranked = [] if by_weights is None else list(_rank(tasks, by_weights))
     if as_json:

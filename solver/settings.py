@@ -205,7 +205,7 @@ class PredictSettings:
         Literal["count", "q", "demonstrations"],
         "what orders the candidates: votes, votes weighted by q, or by the share of demonstrations "
         "that come out right under their view, which takes several times the time",
-    ] = "count"
+    ] = "demonstrations"
     pool: Annotated[
         Literal["newest", "all"],
         "votes that count for a test: of the newest weights (older ones come after), or all alike",

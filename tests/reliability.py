@@ -260,7 +260,7 @@ def _interrupt(
     first: Command, run: Run, kind: str, rng: random.Random, seconds: float, trial: Trial
 ) -> None:
     """Kill or stop the command at a random moment; with something to damage where that is next."""
-    moment = rng.uniform(0.3, 1.1) * seconds
+    moment = rng.uniform(0.2, 0.95) * seconds
     pattern = DAMAGED.get(kind.split()[0])
     if pattern is not None:
         while not list(run.folder.glob(pattern)) and not first.wait(0.05):

@@ -234,7 +234,7 @@ def test_time_that_is_up_at_once_leaves_a_valid_file(run_here):
 def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
     """With the numbers of `predict` it has the score of `predict`."""
     assert call("pretrain", "--run-name", "a") == 0
-    changes = [*SHORT, "predict.num_supervision_steps=2"]
+    changes = [*SHORT, "predict.num_supervision_steps=2", "predict.ranking=count"]
     assert call("predict", "--run-name", "a", changes=changes) == 0
     capsys.readouterr()
     assert call("score", "--run-name", "a", "--json", changes=[]) == 0

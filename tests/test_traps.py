@@ -204,7 +204,7 @@ def test_trap_12_what_is_not_known_is_refused():
         "adapt.rows_only_share=1",
         "adapt.start=scratch predict.adapt=all",
         "adapt.num_cycles=2 adapt.max_supervision_steps=3 predict.adapt=all",
-        "predict.ranking=demonstrations",
+        "predict.ranking=count",
         "predict.ranking=q predict.pool=all predict.adapt=all",
         "predict.num_supervision_steps=1",
         "engine.dtype=bfloat16",
