@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -156,6 +157,7 @@ if __name__ == "__main__":
         main()
     except SystemExit as ended:
         # With torch loaded, the interpreter's own end takes a second that a deadline may not have.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(ended.code if isinstance(ended.code, int) else 0)

@@ -65,7 +65,9 @@ class Answers:
         if self._rounds:
             views = sum(len(found.predictions) for found in self._rounds)
             say(f"predict: going on from {len(self._rounds)} rounds, {views:,} views")
+            start = time.monotonic()
             self.write()
+            self.seconds_to_write = time.monotonic() - start
 
     def views_done(self, made_by: str, step: int) -> int:
         """Return how many views of every test whole rounds hold."""
@@ -110,6 +112,7 @@ class Answers:
     def finish(self) -> None:
         """Write the submission for the last time and print what it is worth."""
         tally = self.write()
+        read_submission(self._run.submission, self._tasks)  # Nothing less is a success.
         submission, coverage = build_submission(self._tasks, tally.candidates)
         say(f"{self._run.submission}: {coverage}; {tally.num_empty} empty predictions dropped")
         hidden = sum(task.answers is None for task in self._tasks)

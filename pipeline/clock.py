@@ -15,8 +15,8 @@ from pipeline.console import say
 _SECONDS_TO_SAY = 0.1
 _SECONDS_TO_GO_TOGETHER = 2.0
 # What is left to do when all is written: the interpreter ends, and torchrun notices.
-_SECONDS_TO_END = 0.7
-_SECONDS_TO_END_TORCHRUN = 2.0
+_SECONDS_TO_END = 0.5
+_SECONDS_TO_END_TORCHRUN = 1.3
 
 
 class Stopwatch:

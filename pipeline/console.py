@@ -42,7 +42,8 @@ def print_table(table: "Table") -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 200  # a file or a log has no width of its own
-    Console(soft_wrap=True, markup=False, emoji=False, width=width).print(table)
+    with suppress(OSError):
+        Console(soft_wrap=True, markup=False, emoji=False, width=width).print(table)
 
 
 def say(line: str) -> None:

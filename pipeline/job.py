@@ -27,11 +27,13 @@ from submission.rounds import Round
 
 _ROUNDS = (1, 8)  # views after each: the identity, the dihedrals, then ever more
 _ROUND_GROWTH = 4
-_SHARE_OF_EARLY_ROUNDS = 0.1  # of the time left, for each round before training is done
-_TIMES_TO_WRITE = 5  # what the last round took; the next one may be four times as large
-_SECONDS_TO_REPORT = 0.5
+_MOST_VIEWS = 128  # of every test in one round: that much is lost with it
+# Of the time left, for the rounds before training is done: the first one is to reach every test.
+_SHARE_OF_FIRST_ROUND = 0.25
+_SHARE_OF_EARLY_ROUNDS = 0.1
+_TIMES_TO_WRITE = 3  # what the last round took: the next one, with more votes, and at the end
+_SECONDS_TO_REPORT = 0.3
 _SAFETY = 1.3  # a group may take this many times as long as the ones before it
-_MOST_SECONDS = 600.0  # of a round after the first: that much is lost with it
 _PLANNED = 1.1  # times what the views took so far, reserved for them
 _SECONDS_TO_MEASURE = 1.0
 
@@ -91,7 +93,7 @@ class Job:
     answers: Answers | None
     """None but on the leading process."""
     _speed: float = 0.0
-    """FLOP a second of all processes together in the last round; 0 before the first."""
+    """FLOP a second of all processes together, when last measured; 0 before that."""
 
     def answer(self, known: Sequence[Task], unseen: Sequence[Task], weights: Weights) -> None:
         """Answer ``known`` as they are and ``unseen`` after training on them, in rounds.
@@ -114,7 +116,7 @@ class Job:
         self._resume([*sides, learners()])
         self._measure_speed(learners())
         if learning.step == 0:
-            self._answer_views([*sides, learners()], 1, _SHARE_OF_EARLY_ROUNDS)
+            self._answer_views([*sides, learners()], 1, _SHARE_OF_FIRST_ROUND)
         for until in (0.5, 1.0):
             if self._stops() or not learning.may_go_on:
                 break
@@ -189,7 +191,8 @@ class Job:
             def nothing_is_done(_: float, meter: Meter = meter) -> bool:
                 return meter.flop == 0
 
-            asked = (side.weights, side.tasks, work, self.settings.predict, self.engine, meter)
+            quiet = replace(self.engine, say=lambda _: None)
+            asked = (side.weights, side.tasks, work, self.settings.predict, quiet, meter)
             start = time.monotonic()
             predict(*asked, nothing_is_done)
             if not is_first:
@@ -225,22 +228,21 @@ class Job:
             seconds = world.lead(seconds, device)
             if self._stops() or seconds <= 0:
                 return False
-            reached = stop
-            if self._speed and first:
-                most = min(seconds / _SAFETY, _MOST_SECONDS)
-                fitting = most * self._speed / self._flop(side, first, stop)
+            until, reached = time.monotonic() + seconds, stop
+            if seconds < math.inf and first:
+                fitting = seconds * self._speed / (_SAFETY * self._flop(side, first, stop))
                 reached = first + max(1, int((stop - first) * min(1.0, fitting)))
-            reached = int(world.lead(reached, device))
-            if not self._answer_round(side, first, reached, seconds):
+                reached = int(world.lead(reached, device))
+            if not self._answer_round(side, first, reached, until):
                 return False
             first = reached
         return True
 
-    def _answer_round(self, side: _Side, first: int, stop: int, seconds: float) -> bool:
+    def _answer_round(self, side: _Side, first: int, stop: int, until: float) -> bool:
         """Answer views of every test of a side; return whether time was enough for all."""
         engine, settings = self.engine, self.settings.predict
-        work = plan_work(side.weights, side.tasks, stop).between(first, stop)
         start = time.monotonic()
+        work = plan_work(side.weights, side.tasks, stop).between(first, stop)
         hidden = None if engine.world.leads else True  # None: no bar in a file
         with tqdm(total=len(work.codes), desc="predict", unit="view", disable=hidden) as bar:
             meter = Meter(bar.update)
@@ -255,11 +257,12 @@ class Job:
                 expected = _SAFETY * (flop + under_way) / speed if speed else 0.0
                 # A GPU is still at the group before; a CPU comes here when that is done.
                 under_way = flop if engine.device.type == "cuda" else 0.0
-                return time.monotonic() - start + expected < seconds
+                return time.monotonic() + expected < until
 
             asked = (side.weights, side.tasks, work, settings, engine, meter, has_time_for)
             found, checked = predict(*asked), True
             if settings.checks_demonstrations:
+                meter.on_count = lambda _: None  # these are no views of the bar
                 shares = reproduce_demonstrations(*asked)
                 checked = not np.isnan(shares).any()
                 found = [p and replace(p, reproduced=s) for p, s in zip(found, shares, strict=True)]
@@ -293,5 +296,5 @@ def _bounds(num_views: int) -> Iterator[int]:
         views = bound
         yield min(views, num_views)
     while views < num_views:
-        views *= _ROUND_GROWTH
+        views = min(views * _ROUND_GROWTH, views + _MOST_VIEWS)
         yield min(views, num_views)

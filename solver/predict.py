@@ -165,15 +165,7 @@ def reproduce_demonstrations(
     The outputs of demonstrations are predicted as if they were tests. NaN where time was short.
     """
     plan = plan_demonstrations(tasks, work)
-    found = predict(
-        weights,
-        plan.tasks,
-        plan.work,
-        settings,
-        engine,
-        lambda _, flop: on_views(0, flop),
-        has_time_for,
-    )
+    found = predict(weights, plan.tasks, plan.work, settings, engine, on_views, has_time_for)
 
     def is_right(prediction: Prediction | None, task: int, demonstration: int) -> float:
         if prediction is None:

@@ -30,12 +30,19 @@ def spoil(number: int) -> None:
 
 
 def slow(number: int) -> None:
-    """Make every step take a second more from this one on, and every group of views half of it."""
-    _after_steps(lambda training: time.sleep(1.0) if training.step >= number else None)
+    """Make every step from this one on take a second more, and every group of views half of it."""
+    is_slow = []
+
+    def fault(training):
+        if training.step >= number:
+            is_slow.append(number)
+            time.sleep(1.0)
+
+    _after_steps(fault)
     start = TRM.start
 
     def start_slowly(self, num_positions, dtype):
-        if not torch.is_grad_enabled():
+        if is_slow and not torch.is_grad_enabled():
             time.sleep(0.5)
         return start(self, num_positions, dtype)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
+from pathlib import Path
 
 import pytest
 from commands import ROOT, SHORT, call, write_task_folder
@@ -205,11 +206,51 @@ def test_a_limit_is_filled_as_far_as_measured_speed_allows(run_here, monkeypatch
     tests = sum(len(t.test_inputs) for t in within_side(load_source("arc1/training"), 4))
     limit = 6.5 * tests
     changes = [*SHORT, "predict.num_views=7", f"predict.time_limit_seconds={limit}"]
+    changes.append("predict.ranking=count")
     assert call("predict", "--run-name", "a", changes=changes) == 0
     assert 0.6 * limit < now < limit
     views = Counter(view for _, _, view in votes_of("a"))
     assert len(views) > 1
     assert set(views.values()) == {tests}
+
+
+def test_votes_of_other_tasks_are_not_taken_up(run_here, capsys):
+    assert call("pretrain", "--run-name", "a") == 0
+    for side in (3, 4):
+        changes = [*SHORT, f"data.max_side={side}"]
+        assert call("predict", "--run-name", "a", changes=changes) == 0
+        tasks = within_side(load_source("arc1/training"), side)
+        asked = {(task.task_id, test) for task in tasks for test in range(len(task.test_inputs))}
+        assert {(task_id, test) for task_id, test, _ in votes_of("a")} == asked
+    assert "rounds by other weights or settings dropped" in capsys.readouterr().out
+
+
+def test_training_that_is_taken_up_under_a_limit_leaves_time_for_views(run_here, monkeypatch):
+    monkeypatch.setattr("pipeline.clock._age_of_job", lambda: 0.0)
+    assert call("pretrain", "--run-name", "a") == 0
+    changes = [*SHORT, "predict.adapt=all"]
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    expected = votes_of("a")
+    shutil.rmtree(Run.named("a").votes)
+    changes.append("predict.time_limit_seconds=1e6")
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert votes_of("a") == expected
+
+
+@pytest.mark.parametrize("limit", [0, 2.5])
+def test_a_stage_that_cannot_print_ends_well_too(run_here, limit):
+    changes = [*SHORT, f"weights={ROOT / 'solver/weights/demo'}"]
+    command = [sys.executable, "-m", "pipeline", "predict"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--set", " ".join([*changes, f"predict.time_limit_seconds={limit}"])],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
+    assert done.returncode == 0, done.stderr
+    read_submission(Run.named("demo").submission, within_side(load_source("arc1/training"), 4))
 
 
 def test_time_that_is_up_at_once_leaves_a_valid_file(run_here):

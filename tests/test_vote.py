@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from augment.errors import InputError
 from augment.predictions import Prediction
-from submission.rounds import Round, read_round, read_votes, write_round
+from submission.rounds import Round, by_step, read_round, read_votes, write_round
 from submission.vote import RULES, Candidate, count_votes, pool_votes
 
 
@@ -123,3 +123,14 @@ def test_newer_weights_go_first_and_older_ones_fill_up():
     assert [c.votes for c in newest["b", 0]] == [1]
     together = pool_votes({8: new, 0: old}, pool="all").candidates
     assert [c.votes for c in together["a", 0]] == [5, 1]
+
+
+def test_a_view_votes_once_where_rounds_overlap():
+    first, second = (
+        [Prediction("a", 0, grid(number), 0.5, view) for view in views]
+        for number, views in ((1, (0, 1, 2)), (2, (2, 3)))
+    )
+    rounds = [Round("x", 5, ("a",), 0, 3, False, first), Round("x", 5, ("a",), 2, 4, True, second)]
+    found = by_step([*rounds, Round("x", 9, ("a",), 0, 1, True, second[:1])])
+    assert [(p.view, p.grid[0, 0]) for p in found[5]] == [(0, 1), (1, 1), (2, 2), (3, 2)]
+    assert len(found[9]) == 1
