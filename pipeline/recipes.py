@@ -58,7 +58,7 @@ class Settings:
 
 
 def demo() -> Settings:
-    """ARC-AGI-1 tasks up to 10x10 on a CPU: trained in an hour, predicted in a minute.
+    """ARC-AGI-1 tasks up to 10x10 on a CPU: trained in an hour, predicted in two minutes.
 
     A small model that never saw a test output; its measured score is in the README, and how its
     settings were chosen in docs/EXPERIMENTS.md.

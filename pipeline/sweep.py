@@ -37,7 +37,7 @@ def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[i
 
     Each number of steps is predicted once, with the most views; fewer views are a part of these,
     so their FLOP and seconds are the same part of what was counted and measured. The first number
-    of steps has the start-up in its seconds.
+    of steps has the start-up in its seconds. Candidates are ranked by count.
     """
     engine = open_engine(settings.engine, say)
     world, device = engine.world, engine.device
