@@ -2,12 +2,17 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from augment.errors import InputError
+
+# Long enough for what the leading process does alone. After it a process that waits in vain fails,
+# and torchrun starts all again: processes that join can miss each other.
+_LONGEST_WAIT = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,9 @@ def join_world(device: torch.device) -> World:
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            dist.init_process_group("nccl", device_id=device)
+            dist.init_process_group("nccl", device_id=device, timeout=_LONGEST_WAIT)
         else:
-            dist.init_process_group("gloo")
+            dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
     return World(dist.get_rank(), size)
 
 
