@@ -67,7 +67,7 @@ lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-chaos: $(READY) ## Try kills and faults on 60 runs in 15 minutes
+chaos: $(READY) ## Try kills and faults on 60 runs in 20 minutes
 	PYTHONPATH=. $(PY) tests/reliability.py chaos
 
 deadlines: $(READY) ## Try 20 time limits in 25 minutes
