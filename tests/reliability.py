@@ -77,7 +77,8 @@ class Command:
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
-        self.lines.extend(self._process.stdout)
+        with self._process.stdout as lines:
+            self.lines.extend(lines)
 
     def _watch(self) -> None:
         is_last = False

@@ -140,7 +140,7 @@ def test_damaged_data_sets_are_refused(small_dataset, tmp_path):
         Dataset.load(tmp_path / "d")
     for content in ("{}", "3", '{"with_answers": [true], "canvas_side": 10}'):
         path.write_text(content)
-        with pytest.raises(InputError, match="not a data set of format 1"):
+        with pytest.raises(InputError, match="not a data set of format 2"):
             Dataset.load(tmp_path / "d")
 
 
