@@ -11,7 +11,8 @@ from augment.task import Task
 from pipeline.clock import Stopwatch
 from pipeline.console import TrainingLog, say
 from pipeline.recipes import Settings
-from pipeline.runs import Run, code_digest, code_version, digest
+from pipeline.runs import Run, code_digest, digest
+from pipeline.version import code_version
 from solver.adapt import Adaptation, start_adaptation
 from solver.checkpoint import (
     Weights,

@@ -13,8 +13,9 @@ from pipeline.answers import Answers
 from pipeline.clock import Stopwatch, Watchdog, seconds_to_work
 from pipeline.console import describe_engine, say
 from pipeline.recipes import Settings
-from pipeline.runs import ROOT, Run, leads
+from pipeline.runs import Run, leads
 from pipeline.sources import load_sources, within_side
+from pipeline.version import ROOT
 
 if TYPE_CHECKING:
     from solver.checkpoint import Weights
@@ -70,42 +71,49 @@ def choose_weights(
 ) -> "Weights":
     """Return the weights to predict ``tasks`` with, which never saw their answers."""
     from solver.adapt import new_weights
+    from solver.checkpoint import load_weights
 
     if settings.adapt.start == "scratch":
         return new_weights(settings.model, settings.adapt.seed)
-    weights = _find_weights(settings, run, world)
-    _refuse_taught(tasks, weights)
+    weights = load_weights(find_weights(settings, run, world))
+    taught = describe_taught(tasks, weights)
+    if taught and settings.predict.refuse_taught:
+        raise InputError(taught)
+    if taught and world.leads:
+        say(taught)
     return weights
 
 
-def _find_weights(settings: Settings, run: Run, world: "World") -> "Weights":
-    from solver.checkpoint import latest_checkpoint, load_weights, set_broken_aside
+def find_weights(settings: Settings, run: Run, world: "World") -> Path:
+    """Return the checkpoint that ``settings`` name, else the run's newest, else what ships."""
+    from solver.checkpoint import latest_checkpoint, set_broken_aside
 
     if settings.weights:
-        return load_weights(Path(settings.weights))
+        return Path(settings.weights)
     if world.leads:
         set_broken_aside(run.checkpoints, say)
     world.wait()
     latest = latest_checkpoint(run.checkpoints)
     if latest is not None:
-        return load_weights(latest)
+        return latest
     if settings.shipped_weights:
         path = Path(settings.shipped_weights)
-        return load_weights(path if path.exists() else ROOT / path)
+        return path if path.exists() else ROOT / path
     raise InputError(
         f"{run.checkpoints}: no checkpoint; run pretrain first, or name one: weights=FOLDER"
     )
 
 
-def _refuse_taught(tasks: Iterable[Task], weights: "Weights") -> None:
-    """Raise :class:`InputError` when the weights were taught answers of what they would answer."""
+def describe_taught(tasks: Iterable[Task], weights: "Weights") -> str:
+    """Return a line naming the tasks whose answers the weights were taught; empty for none."""
     taught = set(weights.taught.tolist())
     known = [task.task_id for task in tasks if not taught.isdisjoint(give_away(task))]
-    if known:
-        raise InputError(
-            f"{weights.source}: trained on the answers of {len(known)} of the tasks to predict, "
-            f"so their score would mean nothing: {', '.join(known)}"
-        )
+    if not known:
+        return ""
+    return (
+        f"{weights.source}: trained on the answers of {len(known)} of the tasks to predict, "
+        f"so their score would mean nothing: {', '.join(known)}"
+    )
 
 
 def split_tasks(

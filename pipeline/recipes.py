@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from augment.errors import InputError
 from solver.settings import (
@@ -39,6 +39,28 @@ class DataSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class KaggleSettings:
+    """What `package` and the notebook on Kaggle need to know."""
+
+    owner: Annotated[str, "Kaggle user name; empty: whose credentials the client finds"] = ""
+    competition: Annotated[str, "slug of the competition"] = "arc-prize-2026-arc-agi-2"
+    machine_shape: Annotated[
+        str, "machine of the notebook: NvidiaL4 has four GPUs of 24 GB; empty: no GPU"
+    ] = "NvidiaL4"
+    licence: Annotated[
+        str, "licence of the data set, by Kaggle's name; ARC Prize asks for CC0 or MIT-0"
+    ] = "CC0-1.0"
+    rows: Annotated[
+        Literal["mean", "all"], "puzzle rows shipped: their mean, or all that were trained"
+    ] = "mean"
+    smoke_tasks: Annotated[int, "evaluation tasks that a run outside the scoring answers"] = 8
+    smoke_seconds: Annotated[float, "time that these may take, training and all"] = 1200.0
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={"smoke_tasks": 1, "smoke_seconds": 1})
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration of a run."""
 
@@ -49,6 +71,7 @@ class Settings:
     adapt: AdaptSettings
     predict: PredictSettings
     engine: EngineSettings
+    kaggle: KaggleSettings = KaggleSettings()
     weights: Annotated[
         str, "checkpoint to predict with: a folder, or a reference file; empty: the run's newest"
     ] = ""

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ import orjson
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
 from pipeline.console import say
+from pipeline.version import ROOT, code_version
 from submission.rounds import round_folders
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +139,3 @@ def code_digest() -> str:
         for path in sorted((ROOT / folder).glob("*.py")):
             hashed.update(path.name.encode() + path.read_bytes())
     return hashed.hexdigest()
-
-
-def code_version() -> str:
-    """Return the commit of this code, or the version of the installed package."""
-    from importlib import metadata
-
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return found.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
-    try:
-        return metadata.version("arc-trm")
-    except metadata.PackageNotFoundError:
-        return "unknown"

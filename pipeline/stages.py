@@ -28,7 +28,7 @@ from pipeline.console import (
     say,
 )
 from pipeline.recipes import DataSettings, Settings
-from pipeline.runs import Run, code_version
+from pipeline.runs import Run
 from pipeline.sources import (
     BUNDLED,
     fingerprint_sources,
@@ -37,6 +37,7 @@ from pipeline.sources import (
     refuse_leaks,
     within_side,
 )
+from pipeline.version import code_version
 from submission.rounds import read_votes
 from submission.score import Score, pass_json, score_json, score_submission
 from submission.vote import RULES, Pool, by_demonstrations, pool_votes
@@ -47,7 +48,15 @@ if TYPE_CHECKING:
     from augment.predictions import Prediction
     from solver.engine import Engine
 
-_UNTOUCHED_BY_TRAINING = ("checkpoint", "adapt", "predict", "weights", "shipped_weights", "engine")
+_UNTOUCHED_BY_TRAINING = (
+    "checkpoint",
+    "adapt",
+    "predict",
+    "weights",
+    "shipped_weights",
+    "engine",
+    "kaggle",
+)
 
 _FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every")
 

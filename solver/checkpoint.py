@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -40,7 +40,6 @@ _FORMAT = 2
 _DESCRIPTION = "checkpoint.json"
 _FOLDER = "step_{:09d}"
 _TAUGHT = "taught.npy"
-_KEPT = ("weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy", _TAUGHT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,11 +117,7 @@ def save_checkpoint(
 
     def finish() -> None:
         model = training.model
-        average = training.ema.state_of(model)
-        _save_tensors(temporary / "weights.safetensors", average)
-        _save_tensors(temporary / "rows.safetensors", training.table.tensors())
-        index.save(temporary)
-        np.save(temporary / _TAUGHT, taught, allow_pickle=False)
+        _write_weights(temporary, training.ema.state_of(model), training.table, index, taught)
         _save_tensors(
             temporary / "training.safetensors",
             {
@@ -164,16 +159,45 @@ def set_broken_aside(folder: Path, say: Callable[[str], object]) -> None:
             return
 
 
-def export_weights(checkpoint: Path, destination: Path) -> None:
-    """Copy what prediction needs, and nothing that only training needs, to ``destination``."""
-    description = verify_checkpoint(checkpoint)
+def export_weights(source: Path, destination: Path) -> None:
+    """Write what prediction needs, and nothing that only training needs, to ``destination``."""
     if destination.exists() and not (destination / _DESCRIPTION).exists():
         raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
-    files = {name: description["files"][name] for name in _KEPT}
     with replace_folder(destination) as temporary:
-        for name in _KEPT:
-            shutil.copyfile(checkpoint / name, temporary / name)
-        write_description(temporary / _DESCRIPTION, {**description, "files": files})
+        write_weights(source, temporary)
+
+
+def write_weights(source: Path, folder: Path, rows: Literal["mean", "all"] = "all") -> None:
+    """Write what prediction needs into the empty ``folder``; see :func:`load_weights`.
+
+    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start.
+    """
+    weights = load_weights(source)
+    table, index = weights.table, weights.index
+    if rows == "mean":
+        table = PuzzleTable(1, table.mean_row)
+        index = PuzzleIndex.of([], 0, 0, index.rows_per)
+    _write_weights(folder, weights.model.state_dict(), table, index, weights.taught)
+    origin: dict[str, Any] = {"step": 0, "settings": {}, "code_version": f"reference {source.name}"}
+    if source.is_dir():
+        origin = verify_checkpoint(source)
+    architecture = weights.model.settings
+    _describe(
+        folder, origin["step"], architecture, origin["settings"], index, origin["code_version"]
+    )
+
+
+def _write_weights(
+    folder: Path,
+    model: Mapping[str, Tensor],
+    table: PuzzleTable,
+    index: PuzzleIndex,
+    taught: NDArray[np.uint64],
+) -> None:
+    _save_tensors(folder / "weights.safetensors", model)
+    _save_tensors(folder / "rows.safetensors", table.tensors())
+    index.save(folder)
+    np.save(folder / _TAUGHT, taught, allow_pickle=False)
 
 
 def verify_checkpoint(folder: Path) -> dict[str, Any]:

@@ -210,6 +210,9 @@ class PredictSettings:
         Literal["newest", "all"],
         "votes that count for a test: of the newest weights (older ones come after), or all alike",
     ] = "newest"
+    refuse_taught: Annotated[
+        bool, "do not answer tasks whose answers the weights were taught: their score means nothing"
+    ] = True
     time_limit_seconds: Annotated[
         float, "from the start of the process to its end, training and all; 0 = no limit"
     ] = 0.0

@@ -28,7 +28,7 @@ from augment.task import read_challenges, write_challenges, write_solutions
 from pipeline import sources, stages
 from pipeline.clock import Stopwatch
 from pipeline.recipes import RECIPES, describe_settings, load_recipe
-from pipeline.runs import Run, code_version
+from pipeline.runs import Run
 from pipeline.sources import (
     BUNDLED,
     fingerprint_sources,
@@ -37,6 +37,7 @@ from pipeline.sources import (
     refuse_leaks,
     within_side,
 )
+from pipeline.version import code_version
 from solver.checkpoint import checkpoint_step, latest_checkpoint
 from submission.rounds import read_votes
 from submission.writer import build_submission, read_submission, write_submission
