@@ -103,7 +103,7 @@ def read_description(path: Path, kind: str, version: int) -> dict[str, Any]:
     if description.pop("digest", None) != _digest(description):
         raise InputError(f"{path}: differs from what was written")
     for name, expected in description["files"].items():
-        file = path.with_name(name)
+        file = path.parent / name
         if hash_file(file) != expected:
             raise InputError(f"{file}: differs from what {path.name} says was written")
     return description

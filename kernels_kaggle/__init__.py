@@ -1,1 +1,1 @@
-"""The way to Kaggle: notebook, data set of weights, push and submit. Nothing is built here yet."""
+"""The way to Kaggle: data set of weights and program, notebooks, push and submit."""

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -37,11 +38,13 @@ Changes = Annotated[
 ]
 
 
-def _open(recipe: str, run: str, changes: str) -> tuple[recipes.Settings, Run]:
-    return recipes.load_recipe(recipe, _split(changes)), Run.named(run or recipe)
+def open_run(recipe: str, run: str, changes: str) -> tuple[recipes.Settings, Run]:
+    """Return the settings and the run that the options of a command name."""
+    return recipes.load_recipe(recipe, split_changes(changes)), Run.named(run or recipe)
 
 
-def _split(changes: str) -> list[str]:
+def split_changes(changes: str) -> list[str]:
+    """Return the changes of settings in the value of ``--set``."""
     try:
         return shlex.split(changes)
     except ValueError as error:
@@ -68,19 +71,19 @@ def data(
 @app.command(epilog=_SETTINGS_HELP)
 def build(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
     """Write the data set: tasks and the plan of their views."""
-    stages.build(*_open(recipe, run, changes))
+    stages.build(*open_run(recipe, run, changes))
 
 
 @app.command(epilog=_SETTINGS_HELP)
 def pretrain(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
     """Train; the same command goes on where it stopped."""
-    stages.pretrain(*_open(recipe, run, changes))
+    stages.pretrain(*open_run(recipe, run, changes))
 
 
 @app.command(epilog=_SETTINGS_HELP)
 def predict(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
     """Answer the tasks: submission.json, and the score where answers are known."""
-    prediction.predict(*_open(recipe, run, changes))
+    prediction.predict(*open_run(recipe, run, changes))
 
 
 @app.command("sweep", epilog=_SETTINGS_HELP)
@@ -94,7 +97,7 @@ def sweep_(
     """Score by number of views and supervision steps: sweep.json."""
     from pipeline.sweep import sweep
 
-    sweep(*_open(recipe, run, changes), _numbers(views), _numbers(steps))
+    sweep(*open_run(recipe, run, changes), _numbers(views), _numbers(steps))
 
 
 @app.command()
@@ -131,7 +134,7 @@ def score(
 def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
     """Print every setting of a recipe: name, value, meaning."""
     for name, value, meaning in recipes.describe_settings(
-        recipes.load_recipe(recipe, _split(changes))
+        recipes.load_recipe(recipe, split_changes(changes))
     ):
         print(f"{name}={value}  {meaning}")
 
@@ -139,8 +142,13 @@ def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
 def main() -> None:
     """Run the command line."""
     end_with_torchrun()
+    report_errors(app)
+
+
+def report_errors(command: Callable[[], object]) -> None:
+    """Run a command line; errors of the person or the machine become one line and status 2."""
     try:
-        app()
+        command()
     except (InputError, FloatingPointError) as error:
         _fail(str(error))
     except OSError as error:

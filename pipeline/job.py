@@ -35,6 +35,7 @@ _TIMES_TO_WRITE = 3  # what the last round took: the next one, with more votes, 
 _SECONDS_TO_REPORT = 0.3
 _SAFETY = 1.3  # a group may take this many times as long as the ones before it
 _PLANNED = 1.1  # times what the views took so far, reserved for them
+_TIMES_LATE = 2  # what the first half of training took longer than planned, for the second
 _SECONDS_TO_MEASURE = 1.0
 
 
@@ -120,7 +121,8 @@ class Job:
         for until in (0.5, 1.0):
             if self._stops() or not learning.may_go_on:
                 break
-            learning.go_on(until, self._plan_training([*sides, learners()]))
+            late = _TIMES_LATE * learning.seconds_late
+            learning.go_on(until, self._plan_training([*sides, learners()], late))
             if until < 1 and not self._has_early_round(learners()):
                 early = self.settings.predict.early_views
                 self._answer_views([learners()], early, _SHARE_OF_EARLY_ROUNDS)
@@ -153,14 +155,17 @@ class Job:
         """Return whether a signal asked any process to stop."""
         return self.engine.world.any(self.stopwatch.was_asked, self.engine.device)
 
-    def _plan_training(self, sides: Sequence[_Side]) -> float:
-        """Return the seconds that the rest of training has; all views shall fit in after it."""
+    def _plan_training(self, sides: Sequence[_Side], late: float) -> float:
+        """Return the seconds that the rest of training has; all views shall fit in after it.
+
+        ``late`` is how much longer it may take than it has.
+        """
         left, settings = self.seconds_left(), self.settings.predict
         if left == math.inf:
             return left
         flop = sum(self._flop(side, 0, settings.num_views) for side in sides)
         views = _PLANNED * flop / self._speed
-        training = max(0.0, left - views, left * settings.training_share)
+        training = max(0.0, left - views - late, left * settings.training_share)
         if self.answers is not None:
             say(
                 f"plan: {left:.0f} s left, {training:.0f} for training and {left - training:.0f} "

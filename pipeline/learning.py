@@ -45,6 +45,8 @@ class Learning:
     """A digest of all that decides what it leads to, but for time."""
     may_go_on: bool = field(init=False)
     """Whether further steps are worth taking."""
+    seconds_late: float = field(init=False, default=0.0)
+    """How much longer training took last than it had, with the state kept at its end."""
     _adaptation: Adaptation = field(init=False)
     _settings: AdaptSettings = field(init=False)
 
@@ -160,6 +162,8 @@ class Learning:
                 checkpoint_every=self.settings.checkpoint.every,
                 on_checkpoint=self._save,
             )
+        if leg < math.inf:
+            self.seconds_late = time.monotonic() - start - leg
         if world.leads and training.step > first:
             passed = max(pace.passed, training.step / self._settings.num_steps)
             say(

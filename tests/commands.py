@@ -33,12 +33,12 @@ SHORT = [
 ]
 
 
-def call(*arguments, changes=SHORT):
+def call(*arguments, changes=SHORT, program=main):
     """Run a command in this process; return its exit status."""
     settings = ["--set", " ".join(changes)] if changes else []
     command = ["pipeline", *arguments, *settings]
     with mock.patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
-        main()
+        program()
     return ended.value.code
 
 

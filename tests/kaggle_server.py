@@ -10,6 +10,7 @@ test tells it to::
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -22,13 +23,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 USER, KEY = "someone", "not-a-key"
 COMPETITIONS = ("arc-prize-2024", "arc-prize-2025", "arc-prize-2026-arc-agi-2")
-LICENCES = """
-    CC0-1.0 CC-BY-3.0 CC-BY-4.0 CC-BY-SA-3.0 CC-BY-SA-4.0 CC-BY-NC-4.0 CC-BY-NC-SA-4.0
-    CC-BY-ND-4.0 CC-BY-NC-ND-4.0 MIT apache-2.0 GPL-2.0 GPL-3.0 LGPL-3.0 AGPL-3.0 FDL-1.3 PDDL
-    ODbL-1.0 DbCL-1.0 ODC-BY-1.0 CDLA-Permissive-1.0 CDLA-Sharing-1.0 copyright-authors other
-    unknown
-""".split()
 MACHINES = (None, "NvidiaL4", "NvidiaTeslaT4", "NvidiaTeslaT4Highmem", "TpuV5E8")
+LICENCES = {
+    "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0",
+    "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "PDDL", "ODC-BY-1.0", "ODbL-1.0",
+    "DbCL-1.0", "CDLA-Permissive-1.0", "CDLA-Sharing-1.0", "MIT", "apache-2.0", "GPL-2.0",
+    "GPL-3.0", "LGPL-3.0", "AGPL-3.0", "FDL-1.3", "copyright-authors", "other", "unknown",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,40 +45,55 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     done: bool = False  # the call took effect all the same
     kept: int = 0  # bytes of an upload that arrived all the same
-    delay: float = 0.0  # seconds until the answer
+    delay: float = 0.0  # seconds before the answer
 
 
 class RefusalError(Exception):
-    """A call that Kaggle would refuse: status and message."""
+    """A call that Kaggle would refuse: the status and the message."""
 
 
-@dataclass
-class Dataset:
-    """A data set; ``statuses`` are told in turn after each version, the last one for ever."""
+def check(holds: object, message: str, status: int = 400) -> None:
+    if not holds:
+        raise RefusalError(status, message)
+
+
+@dataclass(kw_only=True)
+class Told:
+    """What has ``statuses``: told in turn from the latest version on, the last one for ever."""
+
+    statuses: tuple[str, ...]
+    times_asked: int = 0
+
+    @property
+    def status(self) -> str:
+        return self.statuses[min(self.times_asked, len(self.statuses) - 1)]
+
+    def tell_status(self) -> str:
+        status = self.status
+        self.times_asked += 1
+        return status
+
+
+@dataclass(kw_only=True)
+class Dataset(Told):
+    """A data set: the content of each version's files."""
 
     title: str = ""
     licence: str = ""
     is_private: bool = True
     versions: list[dict[str, bytes]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     statuses: tuple[str, ...] = ("BLOBS_RECEIVED", "READY")
-    times_asked: int = 0
 
 
-@dataclass
-class Notebook:
-    """A notebook; ``statuses`` are told in turn after each save, the last one for ever."""
+@dataclass(kw_only=True)
+class Notebook(Told):
+    """A notebook: what each save sent, and what a run leaves behind."""
 
     saved: list[dict] = field(default_factory=list)
     statuses: tuple[str, ...] = ("QUEUED", "RUNNING", "COMPLETE")
     failure: str = ""
     output: dict[str, bytes] = field(default_factory=dict)
     log: str = ""
-    times_asked: int = 0
-
-    @property
-    def status(self) -> str:
-        return self.statuses[min(self.times_asked, len(self.statuses) - 1)]
 
 
 @dataclass
@@ -92,23 +108,16 @@ class Upload:
 METHODS = {}
 
 
-def api_method(service, **fields):
-    """Answer this method of the service; the fields are those the body must hold, of these types.
-
-    The client leaves out fields that are empty, zero or False, except where it sends None.
-    """
+def api_method(service: str, texts: str = "", flags: str = ""):
+    """Make the function answer the method of its name; the body must hold these fields."""
 
     def register(function):
         name = function.__name__.title().replace("_", "")
-        METHODS[f"/api/v1/{service}/{name}"] = name, function, fields
+        kinds = dict.fromkeys(texts.split(), str) | dict.fromkeys(flags.split(), bool)
+        METHODS[f"/api/v1/{service}/{name}"] = name, function, kinds
         return function
 
     return register
-
-
-def check(holds: object, message: str, status: int = 400) -> None:
-    if not holds:
-        raise RefusalError(status, message)
 
 
 @dataclass
@@ -127,7 +136,7 @@ class KaggleServer:
 
     def __enter__(self):
         self.lock = threading.Lock()
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.stand_in = self
         self.address = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
@@ -138,73 +147,60 @@ class KaggleServer:
         self.http.server_close()
 
     def environment(self) -> dict[str, str]:
-        """The environment in which the client talks to this server, and to no other."""
-        folders = {
-            name: str(self.folder / name.lower()) for name in ("HOME", "KAGGLE_CONFIG_DIR", "TMPDIR")
-        }
-        for folder in folders.values():
-            Path(folder).mkdir(parents=True, exist_ok=True)
+        """The environment in which the client talks to this server and to no other."""
         foreign = re.compile(r"KAGGLE_|VERBOSE|.*_PROXY$", re.IGNORECASE)
-        kept = {name: value for name, value in os.environ.items() if not foreign.match(name)}
-        access = {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
-        return kept | folders | access | {
-            "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
-            "http_proxy": self.address,
-        }
-
-    def methods(self, *names: str) -> list[str]:
-        """The names of the calls so far, in order; with names, only these."""
-        return [name for name, _ in self.requests if not names or name in names]
+        variables = {name: value for name, value in os.environ.items() if not foreign.match(name)}
+        for name in ("HOME", "KAGGLE_CONFIG_DIR", "TMPDIR"):
+            folder = self.folder.absolute() / name.lower()
+            folder.mkdir(parents=True, exist_ok=True)
+            variables[name] = str(folder)
+        variables |= {"KAGGLE_API_ENVIRONMENT": "LOCALHOST", "http_proxy": self.address}
+        return variables | {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
 
     def call(self, path: str, authorization: str, body: dict) -> Answer:
         """Answer one call of the API."""
-        _, function, fields = METHODS[path]
-        expected = "Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode()
-        check(authorization == expected, "Unauthenticated", 401)
-        for name, kind in fields.items():
-            fits = isinstance(body.get(name), kind)
-            check(fits, f"{name} is {body.get(name)!r} and should be {kind}")
+        check(path in METHODS, f"No method {path}", 404)
+        _, function, kinds = METHODS[path]
+        login = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
+        check(authorization == f"Basic {login}", "Unauthenticated", 401)
+        for name, kind in kinds.items():
+            value = body.get(name)
+            check(type(value) is kind, f"{name} should be {kind.__name__} and is {value!r}")
         owner = body.get("ownerSlug", USER)
         check(owner == USER, f"Permission denied for {owner}", 403)
+        check(body.get("competitionName", COMPETITIONS[0]) in COMPETITIONS, "No competition", 404)
         return Answer(200, function(self, body))
 
-    @api_method("datasets.DatasetApiService", ownerSlug=str, datasetSlug=str)
+    @api_method("datasets.DatasetApiService", "ownerSlug datasetSlug")
     def get_dataset_status(self, body):
-        dataset = self._dataset(body)
-        dataset.times_asked += 1
-        return {"status": dataset.statuses[min(dataset.times_asked, len(dataset.statuses)) - 1]}
+        return {"status": self._dataset(body).tell_status()}
 
-    @api_method("datasets.DatasetApiService", ownerSlug=str, datasetSlug=str)
+    @api_method("datasets.DatasetApiService", "ownerSlug datasetSlug")
     def get_dataset(self, body):
         dataset = self._dataset(body)
         return {"title": dataset.title, "currentVersionNumber": len(dataset.versions)}
 
-    @api_method(
-        "datasets.DatasetApiService",
-        ownerSlug=str, slug=str, title=str, licenseName=str, isPrivate=bool | None, files=list,
-    )  # fmt: skip
+    @api_method("datasets.DatasetApiService", "ownerSlug slug title licenseName")
     def create_dataset(self, body):
         ref = f"{body['ownerSlug']}/{body['slug']}"
-        dataset = self.datasets.setdefault(ref, Dataset())
+        dataset = self.datasets.get(ref, Dataset())
         if dataset.versions:
             return {"status": "error", "error": f"The data set {ref} exists already."}
         check(body["licenseName"] in LICENCES, f"Unknown licence {body['licenseName']!r}")
         check(re.fullmatch(r"[a-z0-9-]{6,50}", body["slug"]), f"Bad slug {body['slug']!r}")
-        check(6 <= len(body["title"]) <= 50, "The title has 6 to 50 characters")
+        check(6 <= len(body["title"]) <= 50, "The title should have 6 to 50 characters")
         dataset.title, dataset.licence = body["title"], body["licenseName"]
         dataset.is_private = body.get("isPrivate", False)
-        return self._add_version(ref, body["files"], "")
+        return self._add_version(ref, dataset, body)
 
-    @api_method("datasets.DatasetApiService", ownerSlug=str, datasetSlug=str, body=dict)
+    @api_method("datasets.DatasetApiService", "ownerSlug datasetSlug")
     def create_dataset_version(self, body):
-        self._dataset(body)
-        inner = body["body"]
-        check(isinstance(inner.get("versionNotes"), str), "No versionNotes")
-        check(isinstance(inner.get("files"), list), "No files")
+        version = body.get("body", {})
+        check(version.get("versionNotes"), "versionNotes is missing")
         ref = f"{body['ownerSlug']}/{body['datasetSlug']}"
-        return self._add_version(ref, inner["files"], inner["versionNotes"])
+        return self._add_version(ref, self._dataset(body), version)
 
-    @api_method("blobs.BlobApiService", type=str, name=str, contentLength=int | None)
+    @api_method("blobs.BlobApiService", "type name")
     def start_blob_upload(self, body):
         check(body["type"] == "DATASET", f"Unknown type {body['type']!r}")
         token = f"token-{len(self.uploads)}"
@@ -213,119 +209,105 @@ class KaggleServer:
 
     @api_method(
         "kernels.KernelsApiService",
-        slug=str, newTitle=str, text=str, language=str, kernelType=str, isPrivate=bool,
-        enableGpu=bool, enableInternet=bool, datasetDataSources=list | None,
-        competitionDataSources=list | None, kernelDataSources=list | None,
-    )  # fmt: skip
+        texts="slug newTitle text language kernelType",
+        flags="isPrivate enableGpu enableInternet",
+    )
     def save_kernel(self, body):
         owner, _, slug = body["slug"].partition("/")
+        title_slug = re.sub("[^a-z0-9]+", "-", body["newTitle"].lower()).strip("-")
         check(owner == USER, f"Permission denied for {owner}", 403)
-        title = re.sub("[^a-z0-9]+", "-", body["newTitle"].lower()).strip("-")
-        check(len(title) >= 5 and title == slug, f"The title gives the slug {title}, not {slug}")
+        check(slug == title_slug and len(slug) >= 5, f"Slug {slug!r}, but title {title_slug!r}")
         check(body["language"] == "python", f"Unknown language {body['language']!r}")
-        check(body["kernelType"] in ("notebook", "script"), f"No type {body['kernelType']!r}")
-        check(body.get("machineShape") in MACHINES, f"No machine {body.get('machineShape')!r}")
+        check(body.get("machineShape") in MACHINES, f"Unknown {body.get('machineShape')!r}")
+        check(body["kernelType"] in ("notebook", "script"), f"Unknown {body['kernelType']!r}")
         if body["kernelType"] == "notebook":
-            _check_notebook(body["text"])
-        existing = {
+            check_notebook(body["text"])
+        known = {
             "Dataset": [ref for ref, dataset in self.datasets.items() if dataset.versions],
             "Competition": COMPETITIONS,
             "Kernel": [ref for ref, notebook in self.notebooks.items() if notebook.saved],
         }
-        invalid = {
-            f"invalid{kind}Sources": [
-                source
-                for source in body.get(f"{kind.lower()}DataSources", [])
-                if "/".join(source.split("/")[:2]) not in known
-            ]
-            for kind, known in existing.items()
-        }
+        invalid = {}
+        for kind, refs in known.items():
+            sources = body.get(f"{kind.lower()}DataSources", [])
+            invalid[f"invalid{kind}Sources"] = [name for name in sources if name not in refs]
         notebook = self.notebooks.setdefault(body["slug"], Notebook())
         notebook.saved.append(body)
         notebook.times_asked = 0
         url = f"http://localhost/code/{body['slug']}"
         return {"ref": url, "url": url, "versionNumber": len(notebook.saved), **invalid}
 
-    @api_method("kernels.KernelsApiService", userName=str, kernelSlug=str)
+    @api_method("kernels.KernelsApiService", "userName kernelSlug")
     def get_kernel_session_status(self, body):
         notebook = self._notebook(body["userName"], body["kernelSlug"])
-        status = notebook.status
-        notebook.times_asked += 1
+        status = notebook.tell_status()
         return {"status": status, "failureMessage": notebook.failure if status == "ERROR" else ""}
 
-    @api_method(
-        "kernels.KernelsApiService",
-        userName=str, kernelSlug=str, pageSize=int | None, pageToken=str | None,
-    )  # fmt: skip
+    @api_method("kernels.KernelsApiService", "userName kernelSlug")
     def list_kernel_session_output(self, body):
-        notebook = self._notebook(body["userName"], body["kernelSlug"])
+        owner, slug = body["userName"], body["kernelSlug"]
+        notebook = self._notebook(owner, slug)
         start = int(body.get("pageToken") or 0)
         end = start + body.get("pageSize", 20)
-        place = f"{self.address}/output/{body['userName']}/{body['kernelSlug']}"
-        names = list(notebook.output)
-        files = [{"fileName": name, "url": f"{place}/{quote(name)}"} for name in names[start:end]]
-        token = str(end) if end < len(names) else ""
-        return {"files": files, "log": notebook.log, "nextPageToken": token}
+        place = f"{self.address}/output/{owner}/{slug}"
+        files = [
+            {"fileName": name, "url": f"{place}/{quote(name, '')}"} for name in notebook.output
+        ]
+        token = str(end) if end < len(files) else ""
+        return {"files": files[start:end], "log": notebook.log, "nextPageToken": token}
 
-    @api_method("competitions.CompetitionApiService", competitionName=str)
+    @api_method("competitions.CompetitionApiService", "competitionName")
     def get_submission_limits(self, body):
-        self._check_competition(body)
         today = len(self.submissions)
         allowed = max(0, self.submissions_allowed - today)
         return {"numToday": today, "numTotal": today, "numAllowedNow": allowed}
 
     @api_method(
         "competitions.CompetitionApiService",
-        competitionName=str, kernelOwner=str, kernelSlug=str, kernelVersion=int, fileName=str,
-        submissionDescription=str,
-    )  # fmt: skip
+        "competitionName kernelOwner kernelSlug fileName submissionDescription",
+    )
     def create_code_submission(self, body):
-        self._check_competition(body)
         notebook = self._notebook(body["kernelOwner"], body["kernelSlug"])
-        version, name = body["kernelVersion"], body["fileName"]
+        version, name = body.get("kernelVersion", 0), body["fileName"]
         check(1 <= version <= len(notebook.saved), f"No version {version}")
         check(notebook.status == "COMPLETE", f"Version {version} is {notebook.status}")
         check(name in notebook.output, f"Version {version} has no output {name!r}")
-        used_up = len(self.submissions) >= self.submissions_allowed
-        check(not used_up, "You have used all your submissions today", 403)
+        has_any_left = len(self.submissions) < self.submissions_allowed
+        check(has_any_left, "You have used all your submissions today", 403)
         self.submissions.append(body)
         message = f"Successfully submitted to {body['competitionName']}"
         return {"message": message, "ref": len(self.submissions)}
 
-    @api_method("competitions.CompetitionApiService", competitionName=str)
+    @api_method("competitions.CompetitionApiService", "competitionName")
     def list_submissions(self, body):
-        self._check_competition(body)
-        listed = [
-            {
-                "ref": number,
-                "date": f"2026-01-{number:02}T12:00:00.000Z",
-                "description": submission["submissionDescription"],
-                "fileName": submission["fileName"],
-                **self.submission_result,
-            }
-            for number, submission in enumerate(self.submissions, start=1)
-        ]
-        return {"submissions": listed[::-1]}
+        listed = []
+        for number, sent in enumerate(self.submissions, start=1):
+            told = {"description": sent["submissionDescription"], "fileName": sent["fileName"]}
+            date = f"2026-01-{number:02}T12:00:00.000Z"
+            listed.insert(0, {"ref": number, "date": date, **told, **self.submission_result})
+        return {"submissions": listed}
 
-    def put(self, token: str, content_range: str | None, data: bytes) -> Answer:
-        """Take what arrives of a file, or tell how much has arrived."""
+    def put(self, token: str, span: str | None, data: bytes, kept: int | None) -> Answer:
+        """Take ``kept`` of the bytes that come of a file, or tell how many came before."""
         check(token in self.uploads, f"Unknown upload {token}", 404)
         upload = self.uploads[token]
-        size = len(upload.content)
-        if content_range == f"bytes */{upload.length}" and size < upload.length:
-            return Answer(308, b"", {"Range": f"bytes=0-{size - 1}"} if size else {})
-        if content_range is None:
-            size, upload.content = 0, b""
-        rest = f"bytes {size}-{upload.length - 1}/{upload.length}"
-        check(content_range in (None, rest), f"{content_range!r} should be {rest!r}")
-        check(size + len(data) == upload.length, f"{len(data)} bytes came for {rest!r}")
-        upload.content += data
-        return Answer(200)
+        if span is None:
+            upload.content = b""
+        size, length = len(upload.content), upload.length
+        if span == f"bytes */{length}":
+            so_far = {"Range": f"bytes=0-{size - 1}"} if size else {}
+            return Answer(308, headers=so_far) if size < length else Answer()
+        rest = f"bytes {size}-{length - 1}/{length}"
+        check(span in (None, rest) and size + len(data) == length, f"{len(data)} for {rest}")
+        upload.content += data[:kept]
+        return Answer()
 
     def get(self, path: str) -> Answer:
-        """A file of a notebook's output."""
-        _, _, owner, slug, name = path.split("/", 4)
-        return Answer(200, self._notebook(owner, slug).output[unquote(name)])
+        """Answer with a file of a notebook's output."""
+        _, _, owner, slug, name = unquote(path).split("/", 4)
+        output = self._notebook(owner, slug).output
+        check(name in output, f"No output {name!r}", 404)
+        return Answer(200, output[name])
 
     def _dataset(self, body: dict) -> Dataset:
         ref = f"{body['ownerSlug']}/{body['datasetSlug']}"
@@ -337,27 +319,22 @@ class KaggleServer:
         check(ref in self.notebooks and self.notebooks[ref].saved, f"No notebook {ref}", 404)
         return self.notebooks[ref]
 
-    def _check_competition(self, body: dict) -> None:
-        check(body["competitionName"] in COMPETITIONS, "No such competition", 404)
-
-    def _add_version(self, ref: str, files: list[dict], notes: str) -> dict:
-        tokens = [file.get("token") for file in files]
-        check(tokens, "A data set needs a file")
-        for token in tokens:
-            check(token in self.uploads, f"Unknown token {token!r}")
-            upload = self.uploads[token]
-            check(len(upload.content) == upload.length, f"{upload.name} has not arrived in full")
-        version = {self.uploads[token].name: self.uploads[token].content for token in tokens}
-        check(len(version) == len(tokens), "Two files have the same name")
-        dataset = self.datasets[ref]
+    def _add_version(self, ref: str, dataset: Dataset, body: dict) -> dict:
+        check(body.get("files"), "A data set needs a file")
+        version = {}
+        for file in body["files"]:
+            upload = self.uploads.get(file.get("token"))
+            check(upload, f"Unknown token {file.get('token')!r}")
+            check(len(upload.content) == upload.length, f"{upload.name} has not come in full")
+            check(upload.name not in version, f"Two files are called {upload.name}")
+            version[upload.name] = upload.content
         dataset.versions.append(version)
-        dataset.notes.append(notes)
         dataset.times_asked = 0
-        url = f"http://localhost/datasets/{ref}"
-        return {"ref": ref, "url": url, "status": "ok", "error": ""}
+        self.datasets[ref] = dataset
+        return {"ref": ref, "url": f"http://localhost/datasets/{ref}", "status": "ok", "error": ""}
 
 
-def _check_notebook(text: str) -> None:
+def check_notebook(text: str) -> None:
     try:
         notebook = json.loads(text)
         check(notebook["nbformat"] == 4, "The notebook's format is not 4")
@@ -368,20 +345,60 @@ def _check_notebook(text: str) -> None:
         raise RefusalError(400, f"Not a notebook: {error!r}") from error
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """Takes the calls, one after the other."""
+class Handler(BaseHTTPRequestHandler):
+    """Takes a call, has the stand-in answer it unless a fault is due, and sends the answer."""
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         path, body = urlsplit(self.path).path, json.loads(self._content())
-        known = path in METHODS
-        name = METHODS[path][0] if known else path
-        authorization = self.headers.get("Authorization", "")
-        self._work(name, body, lambda _: self.server.stand_in.call(path, authorization, body))
+        login = self.headers.get("Authorization")
+        name = METHODS.get(path, (path,))[0]
+        self._answer(name, body, lambda stand_in, _: stand_in.call(path, login, body))
 
-    def do_PUT(self):  # noqa: N802
+    def do_PUT(self):
         token, data = self.path.rpartition("/")[2], self._content()
-        content_range = self.headers.get("Content-Range")
-        ...
+        span = self.headers.get("Content-Range")
+        told = {"token": token, "span": span, "length": len(data)}
+        self._answer("PUT", told, lambda stand_in, kept: stand_in.put(token, span, data, kept))
+
+    def do_GET(self):
+        path = urlsplit(self.path).path
+        self._answer("GET", {"path": path}, lambda stand_in, _: stand_in.get(path))
+
+    def _content(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            chunks = iter(lambda: self.rfile.read(int(self.rfile.readline(), 16) + 2)[:-2], b"")
+            return b"".join(chunks)
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _answer(self, name: str, body: dict, work) -> None:
+        stand_in = self.server.stand_in
+        with stand_in.lock:
+            stand_in.requests.append((name, body))
+            queue = stand_in.faults.get(name)
+            fault = queue.pop(0) if queue else None
+            kept = fault.kept if fault and not fault.done else None
+            try:
+                answer = work(stand_in, kept) if kept is None or name == "PUT" else None
+            except RefusalError as error:
+                answer = Answer(*error.args)
+        self._send(fault or answer)
+
+    def _send(self, answer: Answer) -> None:
+        time.sleep(answer.delay)
+        if not answer.status:
+            return
+        body, kind = answer.body, "application/octet-stream"
+        if isinstance(body, str):
+            body = {"code": answer.status, "message": body}
+        if isinstance(body, dict):
+            body, kind = json.dumps(body).encode(), "application/json"
+        headers = {"Content-Type": kind, "Content-Length": str(len(body))}
+        self.send_response(answer.status)
+        for name, value in (headers | answer.headers).items():
+            self.send_header(name, value)
+        with contextlib.suppress(ConnectionError):  # a client that did not wait
+            self.end_headers()
+            self.wfile.write(body)
 
     def log_message(self, *_):
         pass

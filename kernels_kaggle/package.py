@@ -1,0 +1,324 @@
+"""The data set that goes to Kaggle: weights, program, what the image lacks, and a manifest.
+
+It is one flat folder, as Kaggle skips folders in folders, and at once a checkpoint, which
+``weights=`` can name. Its manifest lists every file with hash and size; what is not listed does not
+leave this machine.
+"""
+
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from augment.errors import InputError
+from augment.files import (
+    hash_file,
+    parse_json,
+    read_bytes,
+    read_description,
+    replace_folder,
+    write_atomic,
+    write_description,
+)
+from augment.task import Task, write_challenges, write_solutions
+from kernels_kaggle.client import SECRET_FILES, known_secrets
+from pipeline.console import say
+from pipeline.prediction import choose_tasks, describe_taught, find_weights
+from pipeline.recipes import Settings
+from pipeline.runs import Run
+from pipeline.sources import load_sources, refuse_leaks
+from pipeline.version import ROOT, code_version
+
+Stage = Literal["predict", "pretrain"]
+"""What the notebook does; notebooks and packages are named by it."""
+
+MANIFEST = "manifest.json"
+DATASET_METADATA = "dataset-metadata.json"  # read by Kaggle's client, and not uploaded
+NOTEBOOK_METADATA = "kernel-metadata.json"
+_FORMAT = 1
+_WHEELS = Path(__file__).with_name("wheels.txt")
+_SECRETS = re.compile(rb'KGAT_\w{16}|"key"\s*:\s*"[0-9a-f]{32}"|-----BEGIN [A-Z ]*PRIVATE KEY')
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folder ``runs/RUN/kaggle`` and what lies in it."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, run: Run) -> "Place":
+        """Return that of a run."""
+        return cls(run.folder / "kaggle")
+
+    @property
+    def dataset(self) -> Path:
+        """What is uploaded as a data set."""
+        return self.folder / "dataset"
+
+    @property
+    def notebook(self) -> Path:
+        """What is pushed as a notebook."""
+        return self.folder / "notebook"
+
+    @property
+    def pushed(self) -> Path:
+        """What was uploaded and pushed last."""
+        return self.folder / "pushed.json"
+
+    @property
+    def output(self) -> Path:
+        """What the notebook left."""
+        return self.folder / "output"
+
+
+def package(
+    stage: Stage, recipe: str, changes: Sequence[str], settings: Settings, run: Run, owner: str
+) -> None:
+    """Write the data set and the notebook of a run, ready to be pushed by ``owner``."""
+    place = Place.of(run)
+    refuse_strangers(place.dataset, settings)
+    title = f"arc-trm {run.folder.name}"
+    data_slug, notebook_slug = _slug(title), _slug(f"{title} {stage}")
+    with replace_folder(place.dataset) as folder:
+        if stage == "predict":
+            _add_weights(folder, settings, run)
+        else:
+            _add_tasks(folder, settings)
+        _add_wheels(folder)
+        _write_json(
+            folder / DATASET_METADATA,
+            {
+                "id": f"{owner}/{data_slug}",
+                "title": data_slug.replace("-", " "),
+                "licenses": [{"name": settings.kaggle.licence}],
+                "description": "Made by arc-trm; manifest.json lists the files.",
+            },
+        )
+        files = sorted(path for path in folder.iterdir() if path.name != DATASET_METADATA)
+        manifest: dict[str, Any] = {
+            "format": _FORMAT,
+            "stage": stage,
+            "run": run.folder.name,
+            "recipe": recipe,
+            "changes": [change for change in changes if not change.startswith("weights=")],
+            "machine_shape": settings.kaggle.machine_shape,
+            "licence": settings.kaggle.licence,
+            "code_version": code_version(),
+            "files": {path.name: hash_file(path) for path in files},
+            "sizes": {path.name: path.stat().st_size for path in files},
+        }
+        write_description(folder / MANIFEST, manifest)
+        refuse_strangers(folder, settings)
+    digest = manifest_digest(place.dataset)
+    with replace_folder(place.notebook) as folder:
+        _write_json(folder / f"{stage}.ipynb", _fill_in(stage, digest))
+        _write_json(
+            folder / NOTEBOOK_METADATA,
+            {
+                "id": f"{owner}/{notebook_slug}",
+                "title": notebook_slug.replace("-", " "),
+                "code_file": f"{stage}.ipynb",
+                "language": "python",
+                "kernel_type": "notebook",
+                "is_private": True,
+                "enable_gpu": bool(settings.kaggle.machine_shape),
+                "enable_tpu": False,
+                "enable_internet": False,
+                "machine_shape": settings.kaggle.machine_shape,
+                "dataset_sources": [f"{owner}/{data_slug}"],
+                "competition_sources": [settings.kaggle.competition] * (stage == "predict"),
+                "kernel_sources": [],
+                "model_sources": [],
+            },
+        )
+    for name, size in manifest["sizes"].items():
+        say(f"{size / 1e6:8.2f} MB  {name}")
+    total = sum(manifest["sizes"].values())
+    say(
+        f"{total / 1e6:8.2f} MB  {place.dataset}, manifest {digest[:12]}, {settings.kaggle.licence}"
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a package whose every file is as it was written."""
+    return read_description(folder / MANIFEST, "package", _FORMAT)
+
+
+def manifest_digest(folder: Path) -> str:
+    """Return the digest by which the notebook knows its package."""
+    path = folder / MANIFEST
+    raw = parse_json(read_bytes(path), path)
+    assert isinstance(raw, dict), path
+    digest: str = raw["digest"]
+    return digest
+
+
+def refuse_strangers(folder: Path, settings: Settings) -> None:
+    """Raise :class:`InputError` when files lie in a package that may not leave this machine.
+
+    They are named with the reason: credentials, solutions of the tasks that are scored, or not
+    listed in the manifest. They stay where they are.
+    """
+    if not folder.exists():
+        return
+    listed = {MANIFEST, DATASET_METADATA}
+    if (folder / MANIFEST).exists():
+        listed.update(read_manifest(folder)["files"])
+    refused = []
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        reason = None if path.is_dir() else _danger(path, settings)
+        if reason is None and path.is_dir():
+            reason = "folders are not uploaded"
+        if reason is None and name not in listed:
+            reason = f"not listed in {MANIFEST}"
+        if reason is not None:
+            refused.append(f"{name} ({reason})")
+    if refused:
+        raise InputError(f"{folder}: refused: {', '.join(refused)}; take them out")
+
+
+def _danger(path: Path, settings: Settings) -> str | None:
+    """Return why a file may not be published, whoever lists it."""
+    if path.suffix == ".whl":
+        return _danger_in_wheel(path)
+    content = read_bytes(path)
+    if path.name in (*SECRET_FILES, ".env", ".netrc") or _holds_secret(content):
+        return "credentials"
+    if path.suffix == ".json":
+        return _solves(content, settings)
+    return None
+
+
+def _holds_secret(content: bytes) -> bool:
+    own = (secret.encode() in content for secret in known_secrets())
+    return bool(_SECRETS.search(content)) or any(own)
+
+
+def _solves(content: bytes, settings: Settings) -> str | None:
+    """Return a line when JSON holds answers of tasks that are to be predicted."""
+    try:
+        raw = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(raw, dict):
+        return None
+    answered = {
+        task_id
+        for task_id, value in raw.items()
+        if isinstance(value, list)
+        or (isinstance(value, dict) and "output" in str(value.get("test", "")))
+    }
+    scored = {task.task_id for task in load_sources(settings.data.predicted)}
+    found = sorted(answered & scored)
+    return f"solutions of {len(found)} scored tasks, {found[0]} among them" if found else None
+
+
+def _danger_in_wheel(path: Path) -> str | None:
+    known = _tracked_files()
+    with zipfile.ZipFile(path) as wheel:
+        for name in wheel.namelist():
+            if _holds_secret(wheel.read(name)):
+                return f"credentials in {name}"
+            is_ours = path.name.startswith("arc_trm-") and ".dist-info/" not in name
+            if is_ours and known is not None and name not in known:
+                return f"{name} is not known to git"
+    return None
+
+
+def _tracked_files() -> set[str] | None:
+    """Return the files that git knows of; None where this is no checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    return set(listed.stdout.splitlines()) if listed.returncode == 0 else None
+
+
+def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
+    """Add what the notebook starts from; nothing where it starts from scratch."""
+    from solver.checkpoint import load_weights, write_weights
+    from solver.world import World
+
+    if settings.adapt.start == "scratch":
+        return
+    source = find_weights(settings, run, World())
+    taught = describe_taught(choose_tasks(settings), load_weights(source))
+    if taught and settings.predict.refuse_taught:
+        raise InputError(f"{taught} (predict.refuse_taught=false packs them all the same)")
+    write_weights(source, folder, settings.kaggle.rows)
+
+
+def _add_tasks(folder: Path, settings: Settings) -> None:
+    """Add the tasks of the recipe; of those that are predicted what a solver may see."""
+    trained = load_sources(settings.data.trained)
+    predicted = load_sources(settings.data.predicted)
+    left_out = settings.data.left_out
+    refuse_leaks([task for task in trained if task.task_id not in left_out], predicted)
+    for name, tasks in (("training", trained), ("evaluation", predicted)):
+        if tasks:
+            write_challenges(folder / f"arc-agi_{name}_challenges.json", tasks)
+    if trained:
+        _require_answers(trained)
+        write_solutions(folder / "arc-agi_training_solutions.json", trained)
+
+
+def _require_answers(tasks: Iterable[Task]) -> None:
+    for task in tasks:
+        if task.answers is None:
+            raise InputError(f"data.trained: the answers of task {task.task_id!r} are not known")
+
+
+def _add_wheels(folder: Path) -> None:
+    """Add the program, and what the image lacks; the latter is downloaded once."""
+    folder = folder.resolve()
+    if not (ROOT / "pyproject.toml").exists():
+        raise InputError(f"{ROOT}: a package is made from a checkout, not from what is installed")
+    _run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)], ROOT)
+    import pooch
+
+    store = Path(pooch.os_cache("arc-trm")) / "wheels"
+    store.mkdir(parents=True, exist_ok=True)
+    asked = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    asked += ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(_WHEELS)]
+    kept = [*asked, "--no-index", "--find-links", str(store), "-d", str(folder)]
+    try:
+        _run(kept, ROOT)
+    except InputError:
+        _run([*asked, "-d", str(store)], ROOT)
+        _run(kept, ROOT)
+
+
+def _run(command: Sequence[str], folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+        raise InputError(f"{' '.join(command[2:4])}: {lines[-1]}")
+
+
+def _fill_in(stage: Stage, digest: str) -> dict[str, Any]:
+    """Return the notebook, which accepts the package with this digest and no other."""
+    path = Path(__file__).with_name(f"{stage}.ipynb")
+    notebook = parse_json(read_bytes(path), path)
+    assert isinstance(notebook, dict), path
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"]).replace('PACKAGE = ""', f'PACKAGE = "{digest}"')
+    assert digest in str(notebook), path
+    return notebook
+
+
+def _slug(title: str) -> str:
+    slug = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
+    if len(slug) > 50:
+        raise InputError(f"{slug!r}: Kaggle allows names of up to 50 letters; use a shorter RUN")
+    return slug
+
+
+def _write_json(path: Path, value: object) -> None:
+    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
