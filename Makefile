@@ -1,10 +1,13 @@
-# Every stage is one line: python -m pipeline STAGE. `make` alone lists the targets.
+# Every stage is one line: python -m pipeline STAGE, or python -m kernels_kaggle STAGE for Kaggle.
+# `make` alone lists the targets.
 RECIPE ?= demo
 RUN ?= $(RECIPE)
 SET ?=
 NPROC ?= 1
 VIEWS ?= 1,8,32,128
 STEPS ?= 1,2,4,8,16
+NOTEBOOK ?= predict
+MESSAGE ?=
 PYTHON ?= python3
 
 VENV := .venv
@@ -17,12 +20,12 @@ SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CH
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict sweep export score settings test lint chaos deadlines bench \
-	bench-gpu experiment clean
+.PHONY: help setup data build pretrain predict sweep export score settings package push status submit \
+	test kernel-test lint chaos deadlines bench bench-gpu experiment clean
 
 help: ## List the targets
 	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,8 +62,26 @@ score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JS
 settings: $(READY) ## Print every setting of RECIPE: name, value, meaning
 	@$(PY) -m pipeline settings --recipe "$(RECIPE)" --set "$(SET)"
 
-test: $(READY_DEV) ## Run all tests
+# For Kaggle the recipe is that of the competition, unless another is named.
+package push status submit: RECIPE = kaggle
+
+package: $(READY) ## Write the data set and the NOTEBOOK=predict|pretrain of RUN: runs/RUN/kaggle
+	@$(PY) -m kernels_kaggle package $(ARGUMENTS) --notebook "$(NOTEBOOK)"
+
+push: $(READY) ## Upload both to Kaggle, where the notebook then runs
+	@$(PY) -m kernels_kaggle push --run-name "$(RUN)"
+
+status: $(READY) ## Follow the notebook, fetch its log and output
+	@$(PY) -m kernels_kaggle status --run-name "$(RUN)"
+
+submit: $(READY) ## Submit the pushed version, after a question; YES=1 asks none [MESSAGE=]
+	@$(PY) -m kernels_kaggle submit --run-name "$(RUN)" --message "$(MESSAGE)" $(if $(YES),--yes)
+
+test: $(READY_DEV) ## Run all tests but those of kernel-test
 	$(PY) -m pytest -q
+
+kernel-test: $(READY_DEV) ## Execute the notebooks as Kaggle does, without a network
+	$(PY) -m pytest -q -m kernel
 
 lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -26,9 +26,11 @@ _TALKATIVE = ("VERBOSE", "VERBOSE_OUTPUT")
 # The client shows the server's words where there are any, and only else the number of the status.
 _BUSY = re.compile(
     r"\b(429|5\d\d) (Client|Server) Error|too many requests|rate limit|unavailable|bad gateway|"
-    r"internal (server )?error|timed? ?out|try again later|max retries exceeded|"
-    r"connection (aborted|broken)",
+    r"internal (server )?error|gateway time|try again later",
     re.IGNORECASE,
+)
+_BUSY_OR_LOST = re.compile(
+    f"{_BUSY.pattern}|max retries exceeded|connection (aborted|broken)|timed out", re.IGNORECASE
 )
 _NO_CREDENTIALS = "Authentication required"
 _DELAYS = (5.0, 15.0, 45.0, 120.0)  # seconds before another try
@@ -74,7 +76,7 @@ class Client:
         try:
             text = self._run("datasets", "status", "--format", "json", dataset)
         except KaggleError as error:
-            if _BUSY.search(str(error)) or _NO_CREDENTIALS in str(error):
+            if _BUSY_OR_LOST.search(str(error)) or _NO_CREDENTIALS in str(error):
                 raise
             return None
         found = json.loads(text)
@@ -93,7 +95,8 @@ class Client:
     def push_notebook(self, folder: Path, accelerator: str) -> int:
         """Push a notebook, which Kaggle then runs; return the number of its version."""
         machine = ["--accelerator", accelerator] if accelerator else []
-        text = self._run("kernels", "push", "-p", str(folder), *machine)
+        # Where the answer was lost the notebook may be running: a second one would cost GPU hours.
+        text = self._run("kernels", "push", "-p", str(folder), *machine, again=_BUSY)
         found = re.search(r"Kernel version (\d+) successfully pushed", text)
         if found is None or "are not valid" in text:
             raise _error("kernels push", text)
@@ -122,7 +125,7 @@ class Client:
         """Submit a version of a notebook, once; return what Kaggle says."""
         text = self._run(
             "competitions", "submit", competition, "-f", "submission.json", "-k", notebook,
-            "-v", str(version), "-m", message, tries=1,
+            "-v", str(version), "-m", message, again=None,
         )  # fmt: skip
         if "Successfully submitted" not in text:
             raise _error("competitions submit", text)
@@ -133,20 +136,19 @@ class Client:
         if lost or expected not in text:
             raise _error(f"upload of {folder}", text)
 
-    def _run(self, *arguments: str, tries: int = len(_DELAYS) + 1) -> str:
-        """Return what the client printed; tried again while Kaggle is busy."""
-        for delay in _DELAYS[: tries - 1]:
+    def _run(self, *arguments: str, again: re.Pattern[str] | None = _BUSY_OR_LOST) -> str:
+        """Return what the client printed; called again where its error is one of ``again``."""
+        command = " ".join(arguments[:2])
+        for delay in (*_DELAYS, None):
             done = _call(arguments)
-            if not (done.returncode and _BUSY.search(done.stderr)):
+            if not done.returncode:
+                return done.stdout.strip()  # bars and retries are on the other
+            text = f"{done.stdout}\n{done.stderr}".strip()
+            if delay is None or again is None or not again.search(text):
                 break
-            said = done.stderr.strip().splitlines()[-1]
-            say(f"kaggle {arguments[0]} {arguments[1]}: {said}; again in {delay:.0f} s")
+            say(f"kaggle {command}: {text.splitlines()[-1]}; again in {delay:.0f} s")
             self.pause(delay)
-        else:
-            done = _call(arguments)
-        if done.returncode:
-            raise _error(" ".join(arguments[:2]), f"{done.stdout}\n{done.stderr}")
-        return done.stdout.strip()  # bars and retries are on the other
+        raise _error(command, text)
 
 
 def _call(arguments: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":

@@ -116,7 +116,7 @@ def package(
         }
         write_description(folder / MANIFEST, manifest)
         refuse_strangers(folder, settings)
-    digest = manifest_digest(place.dataset)
+    digest, machine = manifest_digest(place.dataset), settings.kaggle.machine_shape
     with replace_folder(place.notebook) as folder:
         _write_json(folder / f"{stage}.ipynb", _fill_in(stage, digest))
         _write_json(
@@ -128,10 +128,10 @@ def package(
                 "language": "python",
                 "kernel_type": "notebook",
                 "is_private": True,
-                "enable_gpu": bool(settings.kaggle.machine_shape),
+                "enable_gpu": bool(machine),
                 "enable_tpu": False,
                 "enable_internet": False,
-                "machine_shape": settings.kaggle.machine_shape,
+                **({"machine_shape": machine} if machine else {}),
                 "dataset_sources": [f"{owner}/{data_slug}"],
                 "competition_sources": [settings.kaggle.competition] * (stage == "predict"),
                 "kernel_sources": [],
@@ -171,12 +171,11 @@ def refuse_strangers(folder: Path, settings: Settings) -> None:
     listed = {MANIFEST, DATASET_METADATA}
     if (folder / MANIFEST).exists():
         listed.update(read_manifest(folder)["files"])
+    guard = _Guard(settings)
     refused = []
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        reason = None if path.is_dir() else _danger(path, settings)
-        if reason is None and path.is_dir():
-            reason = "folders are not uploaded"
+        reason = "folders are not uploaded" if path.is_dir() else guard.danger_of(path)
         if reason is None and name not in listed:
             reason = f"not listed in {MANIFEST}"
         if reason is not None:
@@ -185,52 +184,55 @@ def refuse_strangers(folder: Path, settings: Settings) -> None:
         raise InputError(f"{folder}: refused: {', '.join(refused)}; take them out")
 
 
-def _danger(path: Path, settings: Settings) -> str | None:
-    """Return why a file may not be published, whoever lists it."""
-    if path.suffix == ".whl":
-        return _danger_in_wheel(path)
-    content = read_bytes(path)
-    if path.name in (*SECRET_FILES, ".env", ".netrc") or _holds_secret(content):
-        return "credentials"
-    if path.suffix == ".json":
-        return _solves(content, settings)
-    return None
+class _Guard:
+    """Knows what may not be published, whoever lists it."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._secrets = [secret.encode() for secret in known_secrets()]
+        self._scored = {task.task_id for task in load_sources(settings.data.predicted)}
+        self._tracked = _tracked_files()
 
-def _holds_secret(content: bytes) -> bool:
-    own = (secret.encode() in content for secret in known_secrets())
-    return bool(_SECRETS.search(content)) or any(own)
+    def danger_of(self, path: Path) -> str | None:
+        """Return what is wrong with a file; None where nothing is."""
+        if path.suffix == ".whl":
+            return self._danger_in_wheel(path)
+        content = read_bytes(path)
+        if path.name in (*SECRET_FILES, ".env", ".netrc") or self._holds_secret(content):
+            return "credentials"
+        return self._solves(content) if path.suffix == ".json" else None
 
+    def _holds_secret(self, content: bytes) -> bool:
+        return bool(_SECRETS.search(content)) or any(s in content for s in self._secrets)
 
-def _solves(content: bytes, settings: Settings) -> str | None:
-    """Return a line when JSON holds answers of tasks that are to be predicted."""
-    try:
-        raw = orjson.loads(content)
-    except orjson.JSONDecodeError:
+    def _solves(self, content: bytes) -> str | None:
+        """Return a line when JSON holds answers of tasks that are to be predicted."""
+        try:
+            raw = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(raw, dict):
+            return None
+        found = sorted(key for key in raw.keys() & self._scored if _is_answered(raw[key]))
+        return f"solutions of {len(found)} scored tasks, {found[0]} first" if found else None
+
+    def _danger_in_wheel(self, path: Path) -> str | None:
+        is_ours = path.name.startswith("arc_trm-")
+        with zipfile.ZipFile(path) as wheel:
+            for name in wheel.namelist():
+                if self._holds_secret(wheel.read(name)):
+                    return f"credentials in {name}"
+                is_code = is_ours and ".dist-info/" not in name
+                if is_code and self._tracked is not None and name not in self._tracked:
+                    return f"{name} is not known to git"
         return None
-    if not isinstance(raw, dict):
-        return None
-    answered = {
-        task_id
-        for task_id, value in raw.items()
-        if isinstance(value, list)
-        or (isinstance(value, dict) and "output" in str(value.get("test", "")))
-    }
-    scored = {task.task_id for task in load_sources(settings.data.predicted)}
-    found = sorted(answered & scored)
-    return f"solutions of {len(found)} scored tasks, {found[0]} among them" if found else None
 
 
-def _danger_in_wheel(path: Path) -> str | None:
-    known = _tracked_files()
-    with zipfile.ZipFile(path) as wheel:
-        for name in wheel.namelist():
-            if _holds_secret(wheel.read(name)):
-                return f"credentials in {name}"
-            is_ours = path.name.startswith("arc_trm-") and ".dist-info/" not in name
-            if is_ours and known is not None and name not in known:
-                return f"{name} is not known to git"
-    return None
+def _is_answered(value: object) -> bool:
+    """Return whether the value of a task id in a JSON file holds answers to its tests."""
+    if isinstance(value, dict):
+        tests = value.get("test")
+        return isinstance(tests, list) and any("output" in test for test in tests)
+    return isinstance(value, list)  # a submission or solutions
 
 
 def _tracked_files() -> set[str] | None:

@@ -43,7 +43,7 @@ def push(place: Place, client: Client) -> None:
         say(f"{dataset}: Kaggle has this package already")
     else:
         _upload(place, dataset, digest, client)
-        pushed |= {"package": digest, "dataset": dataset}
+        pushed = {"package": digest, "notebook": pushed.get("notebook")}
         _write(place.pushed, pushed)
     path = place.notebook / NOTEBOOK_METADATA
     metadata = _read(path)
@@ -51,8 +51,9 @@ def push(place: Place, client: Client) -> None:
     if manifest["stage"] == "pretrain" and pushed.get("notebook") == notebook:
         metadata["kernel_sources"] = [notebook]
         _write(path, metadata)
-    version = client.push_notebook(place.notebook, metadata["machine_shape"])
-    _write(place.pushed, {**pushed, "notebook": notebook, "version": version})
+    version = client.push_notebook(place.notebook, metadata.get("machine_shape", ""))
+    pushed = {"package": digest, "notebook": notebook, "version": version}
+    _write(place.pushed, {**pushed, "competition": metadata["competition_sources"]})
     say(f"{notebook}: version {version} runs on Kaggle; follow it with: make status")
 
 
@@ -86,10 +87,9 @@ def submit(place: Place, client: Client, message: str, confirm: Callable[[str], 
     """Submit the version that was pushed, after asking: it takes one of the day's submissions."""
     pushed = _pushed(place)
     notebook, version = pushed["notebook"], pushed["version"]
-    manifest = _checked_manifest(place)
-    if manifest["stage"] != "predict":
-        raise InputError(f"{place.folder}: the notebook of {manifest['stage']} answers no tasks")
-    competition = load_recipe(manifest["recipe"], manifest["changes"]).kaggle.competition
+    if not pushed["competition"]:
+        raise InputError(f"{place.folder}: {notebook} answers no tasks")
+    (competition,) = pushed["competition"]
     found, reason = client.notebook_status(notebook)
     if found != "COMPLETE":
         raise KaggleError(f"{notebook}: {found.lower()} {reason}; only what is complete is scored")

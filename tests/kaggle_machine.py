@@ -77,7 +77,7 @@ def run_notebook(folder, notebook, is_rerun=False):
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ARC_"))
     }
     environment |= {"JUPYTER_PATH": str(folder / "image" / "jupyter"), "HOME": str(folder)}
-    environment |= {"OMP_NUM_THREADS": "1"}
+    environment |= {"OMP_NUM_THREADS": "1", "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
     if is_rerun:
         environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     done = subprocess.run(

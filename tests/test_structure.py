@@ -21,7 +21,10 @@ MAY_IMPORT = {
         "pipeline", "augment", "solver", "submission", "numpy", "orjson", "typer", "pydantic",
         "rich", "tqdm", "pooch", "torch",
     },
-    "kernels_kaggle": {"kernels_kaggle", "pipeline"},
+    "kernels_kaggle": {
+        "kernels_kaggle", "pipeline", "augment", "solver", "submission", "numpy", "orjson", "typer",
+        "pooch",
+    },
 }  # fmt: skip
 
 
