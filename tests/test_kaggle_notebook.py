@@ -226,9 +226,8 @@ def test_every_gpu_gets_a_process(machine):
     """Two cards, says the driver; the processes compute on the CPU all the same."""
     driver = machine.folder / "bin" / "nvidia-smi"
     driver.parent.mkdir()
-    driver.write_text(
-        "#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 8.9'\necho 'NVIDIA L4, 23034 MiB, 8.9'\n"
-    )
+    card = "NVIDIA L4, 23034 MiB, 8.9"
+    driver.write_text(f"#!/bin/sh\necho '{card}'\necho '{card}'\n")
     driver.chmod(0o755)
     machine.set_up()
     ended = machine.execute(is_rerun=True)
