@@ -163,7 +163,7 @@ class Learning:
                 on_checkpoint=self._save,
             )
         if leg < math.inf:
-            self.seconds_late = time.monotonic() - start - leg
+            self.seconds_late = max(0.0, time.monotonic() - start - leg)
         if world.leads and training.step > first:
             passed = max(pace.passed, training.step / self._settings.num_steps)
             say(
