@@ -82,68 +82,71 @@ def package(
     stage: Stage, recipe: str, changes: Sequence[str], settings: Settings, run: Run, owner: str
 ) -> None:
     """Write the data set and the notebook of a run, ready to be pushed by ``owner``."""
-    place = Place.of(run)
+    place, title = Place.of(run), f"arc-trm {run.folder.name}"
+    dataset, notebook = f"{owner}/{_slug(title)}", f"{owner}/{_slug(f'{title} {stage}')}"
     refuse_strangers(place.dataset, settings)
-    title = f"arc-trm {run.folder.name}"
-    data_slug, notebook_slug = _slug(title), _slug(f"{title} {stage}")
     with replace_folder(place.dataset) as folder:
         if stage == "predict":
             _add_weights(folder, settings, run)
         else:
             _add_tasks(folder, settings)
         _add_wheels(folder)
-        _write_json(
-            folder / DATASET_METADATA,
-            {
-                "id": f"{owner}/{data_slug}",
-                "title": data_slug.replace("-", " "),
-                "licenses": [{"name": settings.kaggle.licence}],
-                "description": "Made by arc-trm; manifest.json lists the files.",
-            },
-        )
-        files = sorted(path for path in folder.iterdir() if path.name != DATASET_METADATA)
-        manifest: dict[str, Any] = {
+        files = sorted(folder.iterdir())
+        sizes = {path.name: path.stat().st_size for path in files}
+        manifest = {
             "format": _FORMAT,
             "stage": stage,
             "run": run.folder.name,
             "recipe": recipe,
+            # Where the weights lay on this machine concerns nobody else.
             "changes": [change for change in changes if not change.startswith("weights=")],
             "machine_shape": settings.kaggle.machine_shape,
             "licence": settings.kaggle.licence,
             "code_version": code_version(),
             "files": {path.name: hash_file(path) for path in files},
-            "sizes": {path.name: path.stat().st_size for path in files},
+            "sizes": sizes,
         }
         write_description(folder / MANIFEST, manifest)
+        _write_json(folder / DATASET_METADATA, _describe_dataset(dataset, settings))
         refuse_strangers(folder, settings)
-    digest, machine = manifest_digest(place.dataset), settings.kaggle.machine_shape
+    digest = manifest_digest(place.dataset)
     with replace_folder(place.notebook) as folder:
         _write_json(folder / f"{stage}.ipynb", _fill_in(stage, digest))
-        _write_json(
-            folder / NOTEBOOK_METADATA,
-            {
-                "id": f"{owner}/{notebook_slug}",
-                "title": notebook_slug.replace("-", " "),
-                "code_file": f"{stage}.ipynb",
-                "language": "python",
-                "kernel_type": "notebook",
-                "is_private": True,
-                "enable_gpu": bool(machine),
-                "enable_tpu": False,
-                "enable_internet": False,
-                **({"machine_shape": machine} if machine else {}),
-                "dataset_sources": [f"{owner}/{data_slug}"],
-                "competition_sources": [settings.kaggle.competition] * (stage == "predict"),
-                "kernel_sources": [],
-                "model_sources": [],
-            },
-        )
-    for name, size in manifest["sizes"].items():
+        metadata = _describe_notebook(notebook, stage, dataset, settings)
+        _write_json(folder / NOTEBOOK_METADATA, metadata)
+    for name, size in sizes.items():
         say(f"{size / 1e6:8.2f} MB  {name}")
-    total = sum(manifest["sizes"].values())
-    say(
-        f"{total / 1e6:8.2f} MB  {place.dataset}, manifest {digest[:12]}, {settings.kaggle.licence}"
-    )
+    total = sum(sizes.values()) / 1e6
+    say(f"{total:8.2f} MB  {place.dataset}, manifest {digest[:12]}, {settings.kaggle.licence}")
+
+
+def _describe_dataset(name: str, settings: Settings) -> dict[str, Any]:
+    return {
+        "id": name,
+        "title": _title(name),
+        "licenses": [{"name": settings.kaggle.licence}],
+        "description": "Made by arc-trm; manifest.json lists the files.",
+    }
+
+
+def _describe_notebook(name: str, stage: Stage, dataset: str, settings: Settings) -> dict[str, Any]:
+    machine = settings.kaggle.machine_shape
+    return {
+        "id": name,
+        "title": _title(name),
+        "code_file": f"{stage}.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": bool(machine),
+        "enable_tpu": False,
+        "enable_internet": False,
+        **({"machine_shape": machine} if machine else {}),
+        "dataset_sources": [dataset],
+        "competition_sources": [settings.kaggle.competition] if stage == "predict" else [],
+        "kernel_sources": [],
+        "model_sources": [],
+    }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -320,6 +323,11 @@ def _slug(title: str) -> str:
     if len(slug) > 50:
         raise InputError(f"{slug!r}: Kaggle allows names of up to 50 letters; use a shorter RUN")
     return slug
+
+
+def _title(name: str) -> str:
+    """Return the title of which Kaggle makes the slug in ``name``."""
+    return name.partition("/")[2].replace("-", " ")
 
 
 def _write_json(path: Path, value: object) -> None:
