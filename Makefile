@@ -1,5 +1,6 @@
 # Every stage is one line: python -m pipeline STAGE, or python -m kernels_kaggle STAGE for Kaggle.
 # `make` alone lists the targets.
+KAGGLE_RECIPE := $(or $(RECIPE),kaggle)
 RECIPE ?= demo
 RUN ?= $(RECIPE)
 SET ?=
@@ -63,7 +64,7 @@ settings: $(READY) ## Print every setting of RECIPE: name, value, meaning
 	@$(PY) -m pipeline settings --recipe "$(RECIPE)" --set "$(SET)"
 
 # For Kaggle the recipe is that of the competition, unless another is named.
-package push status submit: RECIPE = kaggle
+package push status submit: RECIPE = $(KAGGLE_RECIPE)
 
 package: $(READY) ## Write the data set and the NOTEBOOK=predict|pretrain of RUN: runs/RUN/kaggle
 	@$(PY) -m kernels_kaggle package $(ARGUMENTS) --notebook "$(NOTEBOOK)"
@@ -75,7 +76,7 @@ status: $(READY) ## Follow the notebook, fetch its log and output
 	@$(PY) -m kernels_kaggle status --run-name "$(RUN)"
 
 submit: $(READY) ## Submit the pushed version, after a question; YES=1 asks none [MESSAGE=]
-	@$(PY) -m kernels_kaggle submit --run-name "$(RUN)" --message "$(MESSAGE)" $(if $(YES),--yes)
+	@$(PY) -m kernels_kaggle submit --run-name "$(RUN)" --message "$(MESSAGE)" $(if $(filter 1,$(YES)),--yes)
 
 test: $(READY_DEV) ## Run all tests but those of kernel-test
 	$(PY) -m pytest -q

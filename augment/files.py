@@ -80,6 +80,19 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in ``path``."""
+    value = parse_json(read_bytes(path), path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return value
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace ``path`` by the JSON of ``value``, for people to read."""
+    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of the file's content; :class:`InputError` when it cannot be read."""
     try:
@@ -92,7 +105,7 @@ def hash_file(path: Path) -> str:
 def write_description(path: Path, description: Mapping[str, object]) -> None:
     """Write what :func:`read_description` reads: JSON with ``format``, ``files`` and its digest."""
     content = {**description, "digest": _digest(description)}
-    write_atomic(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    write_json(path, content)
 
 
 def read_description(path: Path, kind: str, version: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kernels_kaggle import submission
+from kernels_kaggle import stages
 from kernels_kaggle.client import Client
 from kernels_kaggle.package import Place, package
 from pipeline.__main__ import Changes, Recipe, RunName, open_run, report_errors, split_changes
@@ -37,13 +37,13 @@ def package_(
 @app.command()
 def push(run: RunName = "kaggle") -> None:
     """Upload the data set, wait until it is ready, and push the notebook, which then runs."""
-    submission.push(Place.of(Run.named(run)), Client())
+    stages.push(Place.of(Run.named(run)), Client())
 
 
 @app.command()
 def status(run: RunName = "kaggle") -> None:
     """Follow the notebook until it has ended; fetch its log and output."""
-    submission.status(Place.of(Run.named(run)), Client())
+    stages.status(Place.of(Run.named(run)), Client())
 
 
 @app.command()
@@ -53,8 +53,8 @@ def submit(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Submit the pushed version: it takes one of the day's submissions."""
-    confirm = submission.agree if yes else submission.ask
-    submission.submit(Place.of(Run.named(run)), Client(), message, confirm)
+    confirm = stages.agree if yes else stages.ask
+    stages.submit(Place.of(Run.named(run)), Client(), message, confirm)
 
 
 def main() -> None:

@@ -18,19 +18,20 @@ from typing import Any
 from augment.errors import InputError
 from pipeline.console import say
 
-_SECRET_VARIABLES = ("KAGGLE_KEY", "KAGGLE_API_TOKEN")
+_SECRET_VARIABLES = ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_API_V1_TOKEN_PATH")
 SECRET_FILES = ("kaggle.json", "access_token", "access_token.txt", "credentials.json")
 _SHORTEST_SECRET = 8
 # With these set the client prints its Authorization header.
 _TALKATIVE = ("VERBOSE", "VERBOSE_OUTPUT")
 # The client shows the server's words where there are any, and only else the number of the status.
 _BUSY = re.compile(
-    r"\b(429|5\d\d) (Client|Server) Error|too many requests|rate limit|unavailable|bad gateway|"
-    r"internal (server )?error|gateway time|try again later",
+    r"\b(429|503) (Client|Server) Error|too many requests|rate limit|unavailable|try again later",
     re.IGNORECASE,
 )
 _BUSY_OR_LOST = re.compile(
-    f"{_BUSY.pattern}|max retries exceeded|connection (aborted|broken)|timed out", re.IGNORECASE
+    f"{_BUSY.pattern}|5\\d\\d Server Error|internal (server )?error|gateway|timed out|"
+    "max retries exceeded|connection (aborted|broken)",
+    re.IGNORECASE,
 )
 _NO_CREDENTIALS = "Authentication required"
 _DELAYS = (5.0, 15.0, 45.0, 120.0)  # seconds before another try
@@ -115,11 +116,12 @@ class Client:
         """Fetch the log and all that the newest run left."""
         self._run("kernels", "output", notebook, "-p", str(folder), "--force")
 
-    def submissions_left(self, competition: str) -> int:
-        """Return how many submissions are left today."""
+    def submissions_left(self, competition: str) -> int | None:
+        """Return how many submissions are left today; None before the first one of all."""
         text = self._run("competitions", "submission-limits", "--json", competition)
-        left: int = json.loads(text).get("numAllowedNow", 0)  # the client leaves zeros out
-        return left
+        limits: dict[str, int] = json.loads(text)  # without the zeros
+        # Who is on no team yet is told zeros only, and gets a team by submitting.
+        return limits.get("numAllowedNow", 0) if limits else None
 
     def submit(self, competition: str, notebook: str, version: int, message: str) -> str:
         """Submit a version of a notebook, once; return what Kaggle says."""
@@ -174,9 +176,10 @@ def known_secrets() -> list[str]:
     found = [os.environ.get(name, "") for name in _SECRET_VARIABLES]
     home = Path.home()
     folders = [home / ".kaggle", home / ".config" / "kaggle"]
-    if "KAGGLE_CONFIG_DIR" in os.environ:
-        folders.append(Path(os.environ["KAGGLE_CONFIG_DIR"]))
+    folders += [Path(os.environ.get("KAGGLE_CONFIG_DIR", home))]
+    folders += [Path(os.environ.get("XDG_CONFIG_HOME", home)) / "kaggle"]
     paths = [folder / name for folder in folders for name in SECRET_FILES]
+    # A variable may name a file.
     for path in [*paths, *(Path(value) for value in found if value)]:
         try:
             text = path.read_text().strip()

@@ -11,18 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from augment.drawing import draw_task
-from augment.files import hash_file, write_atomic, write_description
+from augment.errors import InputError
+from augment.files import hash_file, read_object, write_atomic, write_description
 from augment.leaks import give_away
-from augment.task import Task, read_challenges, write_challenges, write_solutions
+from augment.task import Task, parse_task, read_challenges, write_challenges, write_solutions
 from kernels_kaggle.package import manifest_digest, read_manifest
 from pipeline.console import say
 from pipeline.recipes import Settings, load_recipe
@@ -40,11 +42,16 @@ REPORT = "arc_trm.json"
 
 REPORT_FORMAT = 1
 
-_TRIES = 3  # in a scored rerun: the program goes on from where it was
+_TRIES = 3  # the program goes on from where it was
 _LEAST_SECONDS = 30.0  # that are worth another try
 _GRACE_SECONDS = 60.0  # after which a program that should have ended is killed
+_SECONDS_TO_SAVE = 300.0  # of pretraining: until its first step, and for its last checkpoint
+_SECONDS_BETWEEN_LOOKS = 60.0
+_SECONDS_TO_READ = 10.0  # the last lines of a program that has ended
+_NUM_GPUS = {"NvidiaL4": 4, "NvidiaTeslaT4": 2}
 _TEST_FILE = "arc-agi_test_challenges.json"
-_TRIED_FILES = "arc-agi_evaluation_challenges.json", "arc-agi_evaluation_solutions.json"
+_TASKS = "tasks"  # the folder with the tasks of this run
+_SUBMISSION = "submission.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Session:
 def print_banner(session: Session, *files: Path) -> None:
     """Print the machine, the versions and the hashes of what is read.
 
-    Outside a scored rerun a missing GPU is an error: the machine is not the one asked for.
+    Outside a scored rerun it is an error when this is not the machine that was asked for.
     """
     manifest = session.manifest
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
@@ -91,10 +98,12 @@ def print_banner(session: Session, *files: Path) -> None:
     for path in files:
         say(f"{path}: SHA-256 {hash_file(path)[:16]}")
     say("scored rerun" if session.is_rerun else "a run outside the scoring")
-    if manifest["machine_shape"] and not gpus and not session.is_rerun:
+    machine = manifest["machine_shape"]
+    expected = _NUM_GPUS.get(machine, 1) if machine else 0
+    if len(gpus) < expected and not session.is_rerun:
         raise RuntimeError(
-            f"no GPU here, but machine_shape is {manifest['machine_shape']}: choose the "
-            "accelerator in the notebook's settings, or package with kaggle.machine_shape="
+            f"{len(gpus)} GPUs here, but {machine} has {expected}: choose the accelerator in the "
+            "notebook's settings, or package with another kaggle.machine_shape="
         )
 
 
@@ -102,18 +111,23 @@ def predict(session: Session, competition: Path) -> None:
     """Answer the hidden tasks in a scored rerun, else a few evaluation tasks, with a score.
 
     ``competition`` is the folder with the competition's files. The program's failure is an error,
-    and so is, outside a rerun, that the model answered nothing. After a rerun the best answers
-    there are have become the submission, whatever happened.
+    and so is, outside a rerun, that no answer owes anything to training. In a rerun the best
+    answers so far take their place among the guesses of the submission as they come.
     """
     settings, run = session.settings, session.run
+    folder = session.working / _TASKS
     if session.is_rerun:
-        source = f"kaggle/test:{competition}"
+        tasks, submission = _read_valid(competition / _TEST_FILE), session.working / _SUBMISSION
         end = session.end(settings.predict.time_limit_seconds)
+        changes = []
     else:
-        source = f"kaggle/evaluation:{_write_tried_tasks(session, competition)}"
+        tasks, submission = _choose_tried(session, competition), folder / _SUBMISSION
         end = min(session.end(0), time.time() + settings.kaggle.smoke_seconds)
-    changes = [
-        f"data.predicted={source}",
+        changes = ["predict.adapt=all"]  # as the hidden tasks, of which no row is known
+        write_solutions(folder / "arc-agi_test_solutions.json", tasks)
+    write_challenges(folder / _TEST_FILE, tasks)
+    changes += [
+        f"data.predicted=kaggle/test:{_TASKS}",
         "data.max_side=30",
         "predict.time_limit_seconds=0",
         f"predict.deadline={end}",
@@ -121,40 +135,60 @@ def predict(session: Session, competition: Path) -> None:
     ]
     if (session.package / "checkpoint.json").exists():
         changes.append(f"weights={session.package}")
+
+    def take_over() -> None:
+        """Put the answers there are into the submission, once they are valid."""
+        if run.submission.exists():
+            read_submission(run.submission, tasks)
+            guesses = read_object(submission) if submission.exists() else {}
+            write_atomic(submission, orjson.dumps({**guesses, **read_object(run.submission)}))
+
     try:
-        _call("predict", session, changes, end, tries=_TRIES if session.is_rerun else 1)
+        _call("predict", session, changes, end + _GRACE_SECONDS, take_over)
     finally:
+        take_over()
         shutil.rmtree(run.adapted, ignore_errors=True)  # large, and of no use afterwards
-        if session.is_rerun and run.submission.exists():
-            read_submission(run.submission, read_challenges(competition / _TEST_FILE))
-            content = run.submission.read_bytes()
-            write_atomic(session.working / "submission.json", content)
     report = _report(session)
-    if not session.is_rerun and not report["answered_by_model"]:
-        raise RuntimeError("the model answered none of the tasks tried: not worth a submission")
+    if not session.is_rerun:
+        if not report["answered_by_model"]:
+            raise RuntimeError("the model answered none of the tasks: not worth a submission")
+        if settings.adapt.num_steps and not report["steps"]:
+            raise RuntimeError("nothing was learned from the tasks: not worth a submission")
 
 
 def pretrain(session: Session, inputs: Path) -> None:
     """Train until done or the session's time is over.
 
     It goes on from the newest checkpoint of this run below ``inputs``, where the output that this
-    notebook saved before is mounted.
+    notebook saved before is mounted. A failure after which there is a newer one is no error: its
+    output is worth saving.
     """
-    checkpoint = _newest_checkpoint(inputs, session.run)
-    if checkpoint is not None:
-        say(f"going on from {checkpoint}")
-        earlier = checkpoint.parents[1]
-        for path in (*checkpoint.iterdir(), earlier / session.run.metrics.name):
-            copy = session.run.folder / path.relative_to(earlier)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-    end = session.end(session.settings.train.time_limit_seconds)
-    changes = [f"train.time_limit_seconds={max(1.0, end - time.time())}"]
+    run = session.run
+    earlier = _newest_checkpoint(inputs, run)
+    if earlier is not None:
+        say(f"going on from {earlier}")
+        _copy(earlier, run.checkpoints / earlier.name)
+        metrics = earlier.parents[1] / run.metrics.name
+        if metrics.exists():
+            shutil.copyfile(metrics, run.metrics)
+    changes = []
     for split, name in (("training", "trained"), ("evaluation", "predicted")):
-        has = (session.package / f"arc-agi_{split}_challenges.json").exists()
-        changes.append(f"data.{name}=" + (f"kaggle/{split}:{session.package}" if has else ""))
-    _call("pretrain", session, changes, end, tries=1)
-    shutil.rmtree(session.run.dataset, ignore_errors=True)  # built again in seconds
+        files = list(session.package.glob(f"arc-agi_{split}_*.json"))
+        # Copies, as their place is a part of the settings, and mounts move.
+        _copy(session.package, session.working / _TASKS, *(path.name for path in files))
+        changes.append(f"data.{name}=" + (f"kaggle/{split}:{_TASKS}" if files else ""))
+    end = session.end(0)
+    left = max(1.0, end - _SECONDS_TO_SAVE - time.time())
+    limit = min(left, session.settings.train.time_limit_seconds or left)
+    try:
+        _call("pretrain", session, [*changes, f"train.time_limit_seconds={limit}"], end)
+    except RuntimeError as error:
+        newest = max(run.checkpoints.glob("step_*[0-9]"), default=None)
+        if newest is None or (earlier is not None and newest.name <= earlier.name):
+            raise
+        say(f"{error}; {newest.name} is kept, and the next run goes on from there")
+    for folder in (run.dataset, session.working / _TASKS):  # made again in seconds
+        shutil.rmtree(folder, ignore_errors=True)
     _leave(session, {})
 
 
@@ -166,28 +200,41 @@ def draw(session: Session, count: int = 4) -> Iterator[str]:
         yield draw_task(task, attempts[task.task_id])
 
 
-def _write_tried_tasks(session: Session, competition: Path) -> Path:
-    """Write the evaluation tasks that are tried, small to large, and return their folder.
+def _read_valid(path: Path) -> list[Task]:
+    """Return the tasks in a file but for those that are not valid, which get a line each."""
+    tasks = []
+    for task_id, raw in read_object(path).items():
+        try:
+            tasks.append(parse_task(task_id, raw, str(path)))
+        except InputError as error:
+            say(f"{error}; it keeps its guess")
+    return [task.without_answers() for task in tasks]
+
+
+def _choose_tried(session: Session, competition: Path) -> list[Task]:
+    """Return the evaluation tasks that are tried, small to large.
 
     Those that the weights were taught are left out, unless there are no others.
     """
-    challenges, solutions = _TRIED_FILES
-    tasks = read_challenges(competition / challenges, competition / solutions)
+    names = ("arc-agi_evaluation_challenges.json", "arc-agi_evaluation_solutions.json")
+    tasks = read_challenges(*(competition / name for name in names))
     path = session.package / "taught.npy"
     taught = set(np.load(path, allow_pickle=False).tolist()) if path.exists() else set()
-    fresh = [task for task in tasks if taught.isdisjoint(give_away(task))]
-    chosen = _spread(
-        sorted(fresh or tasks, key=Task.longest_side), session.settings.kaggle.smoke_tasks
-    )
-    folder = session.working / "smoke"
-    write_challenges(folder / challenges, chosen)
-    write_solutions(folder / solutions, chosen)
-    return folder
+    fresh = [task for task in tasks if taught.isdisjoint(give_away(task))] or tasks
+    return _spread(sorted(fresh, key=Task.longest_side), session.settings.kaggle.smoke_tasks)
+
+
+def _copy(source: Path, destination: Path, *names: str) -> None:
+    """Copy files of a folder, all where none is named; their modes, perhaps read-only, stay."""
+    destination.mkdir(parents=True, exist_ok=True)
+    for name in names or [path.name for path in source.iterdir()]:
+        shutil.copyfile(source / name, destination / name)
 
 
 def _newest_checkpoint(inputs: Path, run: Run) -> Path | None:
     """Return the checkpoint of the run with the highest step, wherever outputs are mounted."""
-    pattern = f"{inputs}/**/runs/{run.folder.name}/checkpoints/step_*/training.safetensors"
+    name = glob.escape(run.folder.name)
+    pattern = f"{inputs}/**/runs/{name}/checkpoints/step_*[0-9]/training.safetensors"
     found = [Path(path).parent for path in glob.glob(pattern, recursive=True)]
     return max(found, key=lambda folder: folder.name, default=None)
 
@@ -198,8 +245,18 @@ def _spread(tasks: Sequence[Task], count: int) -> list[Task]:
     return [tasks[round(n * (len(tasks) - 1) / max(1, count - 1))] for n in range(count)]
 
 
-def _call(stage: str, session: Session, changes: Sequence[str], end: float, tries: int) -> None:
-    """Run a stage on all GPUs; raise where it fails ``tries`` times, or once near the end."""
+def _call(
+    stage: str,
+    session: Session,
+    changes: Sequence[str],
+    end: float,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> None:
+    """Run a stage on all GPUs until the Unix time ``end``; raise where it fails.
+
+    In between ``meanwhile`` is called now and then. What failed is tried again, but for the first
+    failure of a run that is there to show whether all works.
+    """
     manifest = session.manifest
     launch = ["-m", "pipeline"]
     if len(gpus := _gpus()) > 1:
@@ -208,9 +265,10 @@ def _call(stage: str, session: Session, changes: Sequence[str], end: float, trie
     settings = shlex.join([*manifest["changes"], *changes])
     options = ["--recipe", manifest["recipe"], "--run-name", manifest["run"], "--set", settings]
     command = [sys.executable, *launch, stage, *options]
-    for _ in range(tries):
+    is_trial = stage == "predict" and not session.is_rerun
+    for _ in range(1 if is_trial else _TRIES):
         say(f"$ {shlex.join(command)}")
-        status = _run_until(end + _GRACE_SECONDS, command, session.working)
+        status = _run_until(end, command, session.working, meanwhile)
         if status == 0:
             return
         say(f"{stage} ended with status {status}")
@@ -219,7 +277,9 @@ def _call(stage: str, session: Session, changes: Sequence[str], end: float, trie
     raise RuntimeError(f"{stage} failed; its last lines are above")
 
 
-def _run_until(end: float, command: Sequence[str], folder: Path) -> int:
+def _run_until(
+    end: float, command: Sequence[str], folder: Path, meanwhile: Callable[[], object]
+) -> int:
     """Return the exit status of a command whose lines are shown as they come.
 
     At the Unix time ``end`` it is killed, with its children.
@@ -234,34 +294,36 @@ def _run_until(end: float, command: Sequence[str], folder: Path) -> int:
         errors="replace",
         start_new_session=True,
     )
-    with _killed_at(end, process):
+
+    def show() -> None:
         assert process.stdout is not None
         for line in process.stdout:
             say(line.rstrip("\n"))
-        return process.wait()
 
-
-@contextmanager
-def _killed_at(end: float, process: "subprocess.Popen[str]") -> Iterator[None]:
-    def kill() -> None:
-        say("the time is over: the program is killed")
-        os.killpg(process.pid, signal.SIGKILL)
-
-    timer = threading.Timer(max(0.0, end - time.time()), kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    # In a thread, as a child that outlives the program may hold the pipe open.
+    reader = threading.Thread(target=show, daemon=True)
+    reader.start()
+    while True:
+        try:
+            left = max(0.1, end - time.time())
+            status = process.wait(timeout=min(left, _SECONDS_BETWEEN_LOOKS))
+        except subprocess.TimeoutExpired:
+            if time.time() >= end:
+                say("the time is over: the program is killed")
+                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(InputError, OSError):
+                meanwhile()
+        else:
+            reader.join(_SECONDS_TO_READ)
+            return status
 
 
 def _gpus() -> list[str]:
     """Return a line for each GPU; asked of the driver, as torch would take memory of the first."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader"]
     try:
-        found = subprocess.run(query, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        found = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
         return []
     return found.stdout.strip().splitlines()
 
@@ -280,10 +342,15 @@ def _report(session: Session) -> dict[str, Any]:
     """Print and keep what the model answered, and the score where answers are known."""
     run = session.run
     tasks = _answered_tasks(run)
-    candidates = pool_votes(read_votes(run.votes)).candidates if run.has_votes else {}
-    _, coverage = build_submission(tasks, candidates)
-    say(f"coverage: {coverage}")
-    values = {"answered_by_model": coverage.model, "answered_by_fallback": coverage.fallback}
+    votes = read_votes(run.votes) if run.has_votes else {}
+    _, coverage = build_submission(tasks, pool_votes(votes).candidates)
+    steps = max(votes, default=0)
+    say(f"coverage: {coverage}, after {steps} steps on the tasks")
+    values = {
+        "answered_by_model": coverage.model,
+        "answered_by_fallback": coverage.fallback,
+        "steps": steps,
+    }
     if all(task.answers is not None for task in tasks):
         found = score_submission(read_submission(run.submission, tasks), tasks)
         values |= {"solved_outputs": found.num_solved, "outputs": found.num_outputs}
@@ -291,14 +358,14 @@ def _report(session: Session) -> dict[str, Any]:
 
 
 def _leave(session: Session, values: dict[str, Any]) -> dict[str, Any]:
-    """Write which package ran, ``values``, and the hash of every file the notebook leaves."""
-    paths = [path.relative_to(session.working) for path in session.working.rglob("*")]
-    kept = [path for path in paths if not str(path.name).startswith(".") and path.name != REPORT]
+    """Write which package ran, ``values``, and the hash of every file the run leaves."""
+    working = session.working
+    paths = [path for path in session.run.folder.rglob("*") if path.is_file()]
     files = {
-        str(path): hash_file(session.working / path)
-        for path in sorted(kept)
-        if (session.working / path).is_file()
+        str(path.relative_to(working)): hash_file(path)
+        for path in sorted(paths)
+        if not path.name.startswith(".")
     }
     report = {"format": REPORT_FORMAT, "package": manifest_digest(session.package), **values}
-    write_description(session.working / REPORT, {**report, "files": files})
+    write_description(working / REPORT, {**report, "files": files})
     return report

@@ -19,12 +19,12 @@ import orjson
 from augment.errors import InputError
 from augment.files import (
     hash_file,
-    parse_json,
     read_bytes,
     read_description,
+    read_object,
     replace_folder,
-    write_atomic,
     write_description,
+    write_json,
 )
 from augment.task import Task, write_challenges, write_solutions
 from kernels_kaggle.client import SECRET_FILES, known_secrets
@@ -42,6 +42,7 @@ MANIFEST = "manifest.json"
 DATASET_METADATA = "dataset-metadata.json"  # read by Kaggle's client, and not uploaded
 NOTEBOOK_METADATA = "kernel-metadata.json"
 _FORMAT = 1
+_SET_BY_NOTEBOOK = ("weights", "data.trained", "data.predicted")  # here they may be local paths
 _WHEELS = Path(__file__).with_name("wheels.txt")
 _SECRETS = re.compile(rb'KGAT_\w{16}|"key"\s*:\s*"[0-9a-f]{32}"|-----BEGIN [A-Z ]*PRIVATE KEY')
 
@@ -98,8 +99,7 @@ def package(
             "stage": stage,
             "run": run.folder.name,
             "recipe": recipe,
-            # Where the weights lay on this machine concerns nobody else.
-            "changes": [change for change in changes if not change.startswith("weights=")],
+            "changes": [c for c in changes if c.partition("=")[0] not in _SET_BY_NOTEBOOK],
             "machine_shape": settings.kaggle.machine_shape,
             "licence": settings.kaggle.licence,
             "code_version": code_version(),
@@ -107,13 +107,13 @@ def package(
             "sizes": sizes,
         }
         write_description(folder / MANIFEST, manifest)
-        _write_json(folder / DATASET_METADATA, _describe_dataset(dataset, settings))
+        write_json(folder / DATASET_METADATA, _describe_dataset(dataset, settings))
         refuse_strangers(folder, settings)
     digest = manifest_digest(place.dataset)
     with replace_folder(place.notebook) as folder:
-        _write_json(folder / f"{stage}.ipynb", _fill_in(stage, digest))
+        write_json(folder / f"{stage}.ipynb", _fill_in(stage, digest))
         metadata = _describe_notebook(notebook, stage, dataset, settings)
-        _write_json(folder / NOTEBOOK_METADATA, metadata)
+        write_json(folder / NOTEBOOK_METADATA, metadata)
     for name, size in sizes.items():
         say(f"{size / 1e6:8.2f} MB  {name}")
     total = sum(sizes.values()) / 1e6
@@ -156,10 +156,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def manifest_digest(folder: Path) -> str:
     """Return the digest by which the notebook knows its package."""
-    path = folder / MANIFEST
-    raw = parse_json(read_bytes(path), path)
-    assert isinstance(raw, dict), path
-    digest: str = raw["digest"]
+    digest: str = read_object(folder / MANIFEST)["digest"]
     return digest
 
 
@@ -243,7 +240,9 @@ def _tracked_files() -> set[str] | None:
     if not (ROOT / ".git").exists():
         return None
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    return set(listed.stdout.splitlines()) if listed.returncode == 0 else None
+    if listed.returncode:
+        raise InputError(f"{ROOT}: git does not list its files ({listed.stderr.strip()})")
+    return set(listed.stdout.splitlines())
 
 
 def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
@@ -310,8 +309,7 @@ def _run(command: Sequence[str], folder: Path) -> None:
 def _fill_in(stage: Stage, digest: str) -> dict[str, Any]:
     """Return the notebook, which accepts the package with this digest and no other."""
     path = Path(__file__).with_name(f"{stage}.ipynb")
-    notebook = parse_json(read_bytes(path), path)
-    assert isinstance(notebook, dict), path
+    notebook = read_object(path)
     for cell in notebook["cells"]:
         cell["source"] = "".join(cell["source"]).replace('PACKAGE = ""', f'PACKAGE = "{digest}"')
     assert digest in str(notebook), path
@@ -328,7 +326,3 @@ def _slug(title: str) -> str:
 def _title(name: str) -> str:
     """Return the title of which Kaggle makes the slug in ``name``."""
     return name.partition("/")[2].replace("-", " ")
-
-
-def _write_json(path: Path, value: object) -> None:
-    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))

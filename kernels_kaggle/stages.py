@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes, read_description, write_atomic
+from augment.files import read_bytes, read_description, read_object, replace_folder, write_json
 from kernels_kaggle.client import Client, KaggleError
 from kernels_kaggle.notebook import REPORT, REPORT_FORMAT
 from kernels_kaggle.package import (
@@ -36,29 +36,40 @@ def push(place: Place, client: Client) -> None:
     A notebook for pretraining gets its own earlier output as an input, to go on from.
     """
     manifest = _checked_manifest(place)
-    dataset = _read(place.dataset / DATASET_METADATA)["id"]
-    pushed = _read(place.pushed) if place.pushed.exists() else {}
     digest = manifest_digest(place.dataset)
-    if pushed.get("package") == digest and client.dataset_state(dataset) is not None:
+    pushed = read_object(place.pushed) if place.pushed.exists() else {}
+    known: dict[str, Any] = {
+        "package": pushed.get("package"),
+        "dataset_version": pushed.get("dataset_version"),
+        "notebooks": pushed.get("notebooks", []),
+    }
+    dataset = read_object(place.dataset / DATASET_METADATA)["id"]
+    state = client.dataset_state(dataset)
+    if known["package"] == digest and state == ("ready", known["dataset_version"]):
         say(f"{dataset}: Kaggle has this package already")
     else:
-        _upload(place, dataset, digest, client)
-        pushed = {"package": digest, "notebook": pushed.get("notebook")}
-        _write(place.pushed, pushed)
+        known["dataset_version"] = _upload(place, dataset, state, client)
+        known["package"] = digest
+    write_json(place.pushed, known)  # from here on there is nothing to submit
     path = place.notebook / NOTEBOOK_METADATA
-    metadata = _read(path)
+    metadata = read_object(path)
     notebook = metadata["id"]
-    if manifest["stage"] == "pretrain" and pushed.get("notebook") == notebook:
+    if manifest["stage"] == "pretrain" and notebook in known["notebooks"]:
         metadata["kernel_sources"] = [notebook]
-        _write(path, metadata)
+        write_json(path, metadata)
     version = client.push_notebook(place.notebook, metadata.get("machine_shape", ""))
-    pushed = {"package": digest, "notebook": notebook, "version": version}
-    _write(place.pushed, {**pushed, "competition": metadata["competition_sources"]})
+    known["notebooks"] = sorted({*known["notebooks"], notebook})
+    competition = metadata["competition_sources"]
+    latest = {"notebook": notebook, "version": version, "competition": competition}
+    write_json(place.pushed, {**known, **latest, "is_checked": False})
     say(f"{notebook}: version {version} runs on Kaggle; follow it with: make status")
 
 
 def status(place: Place, client: Client) -> None:
-    """Follow the notebook until it has ended, and fetch its log and output."""
+    """Follow the notebook until it has ended, and fetch its log and output.
+
+    What was fetched before stays until all is there and whole.
+    """
     pushed = _pushed(place)
     notebook = pushed["notebook"]
     last = ""
@@ -70,17 +81,21 @@ def status(place: Place, client: Client) -> None:
         if found in _ENDED:
             break
         client.pause(_SECONDS_BETWEEN_LOOKS)
-    shutil.rmtree(place.output, ignore_errors=True)
-    client.fetch_output(notebook, place.output)
-    log = _log_of(place.output)
+    write_json(place.pushed, {**pushed, "is_checked": False})
     if found != "COMPLETE":
-        say("\n".join(log[-_LINES_OF_LOG:]))
-        raise KaggleError(f"{notebook}: {found.lower()} {reason}; the log is in {place.output}")
-    report = _report(place, pushed)
+        folder = place.folder / "failed"
+        shutil.rmtree(folder, ignore_errors=True)
+        client.fetch_output(notebook, folder)
+        say("\n".join(_log_of(folder)[-_LINES_OF_LOG:]))
+        raise KaggleError(f"{notebook}: {found.lower()} {reason}; the log is in {folder}")
+    with replace_folder(place.output) as folder:
+        client.fetch_output(notebook, folder)
+        report = _report(folder, pushed)
     for name in ("answered_by_model", "answered_by_fallback", "solved_outputs", "outputs"):
         if name in report:
             say(f"{name.replace('_', ' ')}: {report[name]}")
     say(f"{place.output}: the log and all that version {pushed['version']} left")
+    write_json(place.pushed, {**pushed, "is_checked": True})
 
 
 def submit(place: Place, client: Client, message: str, confirm: Callable[[str], bool]) -> None:
@@ -89,14 +104,14 @@ def submit(place: Place, client: Client, message: str, confirm: Callable[[str], 
     notebook, version = pushed["notebook"], pushed["version"]
     if not pushed["competition"]:
         raise InputError(f"{place.folder}: {notebook} answers no tasks")
+    if not pushed["is_checked"]:
+        raise InputError(f"{notebook}: whether version {version} works is not known; make status")
     (competition,) = pushed["competition"]
-    found, reason = client.notebook_status(notebook)
-    if found != "COMPLETE":
-        raise KaggleError(f"{notebook}: {found.lower()} {reason}; only what is complete is scored")
     left = client.submissions_left(competition)
-    if left < 1:
+    if left == 0:
         raise KaggleError(f"{competition}: no submission is left today; the day ends at 0:00 UTC")
-    if not confirm(f"{competition}: submit version {version} of {notebook}? {left} left today"):
+    told = "how many are left today is not known" if left is None else f"{left} left today"
+    if not confirm(f"{competition}: submit version {version} of {notebook}? ({told})"):
         say("nothing was submitted")
         return
     try:
@@ -126,21 +141,19 @@ def _checked_manifest(place: Place) -> dict[str, Any]:
     if not place.dataset.exists():
         raise InputError(f"{place.dataset}: no package; make package comes first")
     manifest = read_manifest(place.dataset)
-    settings = load_recipe(manifest["recipe"], manifest["changes"])
-    refuse_strangers(place.dataset, settings)
-    code = place.notebook / _read(place.notebook / NOTEBOOK_METADATA)["code_file"]
+    refuse_strangers(place.dataset, load_recipe(manifest["recipe"], manifest["changes"]))
+    code = place.notebook / read_object(place.notebook / NOTEBOOK_METADATA)["code_file"]
     if manifest_digest(place.dataset) not in read_bytes(code).decode():
         raise InputError(f"{code}: made for another package; make package again")
     return manifest
 
 
-def _upload(place: Place, dataset: str, digest: str, client: Client) -> None:
-    """Create the data set, or a new version of it, and return when it can be used."""
-    state = client.dataset_state(dataset)
+def _upload(place: Place, dataset: str, state: tuple[str, int] | None, client: Client) -> int:
+    """Create the data set, or a new version of it; return its number when it can be used."""
     if state is None:
         client.create_dataset(place.dataset)
     else:
-        client.add_version(place.dataset, f"manifest {digest[:12]}")
+        client.add_version(place.dataset, f"manifest {manifest_digest(place.dataset)[:12]}")
     expected = 1 if state is None else state[1] + 1
     last = ""
     for _ in range(_LOOKS_AT_DATASET):
@@ -151,25 +164,26 @@ def _upload(place: Place, dataset: str, digest: str, client: Client) -> None:
         if found in ("failed", "deleted"):
             raise KaggleError(f"{dataset}: {found} on Kaggle; look at it there, then push again")
         if found == "ready" and version >= expected:
-            return
+            return version
         client.pause(_SECONDS_BETWEEN_LOOKS)
     raise KaggleError(f"{dataset}: still {last} after half an hour; push again later")
 
 
 def _pushed(place: Place) -> dict[str, Any]:
-    if not place.pushed.exists() or "version" not in (pushed := _read(place.pushed)):
+    if not place.pushed.exists() or "version" not in (pushed := read_object(place.pushed)):
         raise InputError(f"{place.folder}: nothing was pushed; make push comes first")
     return pushed
 
 
-def _report(place: Place, pushed: dict[str, Any]) -> dict[str, Any]:
-    """Return what the notebook reports, if it is the notebook that was pushed."""
-    path = place.output / REPORT
+def _report(folder: Path, pushed: dict[str, Any]) -> dict[str, Any]:
+    """Return what the notebook reports, if it is the one that was pushed and all came whole."""
+    path = folder / REPORT
     if not path.exists():
-        raise KaggleError(f"{path}: not among the output; the log tells why")
+        last = "".join(f": {line}" for line in _log_of(folder)[-1:])
+        raise KaggleError(f"{REPORT} is not among the output{last}")
     report = read_description(path, "report", REPORT_FORMAT)
     if report["package"] != pushed["package"]:
-        raise KaggleError(f"{path}: left by an earlier package; look again in a minute")
+        raise KaggleError(f"{REPORT}: left by an earlier package; look again in a minute")
     return report
 
 
@@ -179,14 +193,3 @@ def _log_of(folder: Path) -> list[str]:
     with contextlib.suppress(KeyError, TypeError, ValueError):
         text = "".join(piece["data"] for piece in orjson.loads(text))
     return text.splitlines()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    value = parse_json(read_bytes(path), path)
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
-    return value
-
-
-def _write(path: Path, value: dict[str, Any]) -> None:
-    write_atomic(path, orjson.dumps(value, option=orjson.OPT_INDENT_2))

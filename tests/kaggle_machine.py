@@ -73,6 +73,7 @@ def run_notebook(folder, notebook, is_rerun=False):
     working = folder / "working"
     shutil.rmtree(working, ignore_errors=True)
     working.mkdir()
+    (working / "__notebook__.ipynb").write_text("Kaggle's own, and not always there afterwards")
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "ARC_"))
     }

@@ -14,7 +14,7 @@ from kaggle_server import KEY, USER, Answer, KaggleServer, Notebook
 from augment.errors import InputError
 from augment.files import hash_file, write_description
 from augment.task import read_challenges, write_solutions
-from kernels_kaggle import submission
+from kernels_kaggle import stages
 from kernels_kaggle.__main__ import main as kaggle_main
 from kernels_kaggle.client import Client, KaggleError
 from kernels_kaggle.notebook import REPORT, REPORT_FORMAT
@@ -112,7 +112,8 @@ def done(server, place):
     """A notebook that was pushed and has run on Kaggle; return its place."""
     server.notebooks[NOTEBOOK] = Notebook(saved=[{}], statuses=("COMPLETE",))
     pushed = {"package": manifest_digest(place.dataset), "notebook": NOTEBOOK, "version": 1}
-    place.pushed.write_text(json.dumps({**pushed, "competition": [COMPETITION]}))
+    latest = {"competition": [COMPETITION], "is_checked": True, "notebooks": [NOTEBOOK]}
+    place.pushed.write_text(json.dumps({**pushed, **latest}))
     leave_output(server, place)
     return place
 
@@ -122,7 +123,7 @@ def done(server, place):
 
 def test_four_commands_lead_from_a_run_to_a_submission(place, server, monkeypatch, capsys):
     monkeypatch.chdir(place.folder.parents[2])
-    monkeypatch.setattr(submission, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(stages, "_SECONDS_BETWEEN_LOOKS", 0.0)
     assert call("push", "--run-name", "k", changes=[], program=kaggle_main) == 0
     leave_output(server, place)
     assert call("status", "--run-name", "k", changes=[], program=kaggle_main) == 0
@@ -157,24 +158,27 @@ def test_four_commands_lead_from_a_run_to_a_submission(place, server, monkeypatc
 
 def test_what_kaggle_has_is_not_uploaded_again_and_what_changed_is(server, place, client):
     for _ in range(2):
-        submission.push(place, client)
+        stages.push(place, client)
     assert len(server.datasets[DATASET].versions) == 1
     assert len(server.notebooks[NOTEBOOK].saved) == 2
     again = make_package(place.folder.parents[2], changes=[*CHANGES, "predict.num_views=7"])
-    submission.push(again, client)
+    stages.push(again, client)
     assert len(server.datasets[DATASET].versions) == 2
     assert json.loads(again.pushed.read_text())["version"] == 3
 
 
 def test_pretraining_goes_on_from_its_own_output(server, places, client):
     place = places["p"]
-    for _ in range(2):
-        submission.push(place, client)
+    stages.push(place, client)
+    make_package(place.folder.parents[2], "p", changes=CHANGES)  # the other notebook of this run
+    stages.push(place, client)
+    make_package(place.folder.parents[2], "p", "pretrain", [*TRAINING, "data.left_out=40853293"])
+    stages.push(place, client)
     first, second = server.notebooks[f"{USER}/arc-trm-p-pretrain"].saved
     assert not first.get("kernelDataSources")
     assert second["kernelDataSources"] == [f"{USER}/arc-trm-p-pretrain"]
     with pytest.raises(InputError, match="answers no tasks"):
-        submission.submit(place, client, "", submission.agree)
+        stages.submit(place, client, "", stages.agree)
 
 
 def test_the_notebook_is_pushed_when_the_data_set_is_ready(server, place, client, pauses):
@@ -182,7 +186,7 @@ def test_the_notebook_is_pushed_when_the_data_set_is_ready(server, place, client
         Answer(404, "Not found"), Answer(404, "Not found"),  # ours, and the client's own
         Answer(403, "Permission 'datasets.get' was denied"),
     ]  # fmt: skip
-    submission.push(place, client)
+    stages.push(place, client)
     names = [name for name, _ in server.requests]
     assert names.index("CreateDataset") < names.index("SaveKernel")
     assert len(pauses) >= 2  # not to be seen, then not ready
@@ -209,36 +213,36 @@ def refuse(body):
 def test_errors_that_end_with_status_0_are_errors(server, place, client, method, body, message):
     server.faults[method] = refuse(body)
     with pytest.raises(KaggleError, match=message):
-        submission.push(place, client)
+        stages.push(place, client)
     with pytest.raises(InputError, match="nothing was pushed"):
-        submission.submit(place, client, "", submission.agree)
+        stages.submit(place, client, "", stages.agree)
 
 
 def test_a_new_version_that_fails_is_an_error(server, place, client):
     server.faults["CreateDatasetVersion"] = refuse({"status": "error", "error": "No room left"})
     client.create_dataset(place.dataset)
     with pytest.raises(KaggleError, match="No room left"):
-        submission.push(place, client)
+        stages.push(place, client)
 
 
 def test_a_data_set_that_fails_on_kaggle_is_an_error(server, place, client):
     client.create_dataset(place.dataset)
     server.datasets[DATASET].statuses = ("BLOBS_RECEIVED", "FAILED")
     with pytest.raises(KaggleError, match="failed on Kaggle"):
-        submission.push(place, client)
+        stages.push(place, client)
     assert NOTEBOOK not in server.notebooks
 
 
 def test_a_file_that_cannot_be_uploaded_is_an_error(server, place, client):
     server.faults["PUT"] = [Answer(400, "No")]
     with pytest.raises(KaggleError, match=r"Upload unsuccessful: .*Next: push again"):
-        submission.push(place, client)
+        stages.push(place, client)
     assert NOTEBOOK not in server.notebooks
 
 
 def test_a_broken_upload_goes_on(server, place, client):
     server.faults["PUT"] = [Answer(503, kept=4), Answer(308, headers={"Range": "bytes=0-3"})]
-    submission.push(place, client)
+    stages.push(place, client)
     for name, content in server.datasets[DATASET].versions[0].items():
         assert content == (place.dataset / name).read_bytes()
 
@@ -247,9 +251,9 @@ def test_a_busy_server_is_asked_again(server, place, client, pauses):
     server.faults["CreateDataset"] = [Answer(429, "Too many requests", {"Retry-After": "0"})]
     server.faults["SaveKernel"] = [Answer(503, "Service unavailable"), Answer(429, b"")]
     server.faults["GetKernelSessionStatus"] = [Answer(0), Answer(500, b"")]
-    submission.push(place, client)
+    stages.push(place, client)
     leave_output(server, place)
-    submission.status(place, client)
+    stages.status(place, client)
     assert len(server.notebooks[NOTEBOOK].saved) == 1
     assert pauses.count(5.0) == 2
     assert pauses.count(15.0) == 2
@@ -265,7 +269,7 @@ def test_patience_ends(server, client, pauses):
 def test_a_push_whose_answer_is_lost_is_not_repeated(server, place, client):
     server.faults["SaveKernel"] = [Answer(0, done=True)]
     with pytest.raises(KaggleError, match="kernels push"):
-        submission.push(place, client)
+        stages.push(place, client)
     assert len(server.notebooks[NOTEBOOK].saved) == 1
 
 
@@ -277,24 +281,24 @@ def test_a_notebook_that_failed_shows_its_last_lines(server, done, client, capsy
     notebook.statuses, notebook.failure = ("RUNNING", "ERROR"), "Notebook threw"
     leave_output(server, done, "step 1\nstep 2\nValueError: no such thing\n")
     with pytest.raises(KaggleError, match="error Notebook threw"):
-        submission.status(done, client)
+        stages.status(done, client)
     assert "ValueError: no such thing" in capsys.readouterr().out
-    with pytest.raises(KaggleError, match="only what is complete"):
-        submission.submit(done, client, "", submission.agree)
+    with pytest.raises(InputError, match="works is not known"):
+        stages.submit(done, client, "", stages.agree)
     assert server.submissions == []
 
 
 def test_output_of_another_package_or_damaged_on_the_way_is_refused(server, done, client):
     leave_output(server, done, package="something else")
     with pytest.raises(KaggleError, match="earlier package"):
-        submission.status(done, client)
+        stages.status(done, client)
     leave_output(server, done)
     server.notebooks[NOTEBOOK].output["submission.json"] = b'{"a": []}'
     with pytest.raises(InputError, match=r"submission\.json: differs"):
-        submission.status(done, client)
+        stages.status(done, client)
     del server.notebooks[NOTEBOOK].output[REPORT]
-    with pytest.raises(KaggleError, match="the log tells why"):
-        submission.status(done, client)
+    with pytest.raises(KaggleError, match="not among the output: all is well"):
+        stages.status(done, client)
 
 
 # One submission a day
@@ -302,15 +306,35 @@ def test_output_of_another_package_or_damaged_on_the_way_is_refused(server, done
 
 def test_nothing_is_submitted_without_a_yes(server, done, client):
     asked = []
-    submission.submit(done, client, "", lambda question: asked.append(question))
-    assert asked == [f"{COMPETITION}: submit version 1 of {NOTEBOOK}? 1 left today"]
+    stages.submit(done, client, "", asked.append)
+    assert asked == [f"{COMPETITION}: submit version 1 of {NOTEBOOK}? (1 left today)"]
+    assert server.submissions == []
+
+
+def test_the_first_submission_of_all_is_possible(server, done, client):
+    """Who is on no team yet is told that no submission is left."""
+    server.faults["GetSubmissionLimits"] = [Answer(200, {})]
+    asked = []
+    stages.submit(done, client, "", asked.append)
+    assert "not known" in asked[0]
+
+
+def test_only_what_was_seen_to_work_is_submitted(server, place, client):
+    stages.push(place, client)
+    leave_output(server, place)
+    with pytest.raises(InputError, match="make status"):
+        stages.submit(place, client, "", stages.agree)
+    stages.status(place, client)
+    stages.push(place, client)
+    with pytest.raises(InputError, match="version 2 works is not known"):
+        stages.submit(place, client, "", stages.agree)
     assert server.submissions == []
 
 
 def test_a_day_without_submissions_left(server, done, client):
-    server.submissions_allowed = 0
+    server.faults["GetSubmissionLimits"] = [Answer(200, {"numToday": 1, "numTotal": 5})]
     with pytest.raises(KaggleError, match="no submission is left today"):
-        submission.submit(done, client, "", submission.agree)
+        stages.submit(done, client, "", stages.agree)
     assert calls(server, "CreateCodeSubmission") == []
 
 
@@ -327,7 +351,7 @@ def test_a_day_without_submissions_left(server, done, client):
 def test_a_submission_is_tried_once(server, done, client, answer):
     server.faults["CreateCodeSubmission"] = [answer]
     with pytest.raises(KaggleError, match=f"kaggle competitions submissions {COMPETITION}"):
-        submission.submit(done, client, "", submission.agree)
+        stages.submit(done, client, "", stages.agree)
     assert len(calls(server, "CreateCodeSubmission")) == 1
 
 
@@ -339,7 +363,7 @@ def test_secrets_reach_no_log(server, place, client, capsys, monkeypatch):
     monkeypatch.setenv("VERBOSE_OUTPUT", "1")
     server.faults["SaveKernel"] = [Answer(400, f"your key {KEY} is not welcome")]
     with pytest.raises(KaggleError, match=r"your key \*\*\* is not welcome"):
-        submission.push(place, client)
+        stages.push(place, client)
     assert client.username() == USER
     shown = capsys.readouterr()
     assert KEY not in shown.out + shown.err
@@ -404,7 +428,7 @@ def test_strangers_are_refused_by_name_and_stay(server, place, client, name, cap
     content, reason = STRANGERS[name]
     (place.dataset / name).write_text(content)
     with pytest.raises(InputError, match=rf"refused: {name} \({reason}"):
-        submission.push(place, client)
+        stages.push(place, client)
     monkeypatch.chdir(place.folder.parents[2])
     assert call("package", "--run-name", "k", changes=CHANGES, program=kaggle_main) == 2
     assert f"{name} ({reason}" in capsys.readouterr().err
@@ -416,26 +440,26 @@ def test_solutions_of_scored_tasks_are_refused(server, place, client):
     tasks = load_source("arc2/evaluation")
     write_solutions(place.dataset / "arc-agi_evaluation_solutions.json", tasks)
     with pytest.raises(InputError, match="solutions of 120 scored tasks"):
-        submission.push(place, client)
+        stages.push(place, client)
     assert server.requests == []
 
 
 def test_folders_and_damaged_files_are_refused(server, place, client):
     (place.dataset / "more").mkdir()
     with pytest.raises(InputError, match=r"more \(folders are not uploaded\)"):
-        submission.push(place, client)
+        stages.push(place, client)
     (place.dataset / "more").rmdir()
     with (place.dataset / "weights.safetensors").open("ab") as file:
         file.write(b"x")
     with pytest.raises(InputError, match=r"weights\.safetensors: differs"):
-        submission.push(place, client)
+        stages.push(place, client)
 
 
 def test_a_notebook_of_another_package_is_refused(server, place, client):
     path = place.notebook / "predict.ipynb"
     path.write_text(path.read_text().replace(manifest_digest(place.dataset), "0" * 64))
     with pytest.raises(InputError, match="made for another package"):
-        submission.push(place, client)
+        stages.push(place, client)
 
 
 def test_weights_that_were_taught_the_answers_are_refused(tmp_path, capsys, monkeypatch):

@@ -1,22 +1,25 @@
 """The notebooks, executed as on Kaggle: its folders, its packages, no network."""
 
+import json
 import re
 import shutil
+import signal
+import time
 
-import nbformat
 import pytest
 from commands import ROOT, SHORT, call
 from kaggle_machine import has_namespaces, make_image, run_notebook
 
 from augment.task import Task, read_challenges, write_challenges, write_solutions
+from kernels_kaggle import notebook
 from kernels_kaggle.__main__ import main as kaggle_main
+from kernels_kaggle.notebook import Session
+from pipeline.recipes import load_recipe
+from pipeline.runs import Run
 from pipeline.sources import load_source
 from submission.writer import read_submission
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(not has_namespaces(), reason="no namespaces can be made here (unshare)"),
-]
+pytestmark = pytest.mark.kernel
 COMPETITION, DATASET = "arc-prize-2026-arc-agi-2", "arc-trm-k"
 LAYOUTS = {
     "flat": (COMPETITION, DATASET),
@@ -52,6 +55,12 @@ def kill():
 if "pipeline" in sys.orig_argv:
     threading.Thread(target=kill, daemon=True).start()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def namespaces():
+    if not has_namespaces():
+        pytest.fail("no namespaces can be made here: unshare --net --mount is refused")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +145,10 @@ def test_a_run_outside_the_scoring(machine, layout):
     assert re.search(r"coverage: model [1-9]\d* of", ended.text)
     assert "test outputs solved in two attempts" in ended.text
     assert machine.count_guesses(ended) > TASKS  # the first guesses at the hidden ones
-    assert (ended.working / "arc_trm.json").exists()
+    report = json.loads((ended.working / "arc_trm.json").read_text())
+    assert report["steps"] > 0
+    assert "runs/k/submission.json" in report["files"]
+    assert all(name.startswith("runs/k/") for name in report["files"])
     assert not (ended.working / "runs" / "k" / "adapted").exists()
 
 
@@ -164,7 +176,7 @@ BROKEN = {
     lose_weights: "no manifest.json",
     lose_a_file: "weights.safetensors: cannot be read",
     spoil_weights: "weights.safetensors: differs",
-    spoil_program: "arc_trm",
+    spoil_program: "is invalid",
 }
 
 
@@ -219,7 +231,26 @@ def test_a_machine_without_the_gpus_that_were_asked_for(tmp_path, competition, i
     machine.set_up()
     ended = machine.execute(is_rerun)
     assert ended.completed == is_rerun
-    assert ("no GPU here, but machine_shape is NvidiaL4" in ended.text) != is_rerun
+    assert ("0 GPUs here, but NvidiaL4 has 4" in ended.text) != is_rerun
+
+
+def test_hidden_tasks_that_are_not_valid_cost_no_others(machine):
+    machine.set_up()
+    path = machine.folder / "input" / COMPETITION / HIDDEN
+    tasks = json.loads(path.read_text())
+    first, second, third = list(tasks)[:3]
+    tasks[first]["train"] = []
+    tasks[second]["test"][0]["input"] = [[0] * 31]
+    del tasks[third]["test"][0]["input"]
+    path.write_text(json.dumps(tasks))
+    ended = machine.execute(is_rerun=True)
+    assert ended.completed
+    assert ended.text.count("it keeps its guess") == 3
+    answers = json.loads((ended.working / "submission.json").read_text())
+    assert answers.keys() == tasks.keys()
+    assert all(len(answers[name]) == len(tasks[name]["test"]) for name in tasks)
+    assert answers[third][0] == {"attempt_1": [[1]], "attempt_2": [[0]]}
+    assert re.search(r"coverage: model [1-9]\d+ of", ended.text)
 
 
 def test_every_gpu_gets_a_process(machine):
@@ -249,10 +280,10 @@ def test_nothing_is_mounted(machine):
 def test_pretraining_goes_on_in_the_next_run(tmp_path):
     changes = [*SHORT, "kaggle.owner=tester", "kaggle.machine_shape="]
     packaged = make_package(tmp_path, "pretrain", "p", changes)
-    notebook = packaged / "notebook" / "pretrain.ipynb"
+    code = packaged / "notebook" / "pretrain.ipynb"
     shutil.copytree(packaged / "dataset", tmp_path / "input" / "arc-trm-p")
     make_image(tmp_path / "image")
-    ended = run_notebook(tmp_path, notebook)
+    ended = run_notebook(tmp_path, code)
     assert ended.completed, ended.text
     checkpoints = ended.working / "runs" / "p" / "checkpoints"
     assert [path.name for path in sorted(checkpoints.iterdir())] == [
@@ -261,7 +292,8 @@ def test_pretraining_goes_on_in_the_next_run(tmp_path):
     whole = {path.name: path.read_bytes() for path in (checkpoints / "step_000000006").iterdir()}
     shutil.rmtree(checkpoints / "step_000000006")  # as if the session had been over
     shutil.copytree(ended.working, tmp_path / "input" / "notebooks" / "arc-trm-p-pretrain")
-    ended = run_notebook(tmp_path, notebook)
+    (tmp_path / "input" / "arc-trm-p").rename(tmp_path / "input" / "moved")
+    ended = run_notebook(tmp_path, code)
     assert ended.completed, ended.text
     assert "going on from /kaggle/input/notebooks/arc-trm-p-pretrain/runs/p" in ended.text
     for name, content in whole.items():
@@ -269,9 +301,32 @@ def test_pretraining_goes_on_in_the_next_run(tmp_path):
             assert (checkpoints / "step_000000006" / name).read_bytes() == content, name
 
 
-def test_notebooks_have_no_outputs():
-    for stage in ("predict", "pretrain"):
-        cells = nbformat.read(ROOT / "kernels_kaggle" / f"{stage}.ipynb", 4).cells
-        code = [cell for cell in cells if cell.cell_type == "code"]
-        assert code
-        assert not any(cell.outputs or cell.execution_count for cell in code)
+def test_answers_without_training_are_not_worth_a_submission(run_here, competition, monkeypatch):
+    """As after a training that hangs, where the watchdog ends the program with success."""
+    tasks = read_challenges(competition / HIDDEN)[:2]
+    write_challenges(run_here / "tasks" / HIDDEN, tasks)
+    untrained = [*CHANGES, "data.predicted=kaggle/test:tasks", "adapt.num_steps=0"]
+    assert call("predict", "--recipe", "kaggle", "--run-name", "k", changes=untrained) == 0
+    monkeypatch.setattr(notebook, "_call", lambda *arguments: None)
+    settings = load_recipe("kaggle", CHANGES)
+    session = Session(run_here, {}, settings, Run.named("k"), run_here, time.time(), False)
+    monkeypatch.setattr(notebook, "_leave", lambda session, values: values)
+    with pytest.raises(RuntimeError, match="nothing was learned"):
+        notebook.predict(session, competition)
+
+
+def test_a_child_that_outlives_the_program_does_not_hold_the_notebook(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(notebook, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    monkeypatch.setattr(notebook, "_SECONDS_TO_READ", 0.1)
+    script = (
+        f"setsid sh -c 'while [ ! -e {tmp_path}/over ]; do sleep 0.1; done' & echo at work; wait"
+    )
+    looks = []
+    end = time.time() + 1
+    status = notebook._run_until(end, ["sh", "-c", script], tmp_path, lambda: looks.append(1))
+    (tmp_path / "over").touch()
+    assert status == -signal.SIGKILL
+    assert "at work" in capsys.readouterr().out
+    assert looks

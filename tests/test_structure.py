@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,3 +85,10 @@ def test_make_alone_lists_the_targets():
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = set(re.findall(r"^  ([a-z-]+) ", shown, re.MULTILINE))
     assert listed == make_targets() - {"help"} | {"help"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "kernels_kaggle").glob("*.ipynb")), ids=str)
+def test_notebooks_have_no_outputs(path):
+    code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert code
+    assert not any(cell.outputs or cell.execution_count for cell in code)
