@@ -13,7 +13,6 @@ import socket
 import struct
 import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +41,16 @@ class Ended:
 
 
 def make_image(folder, site=""):
-    """Make an environment with the packages of the image; ``site`` is run by every Python in it."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    """Make an environment with the packages of the image; ``site`` is run by every Python in it.
+
+    The packages are those beside the Python that IMAGE names in the environment, else those here.
+    """
+    python = os.environ.get("IMAGE") or sys.executable
+    subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
     packages = next(folder.glob("lib/python3.*/site-packages"))
-    for path in Path(sysconfig.get_path("purelib")).iterdir():
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=True)
+    for path in Path(found.stdout.strip()).iterdir():
         if not path.name.lower().replace("-", "_").startswith(LACKING):
             (packages / path.name).symlink_to(path)
     if site:
