@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,15 +167,13 @@ def pretrain(session: Session, inputs: Path) -> None:
     earlier = _newest_checkpoint(inputs, run)
     if earlier is not None:
         say(f"going on from {earlier}")
-        _copy(earlier, run.checkpoints / earlier.name)
-        metrics = earlier.parents[1] / run.metrics.name
-        if metrics.exists():
-            shutil.copyfile(metrics, run.metrics)
+        _copy(earlier.iterdir(), run.checkpoints / earlier.name)
+        _copy(earlier.parents[1].glob(run.metrics.name), run.folder)
     changes = []
     for split, name in (("training", "trained"), ("evaluation", "predicted")):
         files = list(session.package.glob(f"arc-agi_{split}_*.json"))
         # Copies, as their place is a part of the settings, and mounts move.
-        _copy(session.package, session.working / _TASKS, *(path.name for path in files))
+        _copy(files, session.working / _TASKS)
         changes.append(f"data.{name}=" + (f"kaggle/{split}:{_TASKS}" if files else ""))
     end = session.end(0)
     left = max(1.0, end - _SECONDS_TO_SAVE - time.time())
@@ -224,11 +222,11 @@ def _choose_tried(session: Session, competition: Path) -> list[Task]:
     return _spread(sorted(fresh, key=Task.longest_side), session.settings.kaggle.smoke_tasks)
 
 
-def _copy(source: Path, destination: Path, *names: str) -> None:
-    """Copy files of a folder, all where none is named; their modes, perhaps read-only, stay."""
-    destination.mkdir(parents=True, exist_ok=True)
-    for name in names or [path.name for path in source.iterdir()]:
-        shutil.copyfile(source / name, destination / name)
+def _copy(paths: Iterable[Path], folder: Path) -> None:
+    """Copy files, but not their modes: what is mounted may be read-only."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        shutil.copyfile(path, folder / path.name)
 
 
 def _newest_checkpoint(inputs: Path, run: Run) -> Path | None:

@@ -18,7 +18,13 @@ from solver.settings import PredictSettings
 from submission.rounds import Round, by_step, read_round, round_folders, write_round
 from submission.score import score_submission
 from submission.vote import RULES, Tally, pool_votes
-from submission.writer import build_submission, read_submission, write_submission
+from submission.writer import (
+    Coverage,
+    Submission,
+    build_submission,
+    read_submission,
+    write_submission,
+)
 
 
 class Answers:
@@ -94,12 +100,12 @@ class Answers:
         self.write()
         self.seconds_to_write = time.monotonic() - start
 
-    def write(self) -> Tally:
-        """Write the submission that the votes make, with its tasks beside it; return the votes."""
+    def write(self) -> tuple[Tally, Submission, Coverage]:
+        """Write the submission that the votes make, with its tasks; return both, and the coverage."""
         tally = pool_votes(
             by_step(self._rounds), RULES[self._settings.ranking], self._settings.pool
         )
-        submission, _ = build_submission(self._tasks, tally.candidates)
+        submission, coverage = build_submission(self._tasks, tally.candidates)
         with _said(self._run.submission):
             write_submission(self._run.submission, submission, self._tasks)
             write_challenges(self._run.challenges, self._tasks)
@@ -107,13 +113,12 @@ class Answers:
                 write_solutions(self._run.solutions, self._tasks)
             else:
                 self._run.solutions.unlink(missing_ok=True)
-        return tally
+        return tally, submission, coverage
 
     def finish(self) -> None:
         """Write the submission for the last time and print what it is worth."""
-        tally = self.write()
+        tally, submission, coverage = self.write()
         read_submission(self._run.submission, self._tasks)  # Nothing less is a success.
-        submission, coverage = build_submission(self._tasks, tally.candidates)
         say(f"{self._run.submission}: {coverage}; {tally.num_empty} empty predictions dropped")
         hidden = sum(task.answers is None for task in self._tasks)
         if hidden:

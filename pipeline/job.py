@@ -111,22 +111,24 @@ class Job:
         learning = Learning(self.settings, self.run, self.engine, self.stopwatch, unseen, weights)
         made_by = self._made_by(learning.trained_by, unseen)
 
-        def learners() -> _Side:
+        def as_learned() -> _Side:
             return _Side(unseen, learning.weights(), made_by, learning.step)
 
-        self._resume([*sides, learners()])
-        self._measure_speed(learners())
+        learners = as_learned()
+        self._resume([*sides, learners])
+        self._measure_speed(learners)
         if learning.step == 0:
-            self._answer_views([*sides, learners()], 1, _SHARE_OF_FIRST_ROUND)
+            self._answer_views([*sides, learners], 1, _SHARE_OF_FIRST_ROUND)
         for until in (0.5, 1.0):
             if self._stops() or not learning.may_go_on:
                 break
             late = _TIMES_LATE * learning.seconds_late
-            learning.go_on(until, self._plan_training([*sides, learners()], late))
-            if until < 1 and not self._has_early_round(learners()):
+            learning.go_on(until, self._plan_training([*sides, learners], late))
+            learners = as_learned()
+            if until < 1 and not self._has_early_round(learners):
                 early = self.settings.predict.early_views
-                self._answer_views([learners()], early, _SHARE_OF_EARLY_ROUNDS)
-        self._answer_views([*sides, learners()], self.settings.predict.num_views)
+                self._answer_views([learners], early, _SHARE_OF_EARLY_ROUNDS)
+        self._answer_views([*sides, learners], self.settings.predict.num_views)
 
     def _made_by(self, weights: str, tasks: Sequence[Task]) -> str:
         """Return a digest of all that decides predictions, given that of the weights."""
