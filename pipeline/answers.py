@@ -101,7 +101,7 @@ class Answers:
         self.seconds_to_write = time.monotonic() - start
 
     def write(self) -> tuple[Tally, Submission, Coverage]:
-        """Write the submission that the votes make, with its tasks; return both, and the coverage."""
+        """Write the submission that the votes make, and its tasks; return what was made."""
         tally = pool_votes(
             by_step(self._rounds), RULES[self._settings.ranking], self._settings.pool
         )
