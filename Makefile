@@ -21,7 +21,7 @@ SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CH
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict sweep export score settings package push status submit \
+.PHONY: help setup data build pretrain predict sweep export score show settings package push status submit \
 	test kernel-test lint chaos deadlines bench bench-gpu experiment clean
 
 help: ## List the targets
@@ -59,6 +59,9 @@ export: $(READY) ## Copy the weights of RUN, without what only training needs, t
 
 score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
 	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)
+
+show: $(READY) ## Draw TASK= in the terminal, of RUN= with its attempts
+	@$(PY) -m pipeline show --task "$(TASK)" --run-name "$(if $(filter file,$(origin RUN)),,$(RUN))"
 
 settings: $(READY) ## Print every setting of RECIPE: name, value, meaning
 	@$(PY) -m pipeline settings --recipe "$(RECIPE)" --set "$(SET)"

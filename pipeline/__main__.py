@@ -131,6 +131,17 @@ def score(
 
 
 @app.command()
+def show(
+    task: Annotated[str, typer.Option(help="Id of the task, such as 00576224.")],
+    run: RunName = "",
+) -> None:
+    """Draw a task, of a run with its attempts, in the terminal."""
+    from pipeline.show import show as draw
+
+    draw(task, Run.named(run) if run else None)
+
+
+@app.command()
 def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
     """Print every setting of a recipe: name, value, meaning."""
     for name, value, meaning in recipes.describe_settings(

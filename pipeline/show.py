@@ -1,0 +1,79 @@
+"""A task in the terminal, in ARC's colors; its digits say the same where there are no colors."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from augment.drawing import COLORS
+from augment.errors import InputError
+from augment.grid import Grid
+from augment.task import Task, read_challenges
+from pipeline.console import print_table
+from pipeline.runs import Run
+from pipeline.sources import BUNDLED, load_source
+from submission.writer import ATTEMPTS, read_submission
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+_WITH_LIGHT_DIGITS = (0, 1, 9)  # black, blue, maroon
+
+
+def show(task_id: str, run: Run | None) -> None:
+    """Print a task; of a run also the two attempts at each test, wrong cells marked by ``!``."""
+    from rich.table import Table
+
+    task, attempts = _find(task_id, run)
+    table = Table.grid(padding=(1, 3))
+    for number, pair in enumerate(task.train):
+        table.add_row(_draw(f"demonstration {number}", pair.input), _draw("output", pair.output))
+    for test, grid in enumerate(task.test_inputs):
+        answer = None if task.answers is None else task.answers[test]
+        row = [_draw(f"test {test}", grid)]
+        if attempts:
+            named = zip(ATTEMPTS, attempts[test], strict=True)
+            row += [_draw(name.replace("_", " "), found, answer) for name, found in named]
+        if answer is not None:
+            row.append(_draw("answer", answer))
+        table.add_row(*row)
+    print_table(table)
+
+
+def _find(task_id: str, run: Run | None) -> tuple[Task, Sequence[tuple[Grid, Grid]]]:
+    """Return the task, from a run with its attempts, else from the first source that has it."""
+    if run is not None:
+        solutions = run.solutions if run.solutions.exists() else None
+        tasks = read_challenges(run.challenges, solutions)
+        for task in tasks:
+            if task.task_id == task_id:
+                return task, read_submission(run.submission, tasks).attempts[task_id]
+        raise InputError(f"{run.challenges}: no task {task_id!r}")
+    looked_at = []
+    for name in BUNDLED:
+        with suppress(InputError):  # a source that is not here, and cannot be fetched
+            for task in load_source(name):
+                if task.task_id == task_id:
+                    return task, ()
+            looked_at.append(name)
+    raise InputError(f"task {task_id!r} is in none of {', '.join(looked_at)}")
+
+
+def _draw(title: str, grid: Grid, answer: Grid | None = None) -> "Text":
+    """Return a grid of digits in their colors; cells that differ from the answer get a ``!``."""
+    from rich.text import Text
+
+    wrong = np.zeros(grid.shape, dtype=bool)
+    if answer is not None:
+        solved = np.array_equal(grid, answer)
+        title += " (right)" if solved else " (wrong)"
+        if grid.shape == answer.shape:
+            wrong = grid != answer
+    text = Text(title)
+    for colors, marks in zip(grid.tolist(), wrong.tolist(), strict=True):
+        text.append("\n")
+        for color, is_wrong in zip(colors, marks, strict=True):
+            ink = "#FFFFFF" if color in _WITH_LIGHT_DIGITS else "#000000"
+            text.append(f"{color}{'!' if is_wrong else ' '}", style=f"{ink} on {COLORS[color]}")
+    return text
