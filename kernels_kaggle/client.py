@@ -35,16 +35,17 @@ _BUSY_OR_LOST = re.compile(
 )
 _NO_CREDENTIALS = "Authentication required"
 _DELAYS = (5.0, 15.0, 45.0, 120.0)  # seconds before another try
-_LOG_IN = "get a token on kaggle.com under Settings, API"
+_LOG_IN = "get a token on kaggle.com under Settings, API, and save it as ~/.kaggle/access_token"
 _NEXT_STEPS = {
     "session count": "wait until a notebook has ended, or stop one on kaggle.com, and push again",
     "valid dataset sources": "see that the data set is there and ready, then push again",
-    "valid competition sources": "accept the competition's rules on kaggle.com, then push again",
+    "valid competition sources": "accept its rules on kaggle.com, or correct kaggle.competition",
     "valid kernel sources": "see that the notebook to go on from is there, then push again",
     _NO_CREDENTIALS: _LOG_IN,
     "already in use": "it is somebody else's, or Kaggle did not say that it is yours; try again",
     "Upload unsuccessful": "push again: what was uploaded is not sent twice",
-    "denied": "see whose token this is, and accept the competition's rules on kaggle.com",
+    "accept the": "accept the competition's rules on kaggle.com",
+    "denied": "see whose token this is, kaggle.owner, and that the rules are accepted",
 }
 
 
@@ -53,6 +54,9 @@ _TELLING = re.compile(f"error: |are not valid|unsuccessful|{_NO_CREDENTIALS}")
 
 class KaggleError(InputError):
     """Kaggle said no; the message is the client's, with the next step to take."""
+
+    is_unclear = False
+    """Whether what was asked for may have happened all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +103,11 @@ class Client:
         # Where the answer was lost the notebook may be running: a second one would cost GPU hours.
         text = self._run("kernels", "push", "-p", str(folder), *machine, again=_BUSY)
         found = re.search(r"Kernel version (\d+) successfully pushed", text)
-        if found is None or "are not valid" in text:
+        if found is None:
             raise _error("kernels push", text)
+        if "are not valid" in text:
+            lacking = f"; version {found[1]} was saved without it, and may have to be stopped there"
+            raise KaggleError(f"{_error('kernels push', text)}{lacking}")
         return int(found[1])
 
     def notebook_status(self, notebook: str) -> tuple[str, str]:
@@ -130,7 +137,9 @@ class Client:
             "-v", str(version), "-m", message, again=None,
         )  # fmt: skip
         if "Successfully submitted" not in text:
-            raise _error("competitions submit", text)
+            error = _error("competitions submit", text)
+            error.is_unclear = True
+            raise error
         return text
 
     def _check_upload(self, text: str, folder: Path, expected: str) -> None:
@@ -150,7 +159,9 @@ class Client:
                 break
             say(f"kaggle {command}: {text.splitlines()[-1]}; again in {delay:.0f} s")
             self.pause(delay)
-        raise _error(command, text)
+        error = _error(command, text)
+        error.is_unclear = bool(_BUSY_OR_LOST.search(text))
+        raise error
 
 
 def _call(arguments: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
@@ -204,6 +215,7 @@ def _error(command: str, text: str) -> KaggleError:
     """Return the error of a command that printed ``text``, with the next step where it is known."""
     lines = [line for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if _TELLING.search(line)]
-    reason = "; ".join(telling or lines[-1:]) or "the client printed nothing"
+    said = dict.fromkeys(line.rstrip(".") for line in telling or lines[-1:])
+    reason = "; ".join(said) or "the client printed nothing"
     steps = [step for sign, step in _NEXT_STEPS.items() if sign in reason]
     return KaggleError(f"kaggle {command}: {reason}" + "".join(f". Next: {s}" for s in steps[:1]))

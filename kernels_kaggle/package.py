@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,7 @@ MANIFEST = "manifest.json"
 DATASET_METADATA = "dataset-metadata.json"  # read by Kaggle's client, and not uploaded
 NOTEBOOK_METADATA = "kernel-metadata.json"
 _FORMAT = 1
+_LONGEST_RUN = 50 - len("arc-trm--pretrain")
 _SET_BY_NOTEBOOK = ("weights", "data.trained", "data.predicted")  # here they may be local paths
 _WHEELS = Path(__file__).with_name("wheels.txt")
 _SECRETS = re.compile(rb'KGAT_\w{16}|"key"\s*:\s*"[0-9a-f]{32}"|-----BEGIN [A-Z ]*PRIVATE KEY')
@@ -57,6 +59,10 @@ class Place:
     def of(cls, run: Run) -> "Place":
         """Return that of a run."""
         return cls(run.folder / "kaggle")
+
+    def command(self, stage: str) -> str:
+        """Return what a person types for a stage of this run."""
+        return f"make {stage} RUN={self.folder.parent.name}"
 
     @property
     def dataset(self) -> Path:
@@ -83,9 +89,9 @@ def package(
     stage: Stage, recipe: str, changes: Sequence[str], settings: Settings, run: Run, owner: str
 ) -> None:
     """Write the data set and the notebook of a run, ready to be pushed by ``owner``."""
-    place, title = Place.of(run), f"arc-trm {run.folder.name}"
-    dataset, notebook = f"{owner}/{_slug(title)}", f"{owner}/{_slug(f'{title} {stage}')}"
-    refuse_strangers(place.dataset, settings)
+    place, name = Place.of(run), _name_on_kaggle(run)
+    dataset, notebook = f"{owner}/{name}", f"{owner}/{name}-{stage}"
+    refuse_strangers(place.dataset, settings, trusts_listed=True)
     with replace_folder(place.dataset) as folder:
         if stage == "predict":
             _add_weights(folder, settings, run)
@@ -118,6 +124,7 @@ def package(
         say(f"{size / 1e6:8.2f} MB  {name}")
     total = sum(sizes.values()) / 1e6
     say(f"{total:8.2f} MB  {place.dataset}, manifest {digest[:12]}, {settings.kaggle.licence}")
+    say(f"next: {place.command('push')}")
 
 
 def _describe_dataset(name: str, settings: Settings) -> dict[str, Any]:
@@ -160,28 +167,34 @@ def manifest_digest(folder: Path) -> str:
     return digest
 
 
-def refuse_strangers(folder: Path, settings: Settings) -> None:
+def refuse_strangers(folder: Path, settings: Settings, *, trusts_listed: bool = False) -> None:
     """Raise :class:`InputError` when files lie in a package that may not leave this machine.
 
     They are named with the reason: credentials, solutions of the tasks that are scored, or not
-    listed in the manifest. They stay where they are.
+    listed in the manifest. They stay where they are. With ``trusts_listed`` what the manifest
+    lists is not looked at: it is about to be made again.
     """
     if not folder.exists():
         return
     listed = {MANIFEST, DATASET_METADATA}
-    if (folder / MANIFEST).exists():
-        listed.update(read_manifest(folder)["files"])
+    with suppress(InputError, KeyError):
+        listed.update(read_object(folder / MANIFEST)["files"])
     guard = _Guard(settings)
     refused = []
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
+        if trusts_listed and name in listed:
+            continue
         reason = "folders are not uploaded" if path.is_dir() else guard.danger_of(path)
         if reason is None and name not in listed:
             reason = f"not listed in {MANIFEST}"
         if reason is not None:
             refused.append(f"{name} ({reason})")
     if refused:
-        raise InputError(f"{folder}: refused: {', '.join(refused)}; take them out")
+        raise InputError(
+            f"{folder}: refused: {', '.join(refused)}; take them out, or give to git what belongs "
+            "to the program"
+        )
 
 
 class _Guard:
@@ -251,6 +264,9 @@ def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
     from solver.world import World
 
     if settings.adapt.start == "scratch":
+        if settings.weights:
+            raise InputError("adapt.start=scratch starts a new model: leave out weights=")
+        say("no weights: adapt.start=scratch")
         return
     source = find_weights(settings, run, World())
     taught = describe_taught(choose_tasks(settings), load_weights(source))
@@ -316,11 +332,14 @@ def _fill_in(stage: Stage, digest: str) -> dict[str, Any]:
     return notebook
 
 
-def _slug(title: str) -> str:
-    slug = re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
-    if len(slug) > 50:
-        raise InputError(f"{slug!r}: Kaggle allows names of up to 50 letters; use a shorter RUN")
-    return slug
+def _name_on_kaggle(run: Run) -> str:
+    """Return the name of a run's data set, which is that of no other run's."""
+    name = run.folder.name
+    if not re.fullmatch(f"[a-z0-9-]{{1,{_LONGEST_RUN}}}", name) or name != name.strip("-"):
+        raise InputError(
+            f"run {name!r}: Kaggle needs up to {_LONGEST_RUN} small letters a-z, digits and '-'"
+        )
+    return f"arc-trm-{name}"
 
 
 def _title(name: str) -> str:

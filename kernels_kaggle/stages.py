@@ -44,6 +44,11 @@ def push(place: Place, client: Client) -> None:
         "notebooks": pushed.get("notebooks", []),
     }
     dataset = read_object(place.dataset / DATASET_METADATA)["id"]
+    if manifest["stage"] == "predict" and known["package"] == digest and pushed.get("is_checked"):
+        raise InputError(
+            f"{pushed['notebook']}: version {pushed['version']} holds this package and was seen to "
+            f"work; {place.command('submit')}, or {place.command('package')} with other settings"
+        )
     state = client.dataset_state(dataset)
     if known["package"] == digest and state == ("ready", known["dataset_version"]):
         say(f"{dataset}: Kaggle has this package already")
@@ -62,7 +67,8 @@ def push(place: Place, client: Client) -> None:
     competition = metadata["competition_sources"]
     latest = {"notebook": notebook, "version": version, "competition": competition}
     write_json(place.pushed, {**known, **latest, "is_checked": False})
-    say(f"{notebook}: version {version} runs on Kaggle; follow it with: make status")
+    say(f"{notebook}: version {version} runs on Kaggle, at {_address(notebook)}")
+    say(f"next: {place.command('status')}")
 
 
 def status(place: Place, client: Client) -> None:
@@ -87,7 +93,11 @@ def status(place: Place, client: Client) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         client.fetch_output(notebook, folder)
         say("\n".join(_log_of(folder)[-_LINES_OF_LOG:]))
-        raise KaggleError(f"{notebook}: {found.lower()} {reason}; the log is in {folder}")
+        reason = f" ({reason})" if reason else ""
+        raise KaggleError(
+            f"{notebook}: ended with {found.lower()}{reason}; its log is in {folder}. Next: mend "
+            f"it, {place.command('package')} and {place.command('push')}"
+        )
     with replace_folder(place.output) as folder:
         client.fetch_output(notebook, folder)
         report = _report(folder, pushed)
@@ -96,6 +106,13 @@ def status(place: Place, client: Client) -> None:
             say(f"{name.replace('_', ' ')}: {report[name]}")
     say(f"{place.output}: the log and all that version {pushed['version']} left")
     write_json(place.pushed, {**pushed, "is_checked": True})
+    if pushed["competition"]:
+        say(f"next: {place.command('submit')}")
+        return
+    newest = max(place.output.rglob("step_*[0-9]/checkpoint.json"), default=None)
+    if newest is not None:
+        other = f'make package RUN=NAME SET="weights={newest.parent}"'
+        say(f"next: {other}, or train on: {place.command('push')}")
 
 
 def submit(place: Place, client: Client, message: str, confirm: Callable[[str], bool]) -> None:
@@ -103,10 +120,18 @@ def submit(place: Place, client: Client, message: str, confirm: Callable[[str], 
     pushed = _pushed(place)
     notebook, version = pushed["notebook"], pushed["version"]
     if not pushed["competition"]:
-        raise InputError(f"{place.folder}: {notebook} answers no tasks")
+        raise InputError(f"{notebook} trains; package its weights under another RUN to submit")
     if not pushed["is_checked"]:
-        raise InputError(f"{notebook}: whether version {version} works is not known; make status")
+        raise InputError(
+            f"{notebook}: whether version {version} works is not known; {place.command('status')}"
+        )
     (competition,) = pushed["competition"]
+    list_of_all = f"kaggle.com/competitions/{competition}/submissions"
+    if pushed.get("was_submitted"):
+        raise InputError(
+            f"{notebook}: version {version} was submitted, see {list_of_all}; another package and "
+            "push make a version to submit"
+        )
     left = client.submissions_left(competition)
     if left == 0:
         raise KaggleError(f"{competition}: no submission is left today; the day ends at 0:00 UTC")
@@ -114,13 +139,15 @@ def submit(place: Place, client: Client, message: str, confirm: Callable[[str], 
     if not confirm(f"{competition}: submit version {version} of {notebook}? ({told})"):
         say("nothing was submitted")
         return
+    write_json(place.pushed, {**pushed, "was_submitted": True})
     try:
         say(client.submit(competition, notebook, version, message or f"{notebook} {version}"))
     except KaggleError as error:
-        raise KaggleError(
-            f"{error}. It was tried once; before another try see what arrived: "
-            f"kaggle competitions submissions {competition}"
-        ) from None
+        if not error.is_unclear:
+            write_json(place.pushed, pushed)
+            raise
+        raise KaggleError(f"{error}. It may have arrived all the same: see {list_of_all}") from None
+    say(f"Kaggle now runs it on the hidden tasks, for up to 12 hours; its score: {list_of_all}")
 
 
 def ask(question: str) -> bool:
@@ -136,15 +163,22 @@ def agree(question: str) -> bool:
     return True
 
 
+def _address(notebook: str) -> str:
+    return f"kaggle.com/code/{notebook}"
+
+
 def _checked_manifest(place: Place) -> dict[str, Any]:
     """Return the manifest of a package that is whole, holds no stranger, and fits its notebook."""
     if not place.dataset.exists():
-        raise InputError(f"{place.dataset}: no package; make package comes first")
-    manifest = read_manifest(place.dataset)
+        raise InputError(f"{place.dataset}: no package; {place.command('package')} comes first")
+    try:
+        manifest = read_manifest(place.dataset)
+    except InputError as error:
+        raise InputError(f"{error}; {place.command('package')} makes it again") from None
     refuse_strangers(place.dataset, load_recipe(manifest["recipe"], manifest["changes"]))
     code = place.notebook / read_object(place.notebook / NOTEBOOK_METADATA)["code_file"]
     if manifest_digest(place.dataset) not in read_bytes(code).decode():
-        raise InputError(f"{code}: made for another package; make package again")
+        raise InputError(f"{code}: made for another package; {place.command('package')} again")
     return manifest
 
 
@@ -171,7 +205,7 @@ def _upload(place: Place, dataset: str, state: tuple[str, int] | None, client: C
 
 def _pushed(place: Place) -> dict[str, Any]:
     if not place.pushed.exists() or "version" not in (pushed := read_object(place.pushed)):
-        raise InputError(f"{place.folder}: nothing was pushed; make push comes first")
+        raise InputError(f"{place.folder}: nothing was pushed; {place.command('push')} comes first")
     return pushed
 
 
@@ -183,7 +217,10 @@ def _report(folder: Path, pushed: dict[str, Any]) -> dict[str, Any]:
         raise KaggleError(f"{REPORT} is not among the output{last}")
     report = read_description(path, "report", REPORT_FORMAT)
     if report["package"] != pushed["package"]:
-        raise KaggleError(f"{REPORT}: left by an earlier package; look again in a minute")
+        raise KaggleError(
+            f"{REPORT}: left by another package. If the run ended just now look again; else "
+            "somebody pushed to this notebook: push again"
+        )
     return report
 
 

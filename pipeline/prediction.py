@@ -100,7 +100,7 @@ def find_weights(settings: Settings, run: Run, world: "World") -> Path:
         path = Path(settings.shipped_weights)
         return path if path.exists() else ROOT / path
     raise InputError(
-        f"{run.checkpoints}: no checkpoint; run pretrain first, or name one: weights=FOLDER"
+        f'{run.checkpoints}: no checkpoint; pretrain first, or name one: SET="weights=FOLDER"'
     )
 
 

@@ -1,5 +1,6 @@
 """Recipes: functions that return a whole configuration; and how a person changes one setting."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -58,6 +59,8 @@ class KaggleSettings:
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={"smoke_tasks": 1, "smoke_seconds": 1})
+        is_slug = re.fullmatch("[a-z0-9-]+", self.competition) is not None
+        require(is_slug, f"kaggle.competition is the end of its address, not {self.competition!r}")
 
 
 @dataclass(frozen=True, slots=True)

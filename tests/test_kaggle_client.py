@@ -177,7 +177,7 @@ def test_pretraining_goes_on_from_its_own_output(server, places, client):
     first, second = server.notebooks[f"{USER}/arc-trm-p-pretrain"].saved
     assert not first.get("kernelDataSources")
     assert second["kernelDataSources"] == [f"{USER}/arc-trm-p-pretrain"]
-    with pytest.raises(InputError, match="answers no tasks"):
+    with pytest.raises(InputError, match="trains; package its weights"):
         stages.submit(place, client, "", stages.agree)
 
 
@@ -204,8 +204,16 @@ def refuse(body):
     [
         ("CreateDataset", {"status": "error", "error": "Something is wrong"}, "Something is wrong"),
         ("SaveKernel", {"error": "Maximum batch GPU session count of 2 reached."}, "Next: wait"),
-        ("SaveKernel", {"versionNumber": 1, "invalidDatasetSources": ["a/b"]}, r"a/b.*Next: see"),
-        ("SaveKernel", {"versionNumber": 1, "invalidCompetitionSources": ["c"]}, "accept the"),
+        (
+            "SaveKernel",
+            {"versionNumber": 1, "invalidDatasetSources": ["a/b"]},
+            r"a/b.*Next: see.*version 1 was saved",
+        ),
+        (
+            "SaveKernel",
+            {"versionNumber": 1, "invalidCompetitionSources": ["c"]},
+            "accept its rules",
+        ),
         ("SaveKernel", {"versionNumber": 1, "invalidKernelSources": ["a/n"]}, "is there, then"),
         ("SaveKernel", {"ref": "x", "url": "x"}, "successfully pushed"),  # but no version
     ],
@@ -280,7 +288,7 @@ def test_a_notebook_that_failed_shows_its_last_lines(server, done, client, capsy
     notebook = server.notebooks[NOTEBOOK]
     notebook.statuses, notebook.failure = ("RUNNING", "ERROR"), "Notebook threw"
     leave_output(server, done, "step 1\nstep 2\nValueError: no such thing\n")
-    with pytest.raises(KaggleError, match="error Notebook threw"):
+    with pytest.raises(KaggleError, match=r"ended with error \(Notebook threw\)"):
         stages.status(done, client)
     assert "ValueError: no such thing" in capsys.readouterr().out
     with pytest.raises(InputError, match="works is not known"):
@@ -290,7 +298,7 @@ def test_a_notebook_that_failed_shows_its_last_lines(server, done, client, capsy
 
 def test_output_of_another_package_or_damaged_on_the_way_is_refused(server, done, client):
     leave_output(server, done, package="something else")
-    with pytest.raises(KaggleError, match="earlier package"):
+    with pytest.raises(KaggleError, match="another package"):
         stages.status(done, client)
     leave_output(server, done)
     server.notebooks[NOTEBOOK].output["submission.json"] = b'{"a": []}'
@@ -322,13 +330,12 @@ def test_the_first_submission_of_all_is_possible(server, done, client):
 def test_only_what_was_seen_to_work_is_submitted(server, place, client):
     stages.push(place, client)
     leave_output(server, place)
-    with pytest.raises(InputError, match="make status"):
-        stages.submit(place, client, "", stages.agree)
-    stages.status(place, client)
-    stages.push(place, client)
-    with pytest.raises(InputError, match="version 2 works is not known"):
+    with pytest.raises(InputError, match="make status RUN=k"):
         stages.submit(place, client, "", stages.agree)
     assert server.submissions == []
+    stages.status(place, client)
+    stages.submit(place, client, "", stages.agree)
+    assert len(server.submissions) == 1
 
 
 def test_a_day_without_submissions_left(server, done, client):
@@ -339,20 +346,35 @@ def test_a_day_without_submissions_left(server, done, client):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "is_unclear"),
     [
-        Answer(403, "You have used all your submissions today"),
-        Answer(503, "Service unavailable"),
-        Answer(0, done=True),
-        Answer(200, {"message": "Submission not allowed"}),
-        Answer(200, {}),
+        (Answer(403, "You have used all your submissions today"), False),
+        (Answer(403, "You must accept the competition's rules"), False),
+        (Answer(503, "Service unavailable"), True),
+        (Answer(0, done=True), True),
+        (Answer(200, {"message": "Submission not allowed"}), True),
+        (Answer(200, {}), True),
     ],
 )
-def test_a_submission_is_tried_once(server, done, client, answer):
+def test_a_submission_is_tried_once(server, done, client, answer, is_unclear):
     server.faults["CreateCodeSubmission"] = [answer]
-    with pytest.raises(KaggleError, match=f"kaggle competitions submissions {COMPETITION}"):
+    with pytest.raises(KaggleError) as caught:
         stages.submit(done, client, "", stages.agree)
+    assert ("may have arrived" in str(caught.value)) == is_unclear
+    if is_unclear:  # and is not tried by mistake either
+        with pytest.raises(InputError, match="was submitted, see"):
+            stages.submit(done, client, "", stages.agree)
     assert len(calls(server, "CreateCodeSubmission")) == 1
+
+
+def test_no_version_is_submitted_twice(server, done, client):
+    server.submissions_allowed = 5
+    stages.submit(done, client, "", stages.agree)
+    with pytest.raises(InputError, match="version 1 was submitted"):
+        stages.submit(done, client, "", stages.agree)
+    with pytest.raises(InputError, match="was seen to work; make submit RUN=k"):
+        stages.push(done, client)
+    assert len(server.submissions) == 1
 
 
 # Secrets
@@ -453,6 +475,34 @@ def test_folders_and_damaged_files_are_refused(server, place, client):
         file.write(b"x")
     with pytest.raises(InputError, match=r"weights\.safetensors: differs"):
         stages.push(place, client)
+
+
+def test_a_damaged_package_is_made_again(place):
+    (place.dataset / "weights.safetensors").unlink()
+    (place.dataset / "puzzles.json").write_text("{}")
+    make_package(place.folder.parents[2])
+    assert json.loads((place.dataset / "manifest.json").read_text())["files"]
+
+
+@pytest.mark.parametrize("run", ["First", "a_b", "-a", "x" * 40])
+def test_a_run_whose_name_kaggle_would_change_is_refused(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call("package", "--run-name", run, changes=CHANGES, program=kaggle_main) == 2
+    assert "small letters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("kaggle.competition=https://kaggle.com/c/arc", "the end of its address"),
+        ("adapt.start=scratch", "leave out weights="),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(change, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("package", "--run-name", "k")
+    assert call(*arguments, changes=[*CHANGES, change], program=kaggle_main) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_notebook_of_another_package_is_refused(server, place, client):
