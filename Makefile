@@ -21,7 +21,7 @@ SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CH
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict sweep export score show settings package push status submit \
+.PHONY: help setup data build pretrain predict sweep export score report show settings package push status submit \
 	test kernel-test lint chaos deadlines bench bench-gpu experiment clean
 
 help: ## List the targets
@@ -60,6 +60,9 @@ export: $(READY) ## Copy the weights of RUN, without what only training needs, t
 score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
 	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)
 
+report: $(READY) ## Write the page of RUN, to be opened in a browser: runs/RUN/report/index.html
+	@$(PY) -m pipeline report --run-name "$(RUN)"
+
 show: $(READY) ## Draw TASK= in the terminal, of RUN= with its attempts
 	@$(PY) -m pipeline show --task "$(TASK)" --run-name "$(if $(filter file,$(origin RUN)),,$(RUN))"
 
@@ -69,17 +72,18 @@ settings: $(READY) ## Print every setting of RECIPE: name, value, meaning
 # For Kaggle the recipe is that of the competition, unless another is named.
 package push status submit: RECIPE = $(KAGGLE_RECIPE)
 
-package: $(READY) ## Write the data set and the NOTEBOOK=predict|pretrain of RUN: runs/RUN/kaggle
+package: $(READY) ## To Kaggle, 1: write data set and NOTEBOOK=predict|pretrain of RUN: runs/RUN/kaggle
 	@$(PY) -m kernels_kaggle package $(ARGUMENTS) --notebook "$(NOTEBOOK)"
 
-push: $(READY) ## Upload both to Kaggle, where the notebook then runs
+push: $(READY) ## To Kaggle, 2: upload the package of RUN; the notebook then runs there
 	@$(PY) -m kernels_kaggle push --run-name "$(RUN)"
 
-status: $(READY) ## Follow the notebook, fetch its log and output
+status: $(READY) ## To Kaggle, 3: follow the notebook of RUN, fetch its log and output
 	@$(PY) -m kernels_kaggle status --run-name "$(RUN)"
 
-submit: $(READY) ## Submit the pushed version, after a question; YES=1 asks none [MESSAGE=]
-	@$(PY) -m kernels_kaggle submit --run-name "$(RUN)" --message "$(MESSAGE)" $(if $(filter 1,$(YES)),--yes)
+submit: export MESSAGE := $(value MESSAGE)
+submit: $(READY) ## To Kaggle, 4: submit that version, after a question; YES=1 asks none [MESSAGE=]
+	@$(PY) -m kernels_kaggle submit --run-name "$(RUN)" --message "$$MESSAGE" $(if $(filter 1,$(YES)),--yes)
 
 test: $(READY_DEV) ## Run all tests but those of kernel-test
 	$(PY) -m pytest -q

@@ -131,6 +131,12 @@ def score(
 
 
 @app.command()
+def report(run: RunName = "demo") -> None:
+    """Write the page of a run: report/index.html."""
+    stages.report(Run.named(run))
+
+
+@app.command()
 def show(
     task: Annotated[str, typer.Option(help="Id of the task, such as 00576224.")],
     run: RunName = "",

@@ -76,6 +76,11 @@ class Run:
         """Their answers, where they are known."""
         return self.folder / "solutions.json"
 
+    @property
+    def report(self) -> Path:
+        """The page to look at."""
+        return self.folder / "report" / "index.html"
+
     def record(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Note in ``config.json`` with which settings and code ``stage`` runs."""
         try:

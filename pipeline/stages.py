@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ from pipeline.sources import (
     within_side,
 )
 from pipeline.version import code_version
+from submission.report import write_report
 from submission.rounds import read_votes
 from submission.score import Score, pass_json, score_json, score_submission
 from submission.vote import RULES, Pool, by_demonstrations, pool_votes
@@ -300,6 +302,20 @@ def score(
             table.add_row(which, name, *(f"{share:.2%}" for share in shares))
         print_table(table)
     print_score(found)
+
+
+def report(run: Run) -> None:
+    """Write the page of a run, to be opened in a browser."""
+    solutions = run.solutions if run.solutions.exists() else None
+    tasks = read_challenges(run.challenges, solutions)
+    made = run.recorded().get("predict", {}).get("settings", {}).get("predict", {})
+    by_weights = read_votes(run.votes) if run.has_votes else {}
+    rule = RULES.get(made.get("ranking"), by_demonstrations)
+    tally = pool_votes(by_weights, rule, made.get("pool", "newest"))
+    answers = read_submission(run.submission, tasks)
+    predictions = chain.from_iterable(by_weights.values())
+    write_report(run.report, run.folder.name, tasks, answers, tally, predictions)
+    say(f"{run.report}: {run.report.stat().st_size / 1e6:.1f} MB")
 
 
 def _rank(
