@@ -81,7 +81,8 @@ push: $(READY) ## To Kaggle, 2: upload the package of RUN; the notebook then run
 status: $(READY) ## To Kaggle, 3: follow the notebook of RUN, fetch its log and output
 	@$(PY) -m kernels_kaggle status --run-name "$(RUN)"
 
-submit: export MESSAGE := $(value MESSAGE)
+# As typed, whatever signs it holds.
+submit: override export MESSAGE := $(value MESSAGE)
 submit: $(READY) ## To Kaggle, 4: submit that version, after a question; YES=1 asks none [MESSAGE=]
 	@$(PY) -m kernels_kaggle submit --run-name "$(RUN)" --message "$$MESSAGE" $(if $(filter 1,$(YES)),--yes)
 
