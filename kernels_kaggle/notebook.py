@@ -295,8 +295,9 @@ def _run_until(
 
     def show() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            say(line.rstrip("\n"))
+        with process.stdout as lines:
+            for line in lines:
+                say(line.rstrip("\n"))
 
     # In a thread, as a child that outlives the program may hold the pipe open.
     reader = threading.Thread(target=show, daemon=True)

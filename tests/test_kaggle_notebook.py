@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import threading
 import time
 
 import pytest
@@ -303,11 +304,13 @@ def test_pretraining_goes_on_in_the_next_run(tmp_path):
 
 def test_answers_without_training_are_not_worth_a_submission(run_here, competition, monkeypatch):
     """As after a training that hangs, where the watchdog ends the program with success."""
-    tasks = read_challenges(competition / HIDDEN)[:2]
-    write_challenges(run_here / "tasks" / HIDDEN, tasks)
-    untrained = [*CHANGES, "data.predicted=kaggle/test:tasks", "adapt.num_steps=0"]
-    assert call("predict", "--recipe", "kaggle", "--run-name", "k", changes=untrained) == 0
-    monkeypatch.setattr(notebook, "_call", lambda *arguments: None)
+
+    def call_without_training(stage, session, changes, *more):
+        # Without a limit, at whose end the tests' own process would end.
+        untrained = [*CHANGES, *changes, "predict.deadline=0", "adapt.num_steps=0"]
+        assert call(stage, "--recipe", "kaggle", "--run-name", "k", changes=untrained) == 0
+
+    monkeypatch.setattr(notebook, "_call", call_without_training)
     settings = load_recipe("kaggle", CHANGES)
     session = Session(run_here, {}, settings, Run.named("k"), run_here, time.time(), False)
     monkeypatch.setattr(notebook, "_leave", lambda session, values: values)
@@ -327,6 +330,8 @@ def test_a_child_that_outlives_the_program_does_not_hold_the_notebook(
     end = time.time() + 1
     status = notebook._run_until(end, ["sh", "-c", script], tmp_path, lambda: looks.append(1))
     (tmp_path / "over").touch()
+    for thread in set(threading.enumerate()) - {threading.current_thread()}:
+        thread.join(5)
     assert status == -signal.SIGKILL
     assert "at work" in capsys.readouterr().out
     assert looks
