@@ -436,7 +436,7 @@ def test_task_ids_are_shown_as_they_are(run_here, capsys, arc1):
         (["build", "--run-name", "a/b"], [], "run 'a/b': a run's name is one folder name"),
         (["build", "--run-name", ".."], [], "run '..'"),
         (["predict"], ["weights=nowhere"], "nowhere: no such checkpoint"),
-        (["predict", "--recipe", "arc1"], [], "no checkpoint; run pretrain first"),
+        (["predict", "--recipe", "arc1"], [], "no checkpoint; pretrain first"),
         (["predict"], ["data.max_side=1"], "no task to predict"),
         (["score"], None, "score needs --run-name, or --submission"),
         (["score", "--run-name", "nope"], None, "challenges.json: cannot be read"),
