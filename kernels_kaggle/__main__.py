@@ -7,16 +7,18 @@ import typer
 from kernels_kaggle import stages
 from kernels_kaggle.client import Client
 from kernels_kaggle.package import Place, package
-from pipeline.__main__ import Changes, Recipe, RunName, open_run, report_errors, split_changes
+from pipeline.__main__ import (
+    Changes,
+    Recipe,
+    RunName,
+    new_app,
+    open_run,
+    report_errors,
+    split_changes,
+)
 from pipeline.runs import Run
 
-app = typer.Typer(
-    help="From a run to a scored submission on Kaggle.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+app = new_app("From a run to a scored submission on Kaggle.")
 
 
 @app.command("package")

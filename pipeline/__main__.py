@@ -20,13 +20,19 @@ _SETTINGS_HELP = "\b\nSettings (values of the recipe demo):\n" + "\n".join(
     for name, value, meaning in recipes.describe_settings(recipes.demo())
 )
 
-app = typer.Typer(
-    help="From ARC tasks to a scored submission.json with the Tiny Recursion Model.",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+
+def new_app(purpose: str) -> typer.Typer:
+    """Return a command line without commands yet, whose help opens with ``purpose``."""
+    return typer.Typer(
+        help=purpose,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+
+app = new_app("From ARC tasks to a scored submission.json with the Tiny Recursion Model.")
 
 Recipe = Annotated[str, typer.Option(help=f"One of: {', '.join(recipes.RECIPES)}.")]
 RunName = Annotated[
