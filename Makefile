@@ -60,8 +60,8 @@ export: $(READY) ## Copy the weights of RUN, without what only training needs, t
 score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
 	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)
 
-report: $(READY) ## Write the page of RUN, to be opened in a browser: runs/RUN/report/index.html
-	@$(PY) -m pipeline report --run-name "$(RUN)"
+report: $(READY) ## Write the page of RUN [BESIDE="other runs"]: runs/RUN/report/index.html
+	@$(PY) -m pipeline report --run-name "$(RUN)" --beside "$(BESIDE)"
 
 show: $(READY) ## Draw TASK= in the terminal, of RUN= with its attempts
 	@$(PY) -m pipeline show --task "$(TASK)" --run-name "$(if $(filter file,$(origin RUN)),,$(RUN))"

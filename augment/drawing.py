@@ -1,15 +1,20 @@
-"""Pictures of grids and tasks as SVG, in ARC's ten colors."""
+"""Pictures of grids as SVG, in ARC's ten colors; notebooks show them by themselves."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from typing import NamedTuple
+
+import numpy as np
 
 from augment.grid import Grid
-from augment.task import Task
 
 COLORS = (
     "#000000", "#0074D9", "#FF4136", "#2ECC40", "#FFDC00",
     "#AAAAAA", "#F012BE", "#FF851B", "#7FDBFF", "#870C25",
 )  # fmt: skip
+WITH_LIGHT_INK = (0, 1, 9)
+"""Colors on which white is read better than black."""
+
 _LINES = "#555555"
 _TEXT = "#808080"  # on light and on dark
 _SIDE = 150.0  # of the square that each grid fits into, in pixels
@@ -17,46 +22,57 @@ _GAP = 14.0
 _LINE = 16.0
 
 
-def draw_task(task: Task, attempts: Sequence[tuple[Grid, Grid]] = ()) -> str:
-    """Return the task as SVG: its demonstrations, then its tests with the attempts at each.
+class Picture(str):
+    """SVG, which a notebook shows as a picture."""
 
-    Answers stand beside them where they are known.
-    """
-    columns: list[list[tuple[str, Grid]]] = [
-        [(f"demonstration {number}", pair.input), ("output", pair.output)]
-        for number, pair in enumerate(task.train)
-    ]
-    for test, grid in enumerate(task.test_inputs):
-        column: list[tuple[str, Grid]] = [(f"test {test}", grid)]
-        if attempts:
-            column += [(f"attempt {n}", found) for n, found in enumerate(attempts[test], start=1)]
-        if task.answers is not None:
-            column.append(("answer", task.answers[test]))
-        columns.append(column)
-    rows = max(len(column) for column in columns)
+    __slots__ = ()
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+class Labelled(NamedTuple):
+    """A grid with what stands above it; None is no grid."""
+
+    label: str
+    grid: Grid | None
+    answer: Grid | None = None
+    """Cells that differ from this one are crossed out, where the sizes are the same."""
+
+
+def draw_grid(grid: Grid) -> Picture:
+    """Return a picture of one grid."""
+    return draw_columns("", [[Labelled("", grid)]])
+
+
+def draw_columns(title: str, columns: Sequence[Sequence[Labelled]]) -> Picture:
+    """Return a picture of labelled grids in columns, the first one leftmost."""
     width = len(columns) * (_SIDE + _GAP) + _GAP
-    height = _LINE + rows * (_SIDE + _LINE + _GAP) + _GAP
+    height = _LINE + max(map(len, columns)) * (_SIDE + _LINE + _GAP) + _GAP
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
         f'viewBox="0 0 {width:g} {height:g}" font-family="sans-serif" font-size="12" '
-        f'fill="{_TEXT}"><title>task {escape(task.task_id)}</title>',
-        _text(escape(task.task_id), _GAP, _LINE),
+        f'fill="{_TEXT}"><title>{escape(title)}</title>',
+        _text(title, _GAP, _LINE),
     ]
     for number, column in enumerate(columns):
         left = _GAP + number * (_SIDE + _GAP)
-        for row, (label, shown) in enumerate(column):
+        for row, shown in enumerate(column):
             top = _LINE + _GAP + row * (_SIDE + _LINE + _GAP)
-            parts.append(_text(label, left, top + _LINE - 4))
-            parts.extend(_draw_grid(shown, left, top + _LINE))
-    return "".join([*parts, "</svg>"])
+            parts.append(_text(shown.label, left, top + _LINE - 4))
+            parts.extend(_draw(shown, left, top + _LINE))
+    return Picture("".join([*parts, "</svg>"]))
 
 
 def _text(text: str, left: float, bottom: float) -> str:
-    return f'<text x="{left:g}" y="{bottom:g}">{text}</text>'
+    return f'<text x="{left:g}" y="{bottom:g}">{escape(text)}</text>'
 
 
-def _draw_grid(grid: Grid, left: float, top: float) -> Iterator[str]:
+def _draw(shown: Labelled, left: float, top: float) -> Iterator[str]:
     """Yield the cells of a grid, equal neighbours of a row in one."""
+    grid = shown.grid
+    if grid is None:
+        return
     height, width = grid.shape
     cell = _SIDE / max(height, width)
     place = f"translate({left:g} {top:g}) scale({cell:g})"
@@ -72,4 +88,10 @@ def _draw_grid(grid: Grid, left: float, top: float) -> Iterator[str]:
                 start = x
     lines = [f"M{x} 0V{height}" for x in range(width + 1)]
     lines += [f"M0 {y}H{width}" for y in range(height + 1)]
-    yield f'<path d="{"".join(lines)}" stroke="{_LINES}" stroke-width=".04" fill="none"/></g>'
+    yield f'<path d="{"".join(lines)}" stroke="{_LINES}" stroke-width=".04" fill="none"/>'
+    if shown.answer is not None and shown.answer.shape == grid.shape:
+        for y, x in np.argwhere(grid != shown.answer).tolist():
+            ink = "#FFFFFF" if grid[y, x] in WITH_LIGHT_INK else "#000000"
+            cross = f"M{x + 0.2:g} {y + 0.2:g}l.6 .6m0 -.6l-.6 .6"
+            yield f'<path d="{cross}" stroke="{ink}" stroke-width=".12"/>'
+    yield "</g>"

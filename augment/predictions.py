@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from augment.drawing import Labelled, draw_columns
 from augment.grid import Grid
 
 
@@ -22,3 +23,7 @@ class Prediction:
     reproduced: float = math.nan
     """The share of the task's demonstrations that the model reproduces under this view; NaN where
     nobody looked."""
+
+    def _repr_svg_(self) -> str:
+        label = f"view {self.view}, q {self.q:.2f}" + (", no grid" if self.grid is None else "")
+        return draw_columns(f"{self.task_id}, test {self.test}", [[Labelled(label, self.grid)]])

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import orjson
 
+from augment.drawing import Labelled, Picture, draw_columns
 from augment.errors import InputError
 from augment.files import parse_json, parse_unique_json, read_bytes, write_atomic
 from augment.grid import Grid, check_grid, grid_key, shorten
@@ -54,6 +56,31 @@ class Task:
     def without_answers(self) -> "Task":
         """Return the task as a competitor sees it."""
         return replace(self, answers=None)
+
+    def draw(self, attempts: Sequence[Sequence[Grid]] = ()) -> Picture:
+        """Return a picture: the demonstrations, then the tests with the attempts at each.
+
+        Answers stand beside them where they are known, and mark what is wrong.
+        """
+        columns = [
+            [Labelled(f"demonstration {number}", pair.input), Labelled("output", pair.output)]
+            for number, pair in enumerate(self.train)
+        ]
+        for test, grid in enumerate(self.test_inputs):
+            answer = None if self.answers is None else self.answers[test]
+            column = [Labelled(f"test {test}", grid)]
+            for number, attempt in enumerate(attempts[test] if attempts else (), start=1):
+                label = f"attempt {number}"
+                if answer is not None:
+                    label += ", right" if np.array_equal(attempt, answer) else ", wrong"
+                column.append(Labelled(label, attempt, answer))
+            if answer is not None:
+                column.append(Labelled("answer", answer))
+            columns.append(column)
+        return draw_columns(self.task_id, columns)
+
+    def _repr_svg_(self) -> str:
+        return self.draw()
 
     def demonstrations_digest(self) -> str:
         """Return a hash of the demonstrations in their order."""

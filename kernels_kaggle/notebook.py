@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from augment.drawing import draw_task
+from augment.drawing import Picture
 from augment.errors import InputError
 from augment.files import hash_file, read_object, write_atomic, write_description
 from augment.leaks import give_away
@@ -168,7 +168,7 @@ def pretrain(session: Session, inputs: Path) -> None:
     if earlier is not None:
         say(f"going on from {earlier}")
         _copy(earlier.iterdir(), run.checkpoints / earlier.name)
-        _copy(earlier.parents[1].glob(run.metrics.name), run.folder)
+        _copy(earlier.parents[1].glob(run.metrics_of("pretrain").name), run.folder)
     changes = []
     for split, name in (("training", "trained"), ("evaluation", "predicted")):
         files = list(session.package.glob(f"arc-agi_{split}_*.json"))
@@ -190,12 +190,12 @@ def pretrain(session: Session, inputs: Path) -> None:
     _leave(session, {})
 
 
-def draw(session: Session, count: int = 4) -> Iterator[str]:
-    """Yield pictures (SVG) of ``count`` tasks, spread over all, with both attempts at each test."""
+def draw(session: Session, count: int = 4) -> Iterator[Picture]:
+    """Yield pictures of ``count`` tasks, spread over all, with both attempts at each test."""
     tasks = _answered_tasks(session.run)
     attempts = read_submission(session.run.submission, tasks).attempts
     for task in _spread(tasks, count):
-        yield draw_task(task, attempts[task.task_id])
+        yield task.draw(attempts[task.task_id])
 
 
 def _read_valid(path: Path) -> list[Task]:

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 from augment.errors import InputError
 from pipeline import prediction, recipes, stages
 from pipeline.clock import end_with_torchrun
+from pipeline.console import choose_form, fail
 from pipeline.runs import Run
 
 _SETTINGS_HELP = "\b\nSettings (values of the recipe demo):\n" + "\n".join(
@@ -46,7 +48,9 @@ Changes = Annotated[
 
 def open_run(recipe: str, run: str, changes: str) -> tuple[recipes.Settings, Run]:
     """Return the settings and the run that the options of a command name."""
-    return recipes.load_recipe(recipe, split_changes(changes)), Run.named(run or recipe)
+    settings = recipes.load_recipe(recipe, split_changes(changes))
+    choose_form(settings.log)
+    return settings, Run.named(run or recipe)
 
 
 def split_changes(changes: str) -> list[str]:
@@ -125,32 +129,47 @@ def score(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print pass@1, pass@2 and, from the votes, the oracle's pass@k and every ranking's score."""
+    from pipeline.results import ResultFiles
+    from pipeline.results import score as print_score
+
     if run:
-        place = Run.named(run)
-        votes = votes or (None if submission or not place.has_votes else place.votes)
-        submission = submission or place.submission
-        challenges = challenges or place.challenges
-        solutions = solutions or place.solutions
-    if submission is None or challenges is None or solutions is None:
+        of_run = ResultFiles.of_run(Run.named(run))
+        files = replace(
+            of_run,
+            submission=submission or of_run.submission,
+            challenges=challenges or of_run.challenges,
+            solutions=solutions or of_run.solutions,
+            votes=votes or (None if submission else of_run.votes),
+        )
+    elif submission and challenges and solutions:
+        files = ResultFiles(submission, challenges, solutions, votes)
+    else:
         raise InputError("score needs --run-name, or --submission, --challenges and --solutions")
-    stages.score(submission, challenges, solutions, votes, json)
+    print_score(files, as_json=json)
 
 
-@app.command()
-def report(run: RunName = "demo") -> None:
+@app.command("report")
+def report_(
+    run: RunName = "demo",
+    beside: Annotated[
+        str, typer.Option(help='Runs whose curves of training are drawn too: "first second".')
+    ] = "",
+) -> None:
     """Write the page of a run: report/index.html."""
-    stages.report(Run.named(run))
+    from pipeline.results import report
+
+    report(Run.named(run), [Run.named(name) for name in beside.split()])
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_(
     task: Annotated[str, typer.Option(help="Id of the task, such as 00576224.")],
     run: RunName = "",
 ) -> None:
     """Draw a task, of a run with its attempts, in the terminal."""
-    from pipeline.show import show as draw
+    from pipeline.show import show
 
-    draw(task, Run.named(run) if run else None)
+    show(task, Run.named(run) if run else None)
 
 
 @app.command()
@@ -170,16 +189,16 @@ def main() -> None:
 
 def report_errors(command: Callable[[], object]) -> None:
     """Run a command line; errors of the person or the machine become one line and status 2."""
+    choose_form(recipes.LogSettings())
     try:
         command()
     except (InputError, FloatingPointError) as error:
-        _fail(str(error))
+        reason = str(error)
     except OSError as error:
-        _fail(f"{error.filename}: {error.strerror or error}")
-
-
-def _fail(reason: str) -> None:
-    print(f"error: {reason}", file=sys.stderr)
+        reason = f"{error.filename}: {error.strerror or error}"
+    else:
+        return
+    fail(reason)
     sys.exit(2)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from augment.errors import InputError
 from augment.task import Task, write_challenges, write_solutions
-from pipeline.console import print_score, say
+from pipeline.console import say, say_score, warn
 from pipeline.runs import Run
 from solver.settings import PredictSettings
 from submission.rounds import Round, by_step, read_round, round_folders, write_round
@@ -58,7 +58,7 @@ class Answers:
                 with _said(folder):
                     shutil.rmtree(aside, ignore_errors=True)
                     folder.rename(aside)
-                say(f"{error}; set aside as {aside.name}, its views are answered again")
+                warn(f"{error}; set aside as {aside.name}, its views are answered again")
                 continue
             if found.made_by in made_by:
                 self._rounds.append(found)
@@ -124,7 +124,7 @@ class Answers:
         if hidden:
             say(f"no score: the answers of {hidden} of {len(self._tasks)} tasks are not known")
             return
-        print_score(score_submission(submission, self._tasks, tally.candidates))
+        say_score(score_submission(submission, self._tasks, tally.candidates))
 
 
 @contextmanager
@@ -133,4 +133,4 @@ def _said(path: Path) -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        say(f"{path}: stays as it was ({error})")
+        warn(f"{path}: stays as it was ({error})")

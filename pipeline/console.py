@@ -1,24 +1,125 @@
-"""What a person sees of a run: lines, tables, a progress bar, and the file of its metrics."""
+"""What a person, or a program that reads the log, sees of a run: lines, tables and progress."""
 
+import logging
+import math
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, TextIO
 
 import orjson
 
-from augment.errors import InputError
-from augment.files import write_atomic
-from solver.settings import TrainSettings
-from submission.score import ORACLE_KS, Score
+from pipeline.recipes import LogSettings
+from submission.score import ORACLE_KS, Score, score_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from solver.engine import Engine
-    from solver.train import Metrics
-    from solver.world import World
+
+_LOG = logging.getLogger("arc-trm")
+_WIDTH_OF_A_FILE = 200
+_SECONDS_OF_RATE = 60  # the last ones, of which the rate is that of now
+
+
+class _Lines(logging.Handler):
+    """Writes lines at once, errors to stderr; where nothing can be written, the work goes on."""
+
+    as_json = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; its ``values`` are for programs, its message is for people."""
+        line = record.getMessage()
+        if self.as_json:
+            moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+            values = getattr(record, "values", {})
+            content = {"time": moment, "level": record.levelname.lower(), "message": line, **values}
+            line = orjson.dumps(content).decode()
+        with suppress(OSError):
+            print(line, file=_stream(record.levelno), flush=True)
+
+
+def _stream(level: int) -> TextIO:
+    return sys.stderr if level >= logging.ERROR else sys.stdout
+
+
+_LINES = _Lines()
+_LOG.addHandler(_LINES)
+_LOG.setLevel(logging.INFO)
+_LOG.propagate = False
+
+
+def choose_form(settings: LogSettings) -> None:
+    """Write from here on what ``settings`` ask for."""
+    _LINES.as_json = settings.form == "json"
+    _LOG.setLevel(logging.WARNING if settings.form == "quiet" else logging.INFO)
+
+
+def say(line: str, **values: object) -> None:
+    """Say how things go; a program is told ``values`` beside."""
+    _LOG.info("%s", line, extra={"values": values})
+
+
+def warn(line: str) -> None:
+    """Say what a person should know even in quiet."""
+    _LOG.warning("%s", line)
+
+
+def fail(reason: str) -> None:
+    """Say why a command ends without success."""
+    _LOG.error("%s", reason if _LINES.as_json else f"error: {reason}")
+
+
+def say_table(name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
+    """Say a table: names of columns with the format of their values; None is shown as a dash.
+
+    All columns but the first hold numbers. A program is told a line for each row.
+    """
+    if not _LOG.isEnabledFor(logging.INFO):
+        return
+    if _LINES.as_json:
+        for row in rows:
+            say(name, **dict(zip(columns, row, strict=True)))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    for row in rows:
+        cells = zip(row, columns.values(), strict=True)
+        table.add_row(*("-" if value is None else format(value, spec) for value, spec in cells))
+    draw(table)
+
+
+def draw(picture: "RenderableType") -> None:
+    """Print what rich can draw."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE  # it has no width of its own
+    with suppress(OSError):
+        Console(soft_wrap=True, markup=False, emoji=False, width=width).print(picture)
+
+
+def say_score(found: Score) -> None:
+    """Say the scores of both metrics, and how many outputs were solved."""
+    if _LINES.as_json:
+        say("score", **score_json(found))
+        return
+    named = [(f"pass@{k}", found.pass_at(k)) for k in (1, 2)]
+    for k in ORACLE_KS:
+        oracle = found.oracle_pass_at(k)
+        if oracle is not None:
+            named.append((f"oracle pass@{k}", oracle))
+    columns = {"metric": "", "per task": ".2%", "per output": ".2%"}
+    say_table("score", columns, [(name, *shares) for name, shares in named])
+    line = f"{found.num_solved} of {found.num_outputs} test outputs solved in two attempts"
+    if found.oracle_pass_at(1) is not None:
+        line += f", {found.num_solved_by_votes} of them by votes of the model"
+    say(line)
 
 
 def describe_engine(engine: "Engine") -> str:
@@ -27,112 +128,90 @@ def describe_engine(engine: "Engine") -> str:
     return f"{engine.device}, {str(engine.dtype).removeprefix('torch.')}{processes}"
 
 
-def make_table(*columns: str) -> "Table":
-    """Return an empty table; all columns but the first hold numbers."""
-    from rich.table import Table
+class Progress:
+    """How far a stage is: a line drawn again and again in a terminal, now and then one in a file.
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
-    return table
-
-
-def print_table(table: "Table") -> None:
-    """Print a table."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else 200  # a file or a log has no width of its own
-    with suppress(OSError):
-        Console(soft_wrap=True, markup=False, emoji=False, width=width).print(table)
-
-
-def say(line: str) -> None:
-    """Print a line at once; where nothing can be printed, the work goes on without."""
-    with suppress(OSError):
-        print(line, flush=True)
-
-
-def print_score(found: Score) -> None:
-    """Print the scores of both metrics, and how many outputs were solved."""
-    table = make_table("metric", "per task", "per output")
-    named = [(f"pass@{k}", found.pass_at(k)) for k in (1, 2)]
-    for k in ORACLE_KS:
-        oracle = found.oracle_pass_at(k)
-        if oracle is not None:
-            named.append((f"oracle pass@{k}", oracle))
-    for name, (per_task, per_output) in named:
-        table.add_row(name, f"{per_task:.2%}", f"{per_output:.2%}")
-    print_table(table)
-    line = f"{found.num_solved} of {found.num_outputs} test outputs solved in two attempts"
-    if found.oracle_pass_at(1) is not None:
-        line += f", {found.num_solved_by_votes} of them by votes of the model"
-    say(line)
-
-
-class TrainingLog:
-    """The progress bar of a training run and, with a path, its metrics file."""
+    It shows the rate, the time left at that rate, and what is left of the time there is, if any.
+    """
 
     def __init__(
-        self, settings: TrainSettings, first_step: int, world: "World", path: Path | None = None
+        self,
+        stage: str,
+        unit: str,
+        total: int,
+        settings: LogSettings,
+        *,
+        first: int = 0,
+        seconds_left: Callable[[], float] = lambda: math.inf,
+        is_shown: bool = True,
     ) -> None:
-        """Begin at ``first_step``; only the leading process shows and writes anything."""
+        """Begin at ``first`` of ``total``."""
         from tqdm import tqdm
 
-        self._path = path
-        self._leads = world.leads
-        self._batch = settings.global_batch
-        self._mark = (time.monotonic(), first_step)
+        self._stage, self._unit, self._total, self._count = stage, unit, total, first
+        self._seconds_left = seconds_left
+        self._values: dict[str, float] = {}
+        self._said = time.monotonic()
+        self._marks = deque([(self._said, first)], maxlen=_SECONDS_OF_RATE)
+        self._every = settings.every_seconds if is_shown else math.inf
         self._bar = tqdm(
-            total=settings.num_steps,
-            initial=first_step,
-            desc="train",
-            unit="step",
-            disable=None if world.leads else True,  # None: no bar in a file
+            total=total,
+            initial=first,
+            desc=stage,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+            # None: no bar in a file.
+            disable=None if is_shown and settings.form == "text" else True,
             file=sys.stderr,
         )
 
-    def __enter__(self) -> "TrainingLog":
-        """Return the log itself."""
+    def __enter__(self) -> "Progress":
+        """Return the progress itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the progress bar."""
+        """End the line."""
         self._bar.close()
 
-    def on_step(self) -> None:
-        """Count a step."""
-        self._bar.update()
+    def measure(self, **values: float) -> None:
+        """Show these values beside the progress from here on."""
+        self._values = values
 
-    def on_metrics(self, metrics: "Metrics") -> None:
-        """Show and write what was measured since the last time."""
-        if not self._leads:
-            return
+    def update(self, count: int = 1) -> None:
+        """Count what was done."""
+        self._count += count
         now = time.monotonic()
-        rate = (metrics.step - self._mark[1]) * self._batch / (now - self._mark[0])
-        self._mark = (now, metrics.step)
-        self._bar.set_postfix(
-            loss=f"{metrics.values['loss']:.3f}",
-            exact=f"{metrics.values['exact_accuracy']:.3f}",
-            examples_per_second=f"{rate:.0f}",
-        )
-        if self._path is not None:
-            line = {
-                "step": metrics.step,
-                **metrics.values,
-                "examples_per_second": round(rate, 1),
-                "flop": metrics.flop,
-            }
-            with self._path.open("ab") as file:
-                file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        if now - self._marks[-1][0] >= 1:
+            self._marks.append((now, self._count))
+        if not self._bar.disable:
+            self._bar.set_postfix_str(", ".join(self._parts()), refresh=False)
+            self._bar.update(count)
+        elif now - self._said >= self._every:
+            self._said = now
+            share = f"{self._count / self._total:.0%}"
+            head = f"{self._stage}: {self._unit} {self._count:,} of {self._total:,}, {share}"
+            said = {f"{self._unit}s": self._count, "total": self._total, **self._values}
+            left, budget = round(self._left(), 1), round(self._seconds_left(), 1)
+            said |= {"left_seconds": left, "budget_seconds": budget}
+            say(", ".join([head, *self._parts()]), stage=self._stage, **said)
+
+    def _rate(self) -> float:
+        began, before = self._marks[0]
+        return (self._count - before) / max(1e-9, time.monotonic() - began)
+
+    def _left(self) -> float:
+        """Return the seconds until all is done at this rate, or until there are none left."""
+        rate = self._rate()
+        by_rate = (self._total - self._count) / rate if rate else math.inf
+        return max(0.0, min(by_rate, self._seconds_left()))
+
+    def _parts(self) -> list[str]:
+        parts = [f"{self._rate():,.1f} {self._unit}s/s", f"{_duration(self._left())} left"]
+        if (budget := self._seconds_left()) < math.inf:
+            parts.append(f"budget {_duration(budget)}")
+        values = self._values.items()
+        return parts + [f"{name.replace('_', ' ')} {value:.4g}" for name, value in values]
 
 
-def cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines after ``step``: the run is going to write them again."""
-    if not path.exists():
-        return
-    lines = path.read_bytes().splitlines(keepends=True)
-    try:
-        kept = [ln for ln in lines if ln.endswith(b"\n") and orjson.loads(ln)["step"] <= step]
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: not the metrics of a run") from None
-    write_atomic(path, b"".join(kept))
+def _duration(seconds: float) -> str:
+    """Return seconds as a clock shows them."""
+    return str(timedelta(seconds=max(0, round(seconds)))) if seconds < math.inf else "?"

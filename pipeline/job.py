@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from tqdm import tqdm
 
 from augment.task import Task
 from pipeline.answers import Answers
 from pipeline.clock import Stopwatch
-from pipeline.console import say
+from pipeline.console import Progress, say
 from pipeline.learning import Learning, digest_of_visible
 from pipeline.recipes import Settings
 from pipeline.runs import Run, code_digest, digest
@@ -250,9 +249,16 @@ class Job:
         engine, settings = self.engine, self.settings.predict
         start = time.monotonic()
         work = plan_work(side.weights, side.tasks, stop).between(first, stop)
-        hidden = None if engine.world.leads else True  # None: no bar in a file
-        with tqdm(total=len(work.codes), desc="predict", unit="view", disable=hidden) as bar:
-            meter = Meter(bar.update)
+        with Progress(
+            "predict",
+            "view",
+            len(work.codes),
+            self.settings.log,
+            seconds_left=lambda: until - time.monotonic(),
+            is_shown=engine.world.leads,
+        ) as progress:
+            # Those of the other processes are about as far.
+            meter = Meter(lambda count: progress.update(count * engine.world.size))
             meter.begin()
             under_way = 0.0
 
@@ -269,7 +275,7 @@ class Job:
             asked = (side.weights, side.tasks, work, settings, engine, meter, has_time_for)
             found, checked = predict(*asked), True
             if settings.checks_demonstrations:
-                meter.on_count = lambda _: None  # these are no views of the bar
+                meter.on_count = lambda _: None  # these are no views of the progress
                 shares = reproduce_demonstrations(*asked)
                 checked = not np.isnan(shares).any()
                 found = [p and replace(p, reproduced=s) for p, s in zip(found, shares, strict=True)]

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from augment.errors import InputError
 from augment.task import Task
 from pipeline.clock import Stopwatch
-from pipeline.console import TrainingLog, say
+from pipeline.console import say, warn
+from pipeline.metrics import TrainingLog
 from pipeline.recipes import Settings
 from pipeline.runs import Run, code_digest, digest
 from pipeline.version import code_version
@@ -94,10 +95,10 @@ class Learning:
                 self._begin()
                 self._take_up()
                 if self.engine.world.leads:
-                    say(f"adapt: {error}; on from step {self.step} at half the learning rates")
+                    warn(f"adapt: {error}; on from step {self.step} at half the learning rates")
         self.may_go_on = False
         if self.engine.world.leads:
-            say(f"adapt: given up; the tasks are answered as learned in {self.step} steps")
+            warn(f"adapt: given up; the tasks are answered as learned in {self.step} steps")
 
     def _begin(self) -> None:
         data = self.settings.data
@@ -110,7 +111,7 @@ class Learning:
         engine, folder = self.engine, self.run.adapted
         index, training = self._adaptation.dataset.index, self._adaptation.training
         if engine.world.leads:
-            set_broken_aside(folder, say)
+            set_broken_aside(folder, warn)
         engine.world.wait()
         latest = latest_checkpoint(folder)
         step = -1 if latest is None else checkpoint_step(latest)
@@ -126,7 +127,7 @@ class Learning:
         except InputError:
             engine.world.wait()
             if engine.world.leads:
-                say(f"adapt: {folder} belongs to other tasks or settings: dropped")
+                warn(f"adapt: {folder} belongs to other tasks or settings: dropped")
                 shutil.rmtree(folder)
             engine.world.wait()
 
@@ -150,7 +151,16 @@ class Learning:
             self.settings.checkpoint.every_seconds,
             training.passed,
         )
-        with TrainingLog(self._settings, training.step, world) as log:
+        log = TrainingLog(
+            "adapt",
+            self._settings,
+            self.settings.log,
+            self.run,
+            training.step,
+            world,
+            lambda: leg - (time.monotonic() - start),
+        )
+        with log:
             train(
                 training,
                 self._adaptation.stream,
@@ -187,7 +197,7 @@ class Learning:
             )
         except OSError as error:
             if self.engine.world.leads:
-                say(f"adapt: step {self.step} could not be kept ({error}); going on")
+                warn(f"adapt: step {self.step} could not be kept ({error}); going on")
 
     def _digest(self) -> str:
         training = asdict(self.settings.adapt)

@@ -11,8 +11,9 @@ from augment.leaks import give_away
 from augment.task import Task
 from pipeline.answers import Answers
 from pipeline.clock import Stopwatch, Watchdog, seconds_to_work
-from pipeline.console import describe_engine, say
+from pipeline.console import describe_engine, say, warn
 from pipeline.recipes import Settings
+from pipeline.results import report
 from pipeline.runs import Run, leads
 from pipeline.sources import load_sources, within_side
 from pipeline.version import ROOT
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from solver.checkpoint import Weights
     from solver.engine import Engine
     from solver.world import World
+
+_SECONDS_FOR_PAGE = 10.0  # it takes less, and nothing waits for it
 
 
 def predict(settings: Settings, run: Run) -> None:
@@ -41,7 +44,7 @@ def predict(settings: Settings, run: Run) -> None:
         from solver.engine import open_engine
         from solver.world import leave_world
 
-        engine = open_engine(settings.engine, say)
+        engine = open_engine(settings.engine, warn)
         stopwatch.end_within(engine.world.lowest(stopwatch.seconds_left, engine.device))
         weights = choose_weights(settings, run, tasks, engine.world)
         if answers is not None:
@@ -52,10 +55,20 @@ def predict(settings: Settings, run: Run) -> None:
         Job(settings, run, engine, stopwatch, answers).answer(known, unseen, weights)
         if answers is not None:
             answers.finish()
+            if run.solutions.exists() and stopwatch.seconds_left > _SECONDS_FOR_PAGE:
+                _write_page(run)
         engine.world.wait()
         leave_world()
     if stopwatch.was_asked:
         raise KeyboardInterrupt
+
+
+def _write_page(run: Run) -> None:
+    """Write the page of the run, whose answers lie there already, whatever becomes of it."""
+    try:
+        report(run)
+    except (InputError, OSError) as error:
+        warn(f"no page: {error}")
 
 
 def choose_tasks(settings: Settings) -> list[Task]:
@@ -80,7 +93,7 @@ def choose_weights(
     if taught and settings.predict.refuse_taught:
         raise InputError(taught)
     if taught and world.leads:
-        say(taught)
+        warn(taught)
     return weights
 
 
@@ -91,7 +104,7 @@ def find_weights(settings: Settings, run: Run, world: "World") -> Path:
     if settings.weights:
         return Path(settings.weights)
     if world.leads:
-        set_broken_aside(run.checkpoints, say)
+        set_broken_aside(run.checkpoints, warn)
     world.wait()
     latest = latest_checkpoint(run.checkpoints)
     if latest is not None:

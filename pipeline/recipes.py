@@ -40,6 +40,26 @@ class DataSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is said of a run while it goes on, and where its metrics go."""
+
+    form: Annotated[
+        Literal["text", "json", "quiet"],
+        "lines for people, a JSON object a line, or nothing but warnings and errors",
+    ] = "text"
+    every_seconds: Annotated[float, "between lines of progress where no terminal shows a bar"] = (
+        60.0
+    )
+    tensorboard: Annotated[bool, "write event files for TensorBoard, below the run's folder"] = (
+        False
+    )
+    wandb: Annotated[str, "project at Weights & Biases to log to; empty: none"] = ""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={"every_seconds": 0})
+
+
+@dataclass(frozen=True, slots=True)
 class KaggleSettings:
     """What `package` and the notebook on Kaggle need to know."""
 
@@ -75,6 +95,7 @@ class Settings:
     predict: PredictSettings
     engine: EngineSettings
     kaggle: KaggleSettings = KaggleSettings()
+    log: LogSettings = LogSettings()
     weights: Annotated[
         str, "checkpoint to predict with: a folder, or a reference file; empty: the run's newest"
     ] = ""

@@ -13,7 +13,7 @@ import orjson
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
-from pipeline.console import say
+from pipeline.console import warn
 from pipeline.version import ROOT, code_version
 from submission.rounds import round_folders
 
@@ -41,10 +41,9 @@ class Run:
         """The checkpoints of ``pretrain``."""
         return self.folder / "checkpoints"
 
-    @property
-    def metrics(self) -> Path:
-        """One line of training metrics per interval."""
-        return self.folder / "metrics.jsonl"
+    def metrics_of(self, stage: str) -> Path:
+        """What a stage that trains has measured, a line per interval."""
+        return self.folder / ("metrics.jsonl" if stage == "pretrain" else f"{stage}_metrics.jsonl")
 
     @property
     def adapted(self) -> Path:
@@ -86,14 +85,14 @@ class Run:
         try:
             stages = self.recorded()
         except InputError as error:  # it is only a note
-            say(f"{error}; written anew")
+            warn(f"{error}; written anew")
             stages = {}
         stages[stage] = {"settings": settings, "code_version": code_version()}
         path = self.folder / "config.json"
         try:
             write_atomic(path, orjson.dumps(stages, option=orjson.OPT_INDENT_2))
         except OSError as error:
-            say(f"{path}: stays as it was ({error})")
+            warn(f"{path}: stays as it was ({error})")
 
     def recorded(self) -> dict[str, Any]:
         """Return what :meth:`record` noted, by stage."""

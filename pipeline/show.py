@@ -6,19 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augment.drawing import COLORS
+from augment.drawing import COLORS, WITH_LIGHT_INK
 from augment.errors import InputError
 from augment.grid import Grid
 from augment.task import Task, read_challenges
-from pipeline.console import print_table
+from pipeline.console import draw
 from pipeline.runs import Run
 from pipeline.sources import BUNDLED, load_source
 from submission.writer import ATTEMPTS, read_submission
 
 if TYPE_CHECKING:
     from rich.text import Text
-
-_WITH_LIGHT_DIGITS = (0, 1, 9)  # black, blue, maroon
 
 
 def show(task_id: str, run: Run | None) -> None:
@@ -38,7 +36,7 @@ def show(task_id: str, run: Run | None) -> None:
         if answer is not None:
             row.append(_draw("answer", answer))
         table.add_row(*row)
-    print_table(table)
+    draw(table)
 
 
 def _find(task_id: str, run: Run | None) -> tuple[Task, Sequence[tuple[Grid, Grid]]]:
@@ -74,6 +72,6 @@ def _draw(title: str, grid: Grid, answer: Grid | None = None) -> "Text":
     for colors, marks in zip(grid.tolist(), wrong.tolist(), strict=True):
         text.append("\n")
         for color, is_wrong in zip(colors, marks, strict=True):
-            ink = "#FFFFFF" if color in _WITH_LIGHT_DIGITS else "#000000"
+            ink = "#FFFFFF" if color in WITH_LIGHT_INK else "#000000"
             text.append(f"{color}{'!' if is_wrong else ' '}", style=f"{ink} on {COLORS[color]}")
     return text

@@ -7,9 +7,8 @@ only where one is drawn, so that a command answers at once.
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +16,9 @@ import orjson
 
 from augment.errors import InputError
 from augment.puzzles import tasks_by_id
-from augment.task import Task, read_challenges
+from augment.task import Task
 from pipeline.clock import Stopwatch
-from pipeline.console import (
-    TrainingLog,
-    cut_metrics,
-    describe_engine,
-    make_table,
-    print_score,
-    print_table,
-    say,
-)
+from pipeline.console import describe_engine, say, say_table, warn
 from pipeline.recipes import DataSettings, Settings
 from pipeline.runs import Run
 from pipeline.sources import (
@@ -39,15 +30,9 @@ from pipeline.sources import (
     within_side,
 )
 from pipeline.version import code_version
-from submission.report import write_report
-from submission.rounds import read_votes
-from submission.score import Score, pass_json, score_json, score_submission
-from submission.vote import RULES, Pool, by_demonstrations, pool_votes
-from submission.writer import build_submission, read_submission
 
 if TYPE_CHECKING:
     from augment.dataset import Dataset
-    from augment.predictions import Prediction
     from solver.engine import Engine
 
 _UNTOUCHED_BY_TRAINING = (
@@ -58,6 +43,7 @@ _UNTOUCHED_BY_TRAINING = (
     "shipped_weights",
     "engine",
     "kaggle",
+    "log",
 )
 
 _FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every")
@@ -65,9 +51,7 @@ _FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every")
 
 def data(names: Sequence[str] = BUNDLED) -> None:
     """Print what each source of tasks holds; fetch what is not here yet."""
-    table = make_table(
-        "source", "tasks", "demonstrations", "test outputs", "answers", "largest side"
-    )
+    rows = []
     failures = []
     for name in names:
         try:
@@ -75,15 +59,16 @@ def data(names: Sequence[str] = BUNDLED) -> None:
         except InputError as error:
             failures.append(str(error))
             continue
-        table.add_row(
+        rows.append((
             name,
-            str(len(tasks)),
-            str(sum(len(task.train) for task in tasks)),
-            str(sum(len(task.test_inputs) for task in tasks)),
+            len(tasks),
+            sum(len(task.train) for task in tasks),
+            sum(len(task.test_inputs) for task in tasks),
             "known" if all(task.answers is not None for task in tasks) else "hidden",
-            str(max(task.longest_side() for task in tasks)),
-        )
-    print_table(table)
+            max(task.longest_side() for task in tasks),
+        ))  # fmt: skip
+    names = ("source", "tasks", "demonstrations", "test outputs", "answers", "largest side")
+    say_table("data", dict.fromkeys(names, ""), rows)
     if failures:
         raise InputError("; ".join(failures))
 
@@ -104,7 +89,7 @@ def build(settings: Settings, run: Run) -> "Dataset":
             say(f"build: {run.dataset} is whole and built from the same: kept")
             return dataset
         except InputError as error:
-            say(f"build: {error}; building it anew")
+            warn(f"build: {error}; building it anew")
     tasks, with_answers = _choose_tasks(settings.data)
     index = PuzzleIndex.of(
         tasks, settings.data.views_per_task, settings.data.seed, settings.model.rows_per
@@ -113,17 +98,17 @@ def build(settings: Settings, run: Run) -> "Dataset":
     dataset.save(run.dataset, built_from)
     run.record("build", asdict(settings))
     num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
-    table = make_table("tasks", "pairs", "views", "rows", "fewest views", "MB", "seconds")
-    table.add_row(
-        f"{len(tasks):,}",
-        f"{dataset.num_pairs:,}",
-        f"{len(index.codes):,}",
-        f"{index.num_rows:,}",
-        str(index.num_views.min()),
-        f"{num_bytes / 1e6:.1f}",
-        f"{time.monotonic() - start:.1f}",
-    )
-    print_table(table)
+    columns = {"tasks": ",", "pairs": ",", "views": ",", "rows": ",", "fewest views": ",",
+               "MB": ".1f", "seconds": ".1f"}  # fmt: skip
+    say_table("build", columns, [(
+        len(tasks),
+        dataset.num_pairs,
+        len(index.codes),
+        index.num_rows,
+        int(index.num_views.min()),
+        num_bytes / 1e6,
+        time.monotonic() - start,
+    )])  # fmt: skip
     return dataset
 
 
@@ -156,6 +141,7 @@ def _pretrain(settings: Settings, run: Run) -> None:
     import torch
 
     from augment.dataset import Dataset, ExampleStream
+    from pipeline.metrics import TrainingLog
     from solver.checkpoint import (
         checkpoint_step,
         latest_checkpoint,
@@ -170,13 +156,13 @@ def _pretrain(settings: Settings, run: Run) -> None:
     from solver.train import start_training, train
     from solver.world import leave_world
 
-    engine = open_engine(settings.engine, say)
+    engine = open_engine(settings.engine, warn)
     world = engine.world
     world.share(settings.train.global_batch)  # an impossible share is found before any work
     built = None
     if world.leads:
         built = build(settings, run)
-        set_broken_aside(run.checkpoints, say)
+        set_broken_aside(run.checkpoints, warn)
     world.wait()
     dataset = built or Dataset.load(run.dataset)
     model = TRM(settings.model, settings.train.seed)
@@ -188,7 +174,6 @@ def _pretrain(settings: Settings, run: Run) -> None:
         restore_training(latest, training, dataset.index, deciding, world)
     if world.leads:
         run.record("pretrain", asdict(settings))
-        cut_metrics(run.metrics, training.step)
         say(
             f"pretrain: {sum(p.numel() for p in model.parameters()):,} parameters, "
             f"{describe_engine(engine)}, "
@@ -210,7 +195,15 @@ def _pretrain(settings: Settings, run: Run) -> None:
 
     with (
         Stopwatch(settings.train.time_limit_seconds or math.inf) as clock,
-        TrainingLog(settings.train, training.step, world, run.metrics) as log,
+        TrainingLog(
+            "pretrain",
+            settings.train,
+            settings.log,
+            run,
+            training.step,
+            world,
+            lambda: clock.seconds_left,
+        ) as log,
     ):
         train(
             training,
@@ -265,77 +258,6 @@ def export(run: Run, destination: Path) -> None:
     export_weights(latest, destination)
     num_bytes = sum(path.stat().st_size for path in destination.iterdir())
     say(f"export: {latest} to {destination}, {num_bytes / 1e6:.1f} MB")
-
-
-def score(
-    submission: Path, challenges: Path, solutions: Path, votes: Path | None, as_json: bool
-) -> None:
-    """Print the scores of a submission file, with those of all votes where there are any."""
-    tasks = read_challenges(challenges, solutions)
-    answers = read_submission(submission, tasks)
-    by_weights = None if votes is None else read_votes(votes)
-    candidates = None
-    if by_weights is not None:  # Where nobody looked at demonstrations, this is the order by count.
-        candidates = pool_votes(by_weights, by_demonstrations).candidates
-    found = score_submission(answers, tasks, candidates)
-    ranked = [] if by_weights is None else list(_rank(tasks, by_weights))
-    if as_json:
-        rankings = [{"votes": v, "ranking": name, **pass_json(one)} for v, name, one in ranked]
-        content = {**score_json(found), "rankings": rankings}
-        print(orjson.dumps(content, option=orjson.OPT_INDENT_2).decode())
-        return
-    table = make_table("task", "test", "solved by", "rank in the votes")
-    for task in found.tasks:
-        for test, attempt in enumerate(task.attempts):
-            rank = None if task.votes is None else task.votes[test]
-            table.add_row(
-                task.task_id,
-                str(test),
-                "-" if attempt is None else f"attempt {attempt + 1}",
-                "-" if rank is None else str(rank + 1),
-            )
-    print_table(table)
-    if ranked:
-        table = make_table("votes", "ranking", "pass@1 task", "output", "pass@2 task", "output")
-        for which, name, one in ranked:
-            shares = [share for k in (1, 2) for share in one.pass_at(k)]
-            table.add_row(which, name, *(f"{share:.2%}" for share in shares))
-        print_table(table)
-    print_score(found)
-
-
-def report(run: Run) -> None:
-    """Write the page of a run, to be opened in a browser."""
-    solutions = run.solutions if run.solutions.exists() else None
-    tasks = read_challenges(run.challenges, solutions)
-    made = run.recorded().get("predict", {}).get("settings", {}).get("predict", {})
-    by_weights = read_votes(run.votes) if run.has_votes else {}
-    rule = RULES.get(made.get("ranking"), by_demonstrations)
-    tally = pool_votes(by_weights, rule, made.get("pool", "newest"))
-    answers = read_submission(run.submission, tasks)
-    predictions = chain.from_iterable(by_weights.values())
-    write_report(run.report, run.folder.name, tasks, answers, tally, predictions)
-    say(f"{run.report}: {run.report.stat().st_size / 1e6:.1f} MB")
-
-
-def _rank(
-    tasks: Sequence[Task], by_weights: "Mapping[int, Sequence[Prediction]]"
-) -> "Iterator[tuple[str, str, Score]]":
-    """Yield which votes, the ranking rule, and the score of the submission they make."""
-    chosen: dict[str, tuple[Mapping[int, Sequence[Prediction]], Pool]] = {
-        "newest weights first": (by_weights, "newest"),
-        "all weights alike": (by_weights, "all"),
-    }
-    if len(by_weights) == 1:
-        del chosen["all weights alike"]
-    else:
-        for step, predictions in sorted(by_weights.items()):
-            chosen[f"after {step} steps alone"] = ({step: predictions}, "all")
-    for which, (votes, pool) in chosen.items():
-        for name, rule in RULES.items():
-            candidates = pool_votes(votes, rule, pool).candidates
-            submission, _ = build_submission(tasks, candidates)
-            yield which, name, score_submission(submission, tasks, candidates)
 
 
 def _leave_out(tasks: Sequence[Task], task_ids: Sequence[str]) -> list[Task]:

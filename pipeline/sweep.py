@@ -11,7 +11,7 @@ from augment.files import write_atomic
 from augment.predictions import Prediction
 from augment.task import Task
 from pipeline.clock import Stopwatch
-from pipeline.console import make_table, print_table, say
+from pipeline.console import say_table, warn
 from pipeline.job import Meter
 from pipeline.learning import Learning
 from pipeline.prediction import choose_tasks, choose_weights, split_tasks
@@ -24,6 +24,18 @@ from solver.world import leave_world
 from submission.score import score_submission
 from submission.vote import count_votes
 from submission.writer import build_submission
+
+_COLUMNS = {
+    "views": "",
+    "steps": "",
+    "pass@1 task": ".2%",
+    "pass@1 output": ".2%",
+    "pass@2 task": ".2%",
+    "pass@2 output": ".2%",
+    "by votes": "",
+    "FLOP": ".2g",
+    "seconds": ".2g",
+}
 
 
 def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[int]) -> None:
@@ -39,7 +51,7 @@ def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[i
     so their FLOP and seconds are the same part of what was counted and measured. The first number
     of steps has the start-up in its seconds. Candidates are ranked by count.
     """
-    engine = open_engine(settings.engine, say)
+    engine = open_engine(settings.engine, warn)
     world, device = engine.world, engine.device
     tasks = choose_tasks(settings)
     if any(task.answers is None for task in tasks):
@@ -88,19 +100,9 @@ def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[i
             "scores": lines,
         }
         write_atomic(run.folder / "sweep.json", orjson.dumps(found, option=orjson.OPT_INDENT_2))
-        table = make_table("views", "steps", "pass@1 task", "output", "pass@2 task", "output",
-                           "by votes", "FLOP", "seconds")  # fmt: skip
-        for line in lines:
-            table.add_row(*(_show(name, value) for name, value in line.items()))
-        print_table(table)
+        say_table("sweep", _COLUMNS, [list(line.values()) for line in lines])
     world.wait()
     leave_world()
-
-
-def _show(name: str, value: float) -> str:
-    if name.startswith("pass"):
-        return f"{value:.2%}"
-    return str(value) if isinstance(value, int) else f"{value:.2g}"
 
 
 def _score_votes(tasks: Sequence[Task], predictions: Iterable[Prediction]) -> dict[str, float]:

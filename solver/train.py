@@ -66,6 +66,8 @@ class Metrics:
     """
 
     step: int
+    lr: float
+    """The trunk's learning rate in the next step."""
     flop: float
     values: dict[str, float]
 
@@ -235,15 +237,16 @@ def _sum_metrics(outcome: Supervision, settings: ModelSettings, device: torch.de
     )
 
 
-def take_metrics(training: Training, global_batch: int, world: World) -> Metrics:
+def take_metrics(training: Training, settings: TrainSettings, world: World) -> Metrics:
     """Return the means since the last report, and start anew."""
     flop, steps, halted, loss, *of_halted = world.sum_(training.sums).tolist()
     training.sums.zero_()
     # Every process counted its steps, and its share of the batch in each.
-    num_slots = steps / world.size * global_batch
+    num_slots = steps / world.size * settings.global_batch
     sums = ((loss, num_slots), *((value, halted) for value in of_halted))
     means = [value / count if count else math.nan for value, count in sums]
-    return Metrics(training.step, flop, dict(zip(METRICS, means, strict=True)))
+    lr = settings.lr * rate_factor(training.step + 1, training.passed, settings)
+    return Metrics(training.step, lr, flop, dict(zip(METRICS, means, strict=True)))
 
 
 def require_finite(training: Training, world: World) -> None:
@@ -292,7 +295,7 @@ def train(
         training.passed = pace.passed
         if training.step % settings.log_every == 0:
             require_finite(training, world)
-            on_metrics(take_metrics(training, settings.global_batch, world))
+            on_metrics(take_metrics(training, settings, world))
         by_steps = checkpoint_every is not None and training.step % checkpoint_every == 0
         if by_steps or pace.wants_checkpoint():
             require_finite(training, world)

@@ -4,6 +4,7 @@ Two metrics are in use and both are reported: the mean over tasks of the solved 
 task's tests ("per task"), and the solved fraction of all test outputs ("per output").
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,15 @@ from submission.writer import ATTEMPTS, Submission
 
 ORACLE_KS = (1, 2, 5, 10, 100, 1000)
 
+OUTCOMES = (
+    "solved by attempt 1",
+    "solved by attempt 2",
+    "in the votes, not chosen",
+    "never seen",
+    "not solved",
+)
+"""What becomes of a test, from the best to the worst; the last where nobody looked at votes."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
@@ -25,6 +35,25 @@ class TaskScore:
     attempts: tuple[int | None, ...]
     votes: tuple[int | None, ...] | None
     """Position among all candidates; None without votes to look at."""
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """What became of each test: one of :data:`OUTCOMES`."""
+        ranks = (None,) * len(self.attempts) if self.votes is None else self.votes
+        pairs = zip(self.attempts, ranks, strict=True)
+        return tuple(self._outcome(attempt, rank) for attempt, rank in pairs)
+
+    @property
+    def outcome(self) -> str:
+        """What became of the task: the worst of its tests."""
+        return max(self.outcomes, key=OUTCOMES.index)
+
+    def _outcome(self, attempt: int | None, rank: int | None) -> str:
+        if attempt is not None:
+            return OUTCOMES[attempt]
+        if self.votes is None:
+            return OUTCOMES[4]
+        return OUTCOMES[3] if rank is None else OUTCOMES[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +75,12 @@ class Score:
         """Return the share solved within the first ``k`` candidates; None without votes."""
         votes = [task.votes for task in self.tasks if task.votes is not None]
         return _pass_at(k, votes) if len(votes) == len(self.tasks) else None
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many tasks had each outcome, from the best to the worst."""
+        counted = Counter(task.outcome for task in self.tasks)
+        return {outcome: counted[outcome] for outcome in OUTCOMES if outcome in counted}
 
     @property
     def num_solved(self) -> int:
@@ -108,7 +143,7 @@ def pass_json(score: Score) -> dict[str, dict[str, float]]:
 
 
 def score_json(score: Score) -> dict[str, object]:
-    """Return the score as JSON values."""
+    """Return the figures of the score as JSON values."""
     metrics = pass_json(score)
     for k in ORACLE_KS:
         oracle = score.oracle_pass_at(k)
@@ -120,8 +155,5 @@ def score_json(score: Score) -> dict[str, object]:
         "num_outputs": score.num_outputs,
         "solved_outputs": score.num_solved,
         **metrics,
-        "tasks": [
-            {"task": task.task_id, "attempt": task.attempts, "candidate": task.votes}
-            for task in score.tasks
-        ],
+        "outcomes": score.outcomes,
     }

@@ -5,12 +5,14 @@ A rule is a function from a candidate to numbers; the candidate with the largest
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from augment.drawing import Labelled, draw_columns
 from augment.grid import Grid, grid_key
 from augment.predictions import Prediction
+from augment.task import Task
 
 TestKey = tuple[str, int]
 """Task id and number of the test."""
@@ -29,6 +31,9 @@ class Candidate:
     mean_reproduced: float = 0.0
     """The mean share of demonstrations reproduced under these views; 0 where nobody looked."""
 
+    def _repr_svg_(self) -> str:
+        return draw_columns("", [[Labelled(f"{self.votes} votes, q {self.mean_q:.2f}", self.grid)]])
+
 
 Rule = Callable[[Candidate], tuple[float, ...]]
 
@@ -39,6 +44,17 @@ class Tally:
 
     candidates: Mapping[TestKey, list[Candidate]]
     num_empty: int
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """How the views voted on a task, over all its tests."""
+
+    votes: int
+    agreement: float
+    """The mean over tests of the share of votes that the first candidate has; 0 for none."""
+    mean_q: float
+    """The mean over tests of the first candidate's mean q; 0 for none."""
 
 
 def by_count(candidate: Candidate) -> tuple[float, ...]:
@@ -100,6 +116,18 @@ def pool_votes(
             for candidate in candidates:
                 merged[test].setdefault(grid_key(candidate.grid), candidate)
     return Tally({test: list(found.values()) for test, found in merged.items()}, num_empty)
+
+
+def measure_support(task: Task, candidates: Mapping[TestKey, Sequence[Candidate]]) -> Support:
+    """Return how the views voted on ``task``."""
+    found = [candidates.get((task.task_id, test), ()) for test in range(len(task.test_inputs))]
+    votes = [sum(candidate.votes for candidate in ranked) for ranked in found]
+    firsts = [(ranked[0], count) for ranked, count in zip(found, votes, strict=True) if ranked]
+    return Support(
+        sum(votes),
+        math.fsum(first.votes / count for first, count in firsts) / len(found),
+        math.fsum(first.mean_q for first, _ in firsts) / len(found),
+    )
 
 
 def _candidate(grid: Grid, voters: list[Prediction]) -> Candidate:

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from augment.drawing import COLORS, draw_task
+from augment.drawing import COLORS, draw_grid
+from augment.predictions import Prediction
 from augment.task import Pair, Task
+from submission.vote import Candidate
 
 NS = "{http://www.w3.org/2000/svg}"
 
@@ -32,17 +34,22 @@ def cells_of(grid):
 def test_a_picture_shows_every_cell_of_the_task_and_its_attempts(arc1):
     for task in arc1[:20]:
         attempts = [(answer, np.zeros((1, 1), np.uint8)) for answer in task.answers]
-        labels, grids = read(draw_task(task, attempts))
+        labels, grids = read(task.draw(attempts))
         expected = [grid for pair in task.train for grid in (pair.input, pair.output)]
         for test, answer in enumerate(task.answers):
             expected += [task.test_inputs[test], *attempts[test], answer]
         assert grids == list(map(cells_of, expected))
-        assert labels.count("attempt 1") == labels.count("answer") == len(task.answers)
+        assert (
+            labels.count("attempt 1, right")
+            == labels.count("attempt 2, wrong")
+            == labels.count("answer")
+            == len(task.answers)
+        )
         assert labels[0] == task.task_id
 
 
 def test_hidden_answers_are_not_drawn(arc1):
-    labels, grids = read(draw_task(arc1[0].without_answers()))
+    labels, grids = read(arc1[0].without_answers().draw())
     assert "answer" not in labels
     assert len(grids) == len(labels) - 1 == 2 * len(arc1[0].train) + len(arc1[0].test_inputs)
 
@@ -50,6 +57,34 @@ def test_hidden_answers_are_not_drawn(arc1):
 def test_task_ids_are_text_whatever_they_hold():
     grid = np.array([[1, 2], [3, 4]], np.uint8)
     task = Task("</title><script>alert(1)</script>&", (Pair(grid, grid),), (grid,), None)
-    labels, _ = read(draw_task(task))
+    labels, _ = read(task.draw())
     assert labels[0] == task.task_id
-    assert "<script>" not in draw_task(replace(task, task_id="<script>"))
+    assert "<script>" not in replace(task, task_id="<script>").draw()
+
+
+def test_wrong_cells_are_crossed_out_where_sizes_are_the_same(arc1):
+    task = arc1[0]
+    (answer,) = task.answers
+    wrong = answer.copy()
+    wrong[0, :3] = 9 - wrong[0, :3]
+    picture = ET.fromstring(task.draw([(wrong, np.zeros((1, 1), np.uint8))]))
+    crosses = [path for path in picture.iter(f"{NS}path") if "l.6" in path.get("d")]
+    assert len(crosses) == 3
+
+
+def test_notebooks_show_tasks_grids_predictions_and_candidates_as_pictures(arc1):
+    """By the method that notebooks look for."""
+    grid = arc1[0].answers[0]
+    pictures = {
+        "task": arc1[0],
+        "grid": draw_grid(grid),
+        "prediction": Prediction("a<b", 1, grid, 0.25, 3),
+        "empty": Prediction("a<b", 1, None, 0.25, 3),
+        "candidate": Candidate(grid, 5, 0.5),
+    }
+    found = {name: read(shown._repr_svg_()) for name, shown in pictures.items()}
+    assert found["task"] == read(arc1[0].draw())
+    assert found["grid"][1] == [cells_of(grid)]
+    assert found["prediction"] == (["a<b, test 1", "view 3, q 0.25"], [cells_of(grid)])
+    assert found["empty"] == (["a<b, test 1", "view 3, q 0.25, no grid"], [])
+    assert found["candidate"][0][1] == "5 votes, q 0.50"

@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_dataset, engine):
 
 def test_metrics_of_steps_without_a_halt_are_nan(small_dataset, engine):
     training, _ = fit(small_dataset, replace(SHORT_TRAINING, num_steps=1), engine)
-    values = take_metrics(training, 8, engine.world).values
+    values = take_metrics(training, SHORT_TRAINING, engine.world).values
     assert math.isnan(values["exact_accuracy"])
     assert math.isfinite(values["loss"])
 

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     },
     "pipeline": {
         "pipeline", "augment", "solver", "submission", "numpy", "orjson", "typer", "pydantic",
-        "rich", "tqdm", "pooch", "torch",
+        "rich", "tqdm", "pooch", "torch", "wandb",
     },
     "kernels_kaggle": {
         "kernels_kaggle", "pipeline", "augment", "solver", "submission", "numpy", "orjson", "typer",

@@ -1,0 +1,122 @@
+"""What is said while a run goes on, in each of its forms."""
+
+import json
+import math
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+
+import pytest
+from commands import ROOT, SHORT, call
+
+from pipeline import console
+from pipeline.recipes import LogSettings
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on only when it is told to."""
+    now = [0.0]
+    monkeypatch.setattr("pipeline.console.time.monotonic", lambda: now[0])
+    return now
+
+
+def progress(clock, every=10.0, left=math.inf, **more):
+    log = LogSettings(every_seconds=every)
+    return console.Progress("train", "step", 100, log, seconds_left=lambda: left - clock[0], **more)
+
+
+def test_in_a_file_a_line_comes_now_and_then(clock, capsys):
+    with progress(clock, left=500.0) as shown:
+        for _ in range(40):
+            clock[0] += 3.0
+            shown.measure(loss=0.25, exact_accuracy=0.5)
+            shown.update()
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert len(lines) == 10  # every fourth step, the first after ten seconds
+    assert lines[0] == (
+        "train: step 4 of 100, 4%, 0.3 steps/s, 0:04:48 left, budget 0:08:08, "
+        "loss 0.25, exact accuracy 0.5"
+    )
+
+
+def test_the_time_left_is_at_most_the_budget_and_at_the_rate_of_now(clock, capsys):
+    with progress(clock, every=0.0, left=1e6, first=10) as shown:
+        for seconds in [100.0] * 10 + [1.0] * 70:
+            clock[0] += seconds
+            shown.update()
+    lines = capsys.readouterr().out.splitlines()
+    assert "step 11 of 100, 11%, 0.0 steps/s, 2:28:20 left" in lines[0]
+    assert "step 90 of 100, 90%, 1.0 steps/s, 0:00:10 left" in lines[-1]
+    with progress(clock, every=0.0, left=clock[0] + 30.0) as shown:
+        clock[0] += 10.0
+        shown.update()
+    assert "0:00:20 left, budget 0:00:20" in capsys.readouterr().out
+
+
+def test_json_is_one_object_a_line(run_here, capsys):
+    changes = [*SHORT, "log.form=json", "log.every_seconds=0"]
+    assert call("pretrain", "--run-name", "a", changes=changes) == 0
+    assert call("predict", "--run-name", "a", changes=[*changes, "predict.adapt=all"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert all(line.keys() >= {"time", "level", "message"} for line in lines)
+    (built,) = [line for line in lines if line["message"] == "build"]
+    assert built["tasks"] == 16
+    steps = [line for line in lines if line.get("stage") == "pretrain"]
+    assert [line["steps"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[2].keys() >= {"loss", "lr", "examples_per_second", "left_seconds"}
+    assert {line["stage"] for line in lines if "stage" in line} == {"pretrain", "adapt", "predict"}
+    (score,) = [line for line in lines if line["message"] == "score"]
+    assert score["num_tasks"] == 16
+    assert score["per_task"].keys() >= {"pass@1", "pass@2"}
+    assert call("predict", "--run-name", "a", changes=[*changes, "weights=nowhere"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["level"] == "error"
+    assert "nowhere: no such checkpoint" in json.loads(line)["message"]
+
+
+def test_quiet_says_nothing_but_what_is_wrong(run_here, capsys):
+    changes = [*SHORT, "log.form=quiet", "log.every_seconds=0"]
+    assert call("pretrain", "--run-name", "a", changes=changes) == 0
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert capsys.readouterr() == ("", "")
+    (run_here / "runs" / "a" / "config.json").write_text("3")
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert "config.json: not the settings of a run" in capsys.readouterr().out
+    assert call("predict", "--run-name", "a", changes=[*changes, "weights=nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("error: nowhere")
+
+
+def test_a_terminal_shows_one_line_that_is_drawn_again(run_here):
+    """In a terminal of its own; its lines end with a carriage return until they are done."""
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (50, 200))
+    command = [sys.executable, "-m", "pipeline", "pretrain", "--run-name", "a", "--set"]
+    changes = [*SHORT, "train.num_steps=40", "train.time_limit_seconds=1000"]
+    with subprocess.Popen(
+        [*command, " ".join(changes)],
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(master, 65536)
+            except OSError:  # the other side is closed
+                break
+    os.close(master)
+    assert process.returncode == 0
+    bars = [part for part in re.split(r"[\r\n]+", shown.decode()) if part.startswith("pretrain: ")]
+    drawn = [bar for bar in bars if "|" in bar]
+    assert drawn, shown
+    assert re.search(r"100%\|.*40/40 .* steps/s, 0:00:00 left, budget 0:16:\d\d, loss ", drawn[-1])
+    assert not any(", 40%" in bar for bar in bars)  # and no lines of a file
