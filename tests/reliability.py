@@ -26,7 +26,7 @@ from pathlib import Path
 
 from augment.errors import InputError
 from augment.task import Task
-from pipeline.console import make_table, print_table
+from pipeline.console import say_table
 from pipeline.runs import ROOT, Run
 from pipeline.sources import load_source, within_side
 from submission.rounds import read_votes
@@ -328,23 +328,26 @@ def chaos(num_runs: int, jobs: int, kinds: tuple[str, ...] = KINDS) -> list[Tria
 
 def print_chaos(trials: list[Trial]) -> None:
     """Print a line for each kind of fault and one for all."""
-    table = make_table("fault", "tried", "met a run at work", "reads", "invalid files",
-                       "rounds again, most", "same result", "other result", "failed")  # fmt: skip
+    columns = {"fault": "", "tried": "", "met a run at work": "", "reads": ",", "invalid files": "",
+               "rounds again": "", "most": "", "same result": "", "other result": "",
+               "failed": ""}  # fmt: skip
+    rows = []
     for kind in [*dict.fromkeys(t.kind for t in trials), "all"]:
         some = [t for t in trials if kind in (t.kind, "all")]
-        table.add_row(
+        again = [max(0, t.rounds_again) for t in some]
+        rows.append((
             kind,
-            str(len(some)),
-            str(sum(t.struck for t in some)),
-            f"{sum(t.reads for t in some):,}",
-            str(sum(t.invalid for t in some)),
-            f"{sum(max(0, t.rounds_again) for t in some)}, "
-            f"{max(max(0, t.rounds_again) for t in some)}",
-            str(sum(t.same is True for t in some)),
-            str(sum(t.same is False for t in some)),
-            str(sum(bool(t.failed) for t in some)),
-        )
-    print_table(table)
+            len(some),
+            sum(t.struck for t in some),
+            sum(t.reads for t in some),
+            sum(t.invalid for t in some),
+            sum(again),
+            max(again),
+            sum(t.same is True for t in some),
+            sum(t.same is False for t in some),
+            sum(bool(t.failed) for t in some),
+        ))  # fmt: skip
+    say_table("chaos", columns, rows)
 
 
 LIMITS = (20, 20, 20, 20, 30, 30, 30, 40, 40, 40, 50, 50, 60, 60, 60, 90, 90, 120, 150, 180)
@@ -354,8 +357,10 @@ def deadlines(longest: int) -> bool:
     """Return whether all runs ended in time; print how they went. Limits up to ``longest``."""
     tasks = within_side([*load_source("arc1/training"), *load_source("arc1/evaluation")], 10)
     num_tests = sum(len(task.test_inputs) for task in tasks)
-    table = make_table("limit", "processes", "slowed", "ended after", "used", "training steps",
-                       "views", "tests answered")  # fmt: skip
+    columns = {"limit, s": "", "processes": "", "slowed": "", "ended after, s": ".1f",
+               "used": ".0%", "training steps": "", "views": ",",
+               f"answered of {num_tests}": ""}  # fmt: skip
+    rows = []
     rng = random.Random(0)
     in_time = True
     with tempfile.TemporaryDirectory(prefix="deadlines") as name:
@@ -377,18 +382,18 @@ def deadlines(longest: int) -> bool:
             if not good:
                 print(command.text)
             in_time &= good
-            table.add_row(
-                f"{limit} s",
-                str(processes),
-                fault or "-",
-                f"{command.seconds:.1f} s",
-                f"{command.seconds / limit:.0%}",
-                str(max(by_step)),
-                f"{sum(map(len, by_step.values())):,}",
-                f"{len(answered)} of {num_tests}",
-            )
+            rows.append((
+                limit,
+                processes,
+                fault or None,
+                command.seconds,
+                command.seconds / limit,
+                max(by_step),
+                sum(map(len, by_step.values())),
+                len(answered),
+            ))  # fmt: skip
             print(f"{number + 1} of {len(limits)}", flush=True)
-    print_table(table)
+    say_table("deadlines", columns, rows)
     return in_time
 
 

@@ -28,14 +28,14 @@ from solver.world import World
 
 
 def test_faults_leave_a_valid_file_and_the_same_result(capsys):
-    kinds = ("kill", "kill worker", "checkpoint altered", "votes cut", "full disk", "NaN")
+    kinds = ("kill worker", "checkpoint altered", "full disk", "NaN")
     trials = chaos(len(kinds), jobs=2, kinds=kinds)
     assert [trial.kind for trial in trials] == list(kinds)
     assert all(trial.reads > 10 for trial in trials)
     for trial in trials:
         assert (trial.invalid, trial.failed) == (0, ""), trial.text
         assert trial.same is not False, trial.text
-    assert sum(trial.struck for trial in trials) >= 4
+    assert sum(trial.struck for trial in trials) >= 3
     print_chaos([*trials, Trial("made up", invalid=3)])
     assert "made up" in capsys.readouterr().out
 
