@@ -1,7 +1,7 @@
 """Which row of the puzzle embedding belongs to which task and view."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,13 +36,22 @@ class PuzzleIndex:
 
     @classmethod
     def of(
-        cls, tasks: Sequence[Task], views_per_task: int, seed: int, rows_per: RowsPer
+        cls,
+        tasks: Sequence[Task],
+        views_per_task: int,
+        seed: int,
+        rows_per: RowsPer,
+        on_task: Callable[[], object] = lambda: None,
     ) -> "PuzzleIndex":
         """Return the index of ``tasks`` with the identity and up to ``views_per_task`` more views.
 
         Only what a solver may see decides which views are distinct; answers play no part.
+        ``on_task`` is called after each task.
         """
-        codes = [sample_views(t.visible_grids, t.task_id, views_per_task, seed) for t in tasks]
+        codes = []
+        for task in tasks:
+            codes.append(sample_views(task.visible_grids, task.task_id, views_per_task, seed))
+            on_task()
         return cls(
             tuple(task.task_id for task in tasks),
             tuple(task.demonstrations_digest() for task in tasks),

@@ -21,7 +21,13 @@ from pipeline.recipes import Settings
 from pipeline.runs import Run, code_digest, digest
 from solver.checkpoint import Weights
 from solver.engine import Engine
-from solver.predict import flop_of_work, plan_work, predict, reproduce_demonstrations
+from solver.predict import (
+    flop_of_work,
+    num_views_of_work,
+    plan_work,
+    predict,
+    reproduce_demonstrations,
+)
 from submission.rounds import Round
 
 _ROUNDS = (1, 8)  # views after each: the identity, the dihedrals, then ever more
@@ -252,7 +258,7 @@ class Job:
         with Progress(
             "predict",
             "view",
-            len(work.codes),
+            num_views_of_work(side.tasks, work, settings),
             self.settings.log,
             seconds_left=lambda: until - time.monotonic(),
             is_shown=engine.world.leads,
@@ -275,7 +281,6 @@ class Job:
             asked = (side.weights, side.tasks, work, settings, engine, meter, has_time_for)
             found, checked = predict(*asked), True
             if settings.checks_demonstrations:
-                meter.on_count = lambda _: None  # these are no views of the progress
                 shares = reproduce_demonstrations(*asked)
                 checked = not np.isnan(shares).any()
                 found = [p and replace(p, reproduced=s) for p, s in zip(found, shares, strict=True)]

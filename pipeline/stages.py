@@ -18,7 +18,7 @@ from augment.errors import InputError
 from augment.puzzles import tasks_by_id
 from augment.task import Task
 from pipeline.clock import Stopwatch
-from pipeline.console import describe_engine, say, say_table, warn
+from pipeline.console import Progress, describe_engine, say, say_table, warn
 from pipeline.recipes import DataSettings, Settings
 from pipeline.runs import Run
 from pipeline.sources import (
@@ -91,9 +91,14 @@ def build(settings: Settings, run: Run) -> "Dataset":
         except InputError as error:
             warn(f"build: {error}; building it anew")
     tasks, with_answers = _choose_tasks(settings.data)
-    index = PuzzleIndex.of(
-        tasks, settings.data.views_per_task, settings.data.seed, settings.model.rows_per
-    )
+    with Progress("build", "task", len(tasks), settings.log) as progress:
+        index = PuzzleIndex.of(
+            tasks,
+            settings.data.views_per_task,
+            settings.data.seed,
+            settings.model.rows_per,
+            progress.update,
+        )
     dataset = Dataset(tasks, index, with_answers, settings.model.canvas_side)
     dataset.save(run.dataset, built_from)
     run.record("build", asdict(settings))

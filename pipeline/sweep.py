@@ -11,7 +11,7 @@ from augment.files import write_atomic
 from augment.predictions import Prediction
 from augment.task import Task
 from pipeline.clock import Stopwatch
-from pipeline.console import say_table, warn
+from pipeline.console import Progress, say_table, warn
 from pipeline.job import Meter
 from pipeline.learning import Learning
 from pipeline.prediction import choose_tasks, choose_weights, split_tasks
@@ -69,27 +69,29 @@ def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[i
     most = max((int(w.index.num_views.max()) for _, w in groups), default=1)
     views = sorted({min(number, most) for number in views})
     lines: list[dict[str, float]] = []
-    for num_steps in steps:
-        changed = replace(settings.predict, num_supervision_steps=num_steps)
-        meter = Meter()
-        meter.begin()
-        predictions: list[Prediction] = []
-        start = time.monotonic()
-        for group, group_weights in groups:
-            work = plan_work(group_weights, group, max(views))
-            answered = predict(group_weights, group, work, changed, engine, meter)
-            predictions += [prediction for prediction in answered if prediction is not None]
-        seconds, flop = time.monotonic() - start, world.sum(meter.flop, device)
-        for num_views in views:
-            counted = [p for p in predictions if p.view < num_views]
-            part = len(counted) / max(1, len(predictions))
-            lines.append({
-                "views": num_views,
-                "steps": num_steps,
-                **_score_votes(tasks, counted),
-                "flop": flop * part,
-                "seconds": seconds * part,
-            })  # fmt: skip
+    works = [plan_work(weights, group, max(views)) for group, weights in groups]
+    total = len(steps) * sum(len(work.codes) for work in works)
+    with Progress("sweep", "view", total, settings.log, is_shown=world.leads) as progress:
+        for num_steps in steps:
+            changed = replace(settings.predict, num_supervision_steps=num_steps)
+            meter = Meter(lambda count: progress.update(count * world.size))
+            meter.begin()
+            predictions: list[Prediction] = []
+            start = time.monotonic()
+            for (group, group_weights), work in zip(groups, works, strict=True):
+                answered = predict(group_weights, group, work, changed, engine, meter)
+                predictions += [prediction for prediction in answered if prediction is not None]
+            seconds, flop = time.monotonic() - start, world.sum(meter.flop, device)
+            for num_views in views:
+                counted = [p for p in predictions if p.view < num_views]
+                part = len(counted) / max(1, len(predictions))
+                lines.append({
+                    "views": num_views,
+                    "steps": num_steps,
+                    **_score_votes(tasks, counted),
+                    "flop": flop * part,
+                    "seconds": seconds * part,
+                })  # fmt: skip
     if world.leads:
         found = {
             "tasks": len(tasks),
