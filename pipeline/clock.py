@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from pipeline.console import say
+from pipeline.console import warn
 
 _SECONDS_TO_SAY = 0.1
 _SECONDS_TO_GO_TOGETHER = 2.0
@@ -106,7 +106,7 @@ class Watchdog:
     def _end(self) -> None:
         line = "time is up in the middle of a step; what lies on disk is final"
         # In a thread of its own: whoever reads the lines may have stopped reading.
-        speaker = threading.Thread(target=say, args=(line,), daemon=True)
+        speaker = threading.Thread(target=warn, args=(line,), daemon=True)
         speaker.start()
         speaker.join(_SECONDS_TO_SAY)
         os._exit(0)

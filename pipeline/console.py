@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 import orjson
@@ -154,11 +155,15 @@ class Progress:
         self._said = time.monotonic()
         self._marks = deque([(self._said, first)], maxlen=_SECONDS_OF_RATE)
         self._every = settings.every_seconds if is_shown else math.inf
+        size = get_terminal_size()
         self._bar = tqdm(
             total=total,
             initial=first,
             desc=stage,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+            # 80 x 24 where a terminal does not know; tqdm would draw nothing there.
+            ncols=size.columns,
+            nrows=size.lines,
             # None: no bar in a file.
             disable=None if is_shown and settings.form == "text" else True,
             file=sys.stderr,
