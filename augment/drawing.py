@@ -1,6 +1,7 @@
 """Pictures of grids as SVG, in ARC's ten colors; notebooks show them by themselves."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import NamedTuple
 
@@ -22,13 +23,14 @@ _GAP = 14.0
 _LINE = 16.0
 
 
-class Picture(str):
+@dataclass(frozen=True, slots=True)
+class Picture:
     """SVG, which a notebook shows as a picture."""
 
-    __slots__ = ()
+    svg: str = field(repr=False)
 
     def _repr_svg_(self) -> str:
-        return str(self)
+        return self.svg
 
 
 class Labelled(NamedTuple):

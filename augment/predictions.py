@@ -26,4 +26,4 @@ class Prediction:
 
     def _repr_svg_(self) -> str:
         label = f"view {self.view}, q {self.q:.2f}" + (", no grid" if self.grid is None else "")
-        return draw_columns(f"{self.task_id}, test {self.test}", [[Labelled(label, self.grid)]])
+        return draw_columns(f"{self.task_id}, test {self.test}", [[Labelled(label, self.grid)]]).svg

@@ -80,7 +80,7 @@ class Task:
         return draw_columns(self.task_id, columns)
 
     def _repr_svg_(self) -> str:
-        return self.draw()
+        return self.draw().svg
 
     def demonstrations_digest(self) -> str:
         """Return a hash of the demonstrations in their order."""

@@ -15,6 +15,7 @@ from augment.errors import InputError
 from pipeline import prediction, recipes, stages
 from pipeline.clock import end_with_torchrun
 from pipeline.console import choose_form, fail
+from pipeline.metrics import require_packages
 from pipeline.runs import Run
 
 _SETTINGS_HELP = "\b\nSettings (values of the recipe demo):\n" + "\n".join(
@@ -50,6 +51,7 @@ def open_run(recipe: str, run: str, changes: str) -> tuple[recipes.Settings, Run
     """Return the settings and the run that the options of a command name."""
     settings = recipes.load_recipe(recipe, split_changes(changes))
     choose_form(settings.log)
+    require_packages(settings.log)
     return settings, Run.named(run or recipe)
 
 

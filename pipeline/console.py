@@ -101,8 +101,11 @@ def draw(picture: "RenderableType") -> None:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE  # it has no width of its own
-    with suppress(OSError):
-        Console(soft_wrap=True, markup=False, emoji=False, width=width).print(picture)
+    console = Console(soft_wrap=True, markup=False, emoji=False, width=width)
+    with console.capture() as drawn:
+        console.print(picture)
+    with suppress(OSError):  # rich itself would end the program
+        print(drawn.get(), end="", flush=True)
 
 
 def say_score(found: Score) -> None:
@@ -175,21 +178,29 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         """End the line."""
+        self.close()
+
+    def close(self) -> None:
+        """End the line."""
         self._bar.close()
 
     def measure(self, **values: float) -> None:
         """Show these values beside the progress from here on."""
         self._values = values
 
-    def update(self, count: int = 1) -> None:
-        """Count what was done."""
-        self._count += count
+    def update(self) -> None:
+        """Count one more."""
+        self.reach(self._count + 1)
+
+    def reach(self, count: int) -> None:
+        """Say that ``count`` are done."""
+        done, self._count = count - self._count, count
         now = time.monotonic()
         if now - self._marks[-1][0] >= 1:
             self._marks.append((now, self._count))
         if not self._bar.disable:
             self._bar.set_postfix_str(", ".join(self._parts()), refresh=False)
-            self._bar.update(count)
+            self._bar.update(done)
         elif now - self._said >= self._every:
             self._said = now
             share = f"{self._count / self._total:.0%}"

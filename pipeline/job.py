@@ -21,13 +21,7 @@ from pipeline.recipes import Settings
 from pipeline.runs import Run, code_digest, digest
 from solver.checkpoint import Weights
 from solver.engine import Engine
-from solver.predict import (
-    flop_of_work,
-    num_views_of_work,
-    plan_work,
-    predict,
-    reproduce_demonstrations,
-)
+from solver.predict import flop_of_work, plan_work, predict, reproduce_demonstrations
 from submission.rounds import Round
 
 _ROUNDS = (1, 8)  # views after each: the identity, the dihedrals, then ever more
@@ -48,7 +42,8 @@ _SECONDS_TO_MEASURE = 1.0
 class Meter:
     """Adds up the FLOP of predictions, and knows how fast the last groups went."""
 
-    on_count: Callable[[int], object] = lambda _: None
+    on_flop: Callable[[float], object] = lambda _: None
+    """Called with the sum so far."""
     flop: float = 0.0
     _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=9))
 
@@ -59,8 +54,8 @@ class Meter:
 
     def __call__(self, count: int, flop: float) -> None:
         """Take note of views that were finished and of FLOP that were spent."""
-        self.on_count(count)
         self.flop += flop
+        self.on_flop(self.flop)
         if count:
             self._recent.append((time.monotonic(), self.flop))
 
@@ -258,13 +253,18 @@ class Job:
         with Progress(
             "predict",
             "view",
-            num_views_of_work(side.tasks, work, settings),
+            len(work.codes),
             self.settings.log,
             seconds_left=lambda: until - time.monotonic(),
             is_shown=engine.world.leads,
         ) as progress:
-            # Those of the other processes are about as far.
-            meter = Meter(lambda count: progress.update(count * engine.world.size))
+            # Processes share the work, and views differ, by the FLOP they take.
+            share = self._flop(side, first, stop) / engine.world.size
+
+            def show(flop: float) -> None:
+                progress.reach(int(len(work.codes) * min(1.0, flop / share)))
+
+            meter = Meter(show)
             meter.begin()
             under_way = 0.0
 

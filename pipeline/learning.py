@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
 from augment.errors import InputError
@@ -117,19 +118,22 @@ class Learning:
         step = -1 if latest is None else checkpoint_step(latest)
         if engine.world.any(step != engine.world.lead(step, engine.device), engine.device):
             raise InputError(f"{folder}: not the same on all nodes, which must share this disk")
-        if latest is None:
-            return
         try:
-            deciding = {"trained_by": self.trained_by}
-            restore_training(latest, training, index, deciding, engine.world)
-            if engine.world.leads:
-                say(f"adapt: going on from {latest}")
+            if latest is not None:
+                deciding = {"trained_by": self.trained_by}
+                restore_training(latest, training, index, deciding, engine.world)
+                if engine.world.leads:
+                    say(f"adapt: going on from {latest}")
+                return
         except InputError:
             engine.world.wait()
             if engine.world.leads:
                 warn(f"adapt: {folder} belongs to other tasks or settings: dropped")
                 shutil.rmtree(folder)
-            engine.world.wait()
+        if engine.world.leads:
+            with suppress(OSError):
+                self.run.metrics_of("adapt").unlink()
+        engine.world.wait()
 
     def _train(self, until: float, seconds: float) -> None:
         training, world = self._adaptation.training, self.engine.world

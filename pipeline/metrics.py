@@ -4,11 +4,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
-from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from solver.train import Metrics
     from solver.world import World
 
-_Writer = Callable[[int, dict[str, float]], None]
-
 
 class TrainingLog:
     """Shows how far training is, and writes what it measures where ``log`` asks for it.
 
-    Only the leading process shows and writes anything. What the disk refuses is said once, and
+    Only the leading process shows and writes anything. Whatever fails here is said once, and
     training goes on.
     """
 
@@ -45,35 +43,28 @@ class TrainingLog:
     ) -> None:
         """Begin after ``first_step``; what the run has of later steps is dropped."""
         self._batch = settings.global_batch
-        self._leads = world.leads
         self._mark = (time.monotonic(), first_step)
-        self._stack = ExitStack()
-        self._writers: list[_Writer] = []
-        self._progress = self._stack.enter_context(
-            Progress(
-                stage,
-                "step",
-                settings.num_steps,
-                log,
-                first=first_step,
-                seconds_left=seconds_left,
-                is_shown=world.leads,
-            )
+        self._leads = world.leads
+        self._progress = Progress(
+            stage,
+            "step",
+            settings.num_steps,
+            log,
+            first=first_step,
+            seconds_left=seconds_left,
+            is_shown=world.leads,
         )
-        if world.leads:
-            path = run.metrics_of(stage)
-            try:
-                _cut_metrics(path, first_step)
-                self._writers.append(_into_file(path))
-            except OSError as error:
-                warn(f"{path}: no metrics are written ({error})")
-            if log.tensorboard:
-                folder = run.folder / "tensorboard" / stage
-                self._writers.append(
-                    self._stack.enter_context(_into_tensorboard(folder, first_step))
-                )
-            if log.wandb:
-                self._writers.append(self._stack.enter_context(_into_wandb(log.wandb, run, stage)))
+        self._sinks: list[_Sink] = []
+        if not world.leads:
+            return
+        sinks: list[Callable[[], _Sink]] = [partial(_File, run.metrics_of(stage), first_step)]
+        if log.tensorboard:
+            sinks.append(partial(_TensorBoard, run.folder / "tensorboard" / stage, first_step))
+        if log.wandb:
+            sinks.append(partial(_Wandb, log.wandb, run.folder, stage))
+        for sink in sinks:
+            with _going_on():
+                self._sinks.append(sink())
 
     def __enter__(self) -> "TrainingLog":
         """Return the log itself."""
@@ -81,7 +72,10 @@ class TrainingLog:
 
     def __exit__(self, *_: object) -> None:
         """End the progress and close what was opened."""
-        self._stack.close()
+        self._progress.close()
+        for sink in self._sinks:
+            with _going_on():
+                sink.close()
 
     def on_step(self) -> None:
         """Count a step."""
@@ -102,74 +96,98 @@ class TrainingLog:
         }
         shown = ("loss", "exact_accuracy", "supervision_steps", "lr", "examples_per_second")
         self._progress.measure(**{name: values[name] for name in shown})
-        for write in list(self._writers):
-            try:
-                write(metrics.step, values)
-            except OSError as error:
-                self._writers.remove(write)
-                warn(f"metrics of step {metrics.step} and later ones are not written ({error})")
+        for sink in tuple(self._sinks):
+            self._sinks.remove(sink)  # and back only where it works
+            with _going_on():
+                sink.write(metrics.step, values)
+                self._sinks.append(sink)
 
 
-def _into_file(path: Path) -> _Writer:
-    def write(step: int, values: dict[str, float]) -> None:
-        with path.open("ab") as file:
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Say what fails and go on: a disk, a network, or a program that may raise anything."""
+    try:
+        yield
+    except Exception as error:
+        warn(f"metrics: {error!r}; training goes on without these")
+
+
+class _Sink(Protocol):
+    """Where metrics go."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Write what was measured up to ``step``."""
+
+    def close(self) -> None:
+        """End writing."""
+
+
+class _File:
+    """A line of JSON for each interval."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self._path = path
+        _cut_metrics(path, first_step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        with self._path.open("ab") as file:
             file.write(orjson.dumps({"step": step, **values}, option=orjson.OPT_APPEND_NEWLINE))
 
-    return write
+    def close(self) -> None:
+        pass
 
 
-@contextmanager
-def _into_tensorboard(folder: Path, first_step: int) -> Iterator[_Writer]:
-    _require("tensorboard", "log.tensorboard=true")
-    from torch.utils.tensorboard import SummaryWriter
+class _TensorBoard:
+    """Event files; what an earlier call wrote of later steps is to be forgotten."""
 
-    # What an earlier call wrote of later steps is to be forgotten.
-    with SummaryWriter(str(folder), purge_step=first_step + 1) as writer:
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
 
-        def write(step: int, values: dict[str, float]) -> None:
-            for name, value in values.items():
-                if math.isfinite(value):
-                    writer.add_scalar(name, value, step)
-            writer.flush()
+        self._writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
-        yield write
+    def write(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
 
 
-@contextmanager
-def _into_wandb(project: str, run: Run, stage: str) -> Iterator[_Writer]:
-    """Log to Weights & Biases; without credentials into files, to be sent with ``wandb sync``."""
-    _require("wandb", f"log.wandb={project}")
-    import wandb
+class _Wandb:
+    """Weights & Biases: files for ``wandb sync``, unless it is told to be online and has a key.
 
-    try:
-        found = wandb.init(
+    Without a key it would ask for one, and without a network it would wait for it.
+    """
+
+    def __init__(self, project: str, folder: Path, stage: str) -> None:
+        import wandb
+
+        is_online = os.environ.get("WANDB_MODE") == "online" and os.environ.get("WANDB_API_KEY")
+        self._run = wandb.init(
             project=project,
-            name=f"{run.folder.name} {stage}",
-            dir=run.folder,
-            # Without credentials it would ask for them.
-            mode="online" if _has_wandb_credentials() else "offline",
+            name=f"{folder.name} {stage}",
+            dir=folder,
+            mode="online" if is_online else "offline",
             settings=wandb.Settings(silent=True),
         )
-    except wandb.errors.Error as error:
-        warn(f"log.wandb={project}: {error}; going on without")
-        yield lambda step, values: None
-        return
-    with found:
-        yield lambda step, values: found.log(values, step=step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
 
 
-def _has_wandb_credentials() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, NetrcParseError):
-        return False
-
-
-def _require(package: str, setting: str) -> None:
-    if find_spec(package) is None:
-        raise InputError(f"{setting}: the package {package} is not here; pip install {package}")
+def require_packages(log: LogSettings) -> None:
+    """Raise :class:`InputError` where ``log`` asks for what is not installed."""
+    asked = {"tensorboard": log.tensorboard, "wandb": bool(log.wandb)}
+    for package, is_asked in asked.items():
+        if is_asked and find_spec(package) is None:
+            raise InputError(
+                f"log.{package}: the package {package} is not here; pip install {package}"
+            )
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
@@ -180,7 +198,11 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
     *lines, _ = read_bytes(path).split(b"\n")
     found = [parse_json(line, path) for line in lines]
     for number, line in enumerate(found, start=1):
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        if (
+            not isinstance(line, dict)
+            or not isinstance(line.get("step"), int)
+            or not all(value is None or isinstance(value, int | float) for value in line.values())
+        ):
             raise InputError(f"{path}: line {number} is not of the metrics of a run")
     return found  # type: ignore[return-value]
 

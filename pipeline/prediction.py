@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from solver.engine import Engine
     from solver.world import World
 
-_SECONDS_FOR_PAGE = 10.0  # it takes less, and nothing waits for it
+_SECONDS_FOR_PAGE = 10.0  # at least; where they do not suffice, the watchdog ends it
 
 
 def predict(settings: Settings, run: Run) -> None:
@@ -44,7 +44,7 @@ def predict(settings: Settings, run: Run) -> None:
         from solver.engine import open_engine
         from solver.world import leave_world
 
-        engine = open_engine(settings.engine, warn)
+        engine = open_engine(settings.engine, say)
         stopwatch.end_within(engine.world.lowest(stopwatch.seconds_left, engine.device))
         weights = choose_weights(settings, run, tasks, engine.world)
         if answers is not None:
@@ -55,10 +55,15 @@ def predict(settings: Settings, run: Run) -> None:
         Job(settings, run, engine, stopwatch, answers).answer(known, unseen, weights)
         if answers is not None:
             answers.finish()
-            if run.solutions.exists() and stopwatch.seconds_left > _SECONDS_FOR_PAGE:
-                _write_page(run)
         engine.world.wait()
         leave_world()
+        if (
+            answers is not None
+            and run.solutions.exists()
+            and stopwatch.seconds_left > _SECONDS_FOR_PAGE
+            and not stopwatch.was_asked
+        ):
+            _write_page(run)
     if stopwatch.was_asked:
         raise KeyboardInterrupt
 
@@ -67,8 +72,8 @@ def _write_page(run: Run) -> None:
     """Write the page of the run, whose answers lie there already, whatever becomes of it."""
     try:
         report(run)
-    except (InputError, OSError) as error:
-        warn(f"no page: {error}")
+    except Exception as error:
+        warn(f"no page: {error!r}")
 
 
 def choose_tasks(settings: Settings) -> list[Task]:
@@ -140,7 +145,7 @@ def split_tasks(
     visible = [task.without_answers() for task in tasks]
     fitting = within_side(visible, side)
     if len(fitting) < len(tasks) and engine.world.leads:
-        say(
+        warn(
             f"predict: {len(tasks) - len(fitting)} tasks do not fit the {side}x{side} canvas of "
             "these weights and get a fallback answer"
         )

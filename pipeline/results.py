@@ -17,7 +17,7 @@ from pipeline.runs import Run
 from submission.report import describe_answers, describe_training, write_report
 from submission.rounds import read_votes
 from submission.score import Score, pass_json, score_json, score_submission
-from submission.vote import RULES, Pool, measure_support, pool_votes
+from submission.vote import RULES, Candidate, Pool, TestKey, measure_support, pool_votes
 from submission.writer import build_submission, read_submission
 
 _STAGES_WITH_METRICS = ("pretrain", "adapt")
@@ -40,15 +40,24 @@ class ResultFiles:
     @classmethod
     def of_run(cls, run: Run) -> "ResultFiles":
         """Return those of a run, ranked as it ranked them."""
-        made = _settings_of(run).get("predict", {})
+        made = _made_with(run, "predict")
         return cls(
             run.submission,
             run.challenges,
             run.solutions if run.solutions.exists() else None,
             run.votes if run.has_votes else None,
-            made.get("ranking", "demonstrations"),
-            made.get("pool", "newest"),
+            made["ranking"] if made.get("ranking") in RULES else "demonstrations",
+            "all" if made.get("pool") == "all" else "newest",
         )
+
+    def read_votes(
+        self,
+    ) -> tuple[dict[int, list[Prediction]], Mapping[TestKey, list[Candidate]] | None]:
+        """Return the predictions by weights, and the candidates they make; None without votes."""
+        if self.votes is None:
+            return {}, None
+        by_weights = read_votes(self.votes)
+        return by_weights, pool_votes(by_weights, RULES[self.ranking], self.pool).candidates
 
 
 def score(files: ResultFiles, as_json: bool) -> None:
@@ -57,11 +66,7 @@ def score(files: ResultFiles, as_json: bool) -> None:
     if not all(task.answers is not None for task in tasks):
         raise InputError(f"{files.challenges}: no score, as the answers are not known")
     answers = read_submission(files.submission, tasks)
-    by_weights: Mapping[int, Sequence[Prediction]] = {}
-    candidates = None
-    if files.votes is not None:
-        by_weights = read_votes(files.votes)
-        candidates = pool_votes(by_weights, RULES[files.ranking], files.pool).candidates
+    by_weights, candidates = files.read_votes()
     found = score_submission(answers, tasks, candidates)
     ranked = list(_rank(tasks, by_weights)) if by_weights else []
     if as_json:
@@ -73,7 +78,7 @@ def score(files: ResultFiles, as_json: bool) -> None:
                     "outcome": of_task.outcome,
                     "attempt": of_task.attempts,
                     "candidate": of_task.votes,
-                    **(asdict(measure_support(task, candidates)) if candidates else {}),
+                    **({} if candidates is None else asdict(measure_support(task, candidates))),
                 }
                 for task, of_task in zip(tasks, found.tasks, strict=True)
             ],
@@ -143,15 +148,14 @@ def report(run: Run, others: Sequence[Run] = ()) -> None:
 def _answers_of(run: Run) -> dict[str, object]:
     files = ResultFiles.of_run(run)
     tasks = read_challenges(files.challenges, files.solutions)
-    by_weights = read_votes(files.votes) if files.votes else {}
-    settings = _settings_of(run)
+    by_weights, candidates = files.read_votes()
     return describe_answers(
         tasks,
         read_submission(files.submission, tasks),
-        pool_votes(by_weights, RULES[files.ranking], files.pool),
+        candidates,
         chain.from_iterable(by_weights.values()),
-        settings.get("model", {}).get("canvas_side"),
-        _benchmark(settings.get("data", {}).get("predicted", ()), len(tasks)),
+        _made_with(run, "model").get("canvas_side"),
+        _benchmark(_made_with(run, "data").get("predicted", ()), len(tasks)),
     )
 
 
@@ -161,7 +165,7 @@ def _benchmark(sources: Sequence[str], num_tasks: int) -> str | None:
     return name if num_tasks == size else None
 
 
-def _settings_of(run: Run) -> dict[str, Any]:
-    """Return with which settings the run's tasks were answered; empty where nobody wrote."""
-    settings: dict[str, Any] = run.recorded().get("predict", {}).get("settings", {})
-    return settings
+def _made_with(run: Run, section: str) -> dict[str, Any]:
+    """Return a section of the settings the run's tasks were answered with; empty if not noted."""
+    found = run.recorded().get("predict", {"settings": {}})["settings"].get(section, {})
+    return found if isinstance(found, dict) else {}

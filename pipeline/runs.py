@@ -100,7 +100,10 @@ class Run:
         if not path.exists():
             return {}
         stages = parse_json(read_bytes(path), path)
-        if not isinstance(stages, dict):
+        if not isinstance(stages, dict) or not all(
+            isinstance(made, dict) and isinstance(made.get("settings"), dict)
+            for made in stages.values()
+        ):
             raise InputError(f"{path}: not the settings of a run")
         return stages
 

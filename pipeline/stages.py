@@ -161,7 +161,7 @@ def _pretrain(settings: Settings, run: Run) -> None:
     from solver.train import start_training, train
     from solver.world import leave_world
 
-    engine = open_engine(settings.engine, warn)
+    engine = open_engine(settings.engine, say)
     world = engine.world
     world.share(settings.train.global_batch)  # an impossible share is found before any work
     built = None

@@ -11,7 +11,7 @@ from augment.files import write_atomic
 from augment.predictions import Prediction
 from augment.task import Task
 from pipeline.clock import Stopwatch
-from pipeline.console import Progress, say_table, warn
+from pipeline.console import Progress, say, say_table
 from pipeline.job import Meter
 from pipeline.learning import Learning
 from pipeline.prediction import choose_tasks, choose_weights, split_tasks
@@ -51,7 +51,7 @@ def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[i
     so their FLOP and seconds are the same part of what was counted and measured. The first number
     of steps has the start-up in its seconds. Candidates are ranked by count.
     """
-    engine = open_engine(settings.engine, warn)
+    engine = open_engine(settings.engine, say)
     world, device = engine.world, engine.device
     tasks = choose_tasks(settings)
     if any(task.answers is None for task in tasks):
@@ -70,11 +70,10 @@ def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[i
     views = sorted({min(number, most) for number in views})
     lines: list[dict[str, float]] = []
     works = [plan_work(weights, group, max(views)) for group, weights in groups]
-    total = len(steps) * sum(len(work.codes) for work in works)
-    with Progress("sweep", "view", total, settings.log, is_shown=world.leads) as progress:
+    with Progress("sweep", "setting", len(steps), settings.log, is_shown=world.leads) as progress:
         for num_steps in steps:
             changed = replace(settings.predict, num_supervision_steps=num_steps)
-            meter = Meter(lambda count: progress.update(count * world.size))
+            meter = Meter()
             meter.begin()
             predictions: list[Prediction] = []
             start = time.monotonic()
@@ -92,6 +91,7 @@ def _sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[i
                     "flop": flop * part,
                     "seconds": seconds * part,
                 })  # fmt: skip
+            progress.update()
     if world.leads:
         found = {
             "tasks": len(tasks),

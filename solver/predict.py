@@ -183,26 +183,16 @@ def flop_of_work(
     model: ModelSettings, tasks: Sequence[Task], work: Work, settings: PredictSettings
 ) -> float:
     """Return the FLOP that ``work`` takes, checks and all, unless answers outgrow their boxes."""
+    pieces = [(tasks, work)]
+    if settings.checks_demonstrations:
+        plan = plan_demonstrations(tasks, work)
+        pieces.append((plan.tasks, plan.work))
     flop, num_steps = 0.0, settings.num_supervision_steps_of(model)
-    for some, part in _with_checks(tasks, work, settings):
+    for some, part in pieces:
         boxes = infer_test_boxes(some, part.tasks, part.tests, part.codes, model.canvas_side)
         lengths = lengths_of(boxes_for(model, boxes), model)
         flop += flop_of_prediction(model, lengths, num_steps)
     return flop
-
-
-def num_views_of_work(tasks: Sequence[Task], work: Work, settings: PredictSettings) -> int:
-    """Return how many views ``work`` takes, those of the demonstrations that check it included."""
-    return sum(len(part.codes) for _, part in _with_checks(tasks, work, settings))
-
-
-def _with_checks(
-    tasks: Sequence[Task], work: Work, settings: PredictSettings
-) -> Iterator[tuple[Sequence[Task], Work]]:
-    yield tasks, work
-    if settings.checks_demonstrations:
-        plan = plan_demonstrations(tasks, work)
-        yield plan.tasks, plan.work
 
 
 def share_by_work(costs: Sequence[float], num_processes: int) -> list[list[int]]:

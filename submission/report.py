@@ -19,7 +19,7 @@ from augment.grid import Grid
 from augment.predictions import Prediction
 from augment.task import Task
 from submission.score import OUTCOMES, score_json, score_submission
-from submission.vote import Candidate, Tally, TestKey, measure_support
+from submission.vote import Candidate, TestKey, measure_support
 from submission.writer import Submission
 
 _PAGE = Path(__file__).with_name("report.html")
@@ -68,31 +68,32 @@ def write_report(
 def describe_answers(
     tasks: Sequence[Task],
     submission: Submission,
-    tally: Tally,
+    candidates: Mapping[TestKey, Sequence[Candidate]] | None,
     predictions: Iterable[Prediction],
     canvas_side: int | None,
     benchmark: str | None,
 ) -> dict[str, object]:
     """Return what the page shows of the answers to ``tasks``.
 
-    ``tally`` ranks the candidates as the submission chose them, made from ``predictions``, of
-    which the empty ones are named. ``canvas_side`` is that of the weights, ``benchmark`` the one
-    whose published scores compare; None where that is not known.
+    ``candidates`` stand as the submission chose them, made from ``predictions``, of which the
+    empty ones are named; None without votes to look at. ``canvas_side`` is that of the weights,
+    ``benchmark`` the one whose published scores compare; None where that is not known.
     """
     score = None
     if all(task.answers is not None for task in tasks):
-        score = score_submission(submission, tasks, tally.candidates or None)
-    empty: Mapping[TestKey, list[int]] = defaultdict(list)
+        score = score_submission(submission, tasks, candidates)
+    ranked = candidates or {}
+    empty: Mapping[TestKey, set[int]] = defaultdict(set)
     for prediction in predictions:
         if prediction.grid is None:
-            empty[prediction.task_id, prediction.test].append(prediction.view)
+            empty[prediction.task_id, prediction.test].add(prediction.view)
     of_task = {found.task_id: found for found in score.tasks} if score else {}
     described = []
     for task in tasks:
         found = of_task.get(task.task_id)
         tests = [
             {
-                **_describe_test(task, test, submission, tally.candidates),
+                **_describe_test(task, test, submission, ranked),
                 "outcome": None if found is None else found.outcomes[test],
                 "rank": None if found is None or found.votes is None else found.votes[test],
                 "dropped": sorted(empty.get((task.task_id, test), ())),
@@ -104,7 +105,7 @@ def describe_answers(
             "outcome": None if found is None else found.outcome,
             "cells": max(prod(grid.shape) for grid in task.visible_grids),
             "longest_side": task.longest_side(),
-            **asdict(measure_support(task, tally.candidates)),
+            **asdict(measure_support(task, ranked)),
             "train": [[_encode(pair.input), _encode(pair.output)] for pair in task.train],
             "tests": tests,
         })  # fmt: skip
@@ -124,14 +125,16 @@ def _describe_test(
         "input": _encode(task.test_inputs[test]),
         "answer": None if task.answers is None else _encode(task.answers[test]),
         "attempts": [_encode(grid) for grid in submission.attempts[task.task_id][test]],
-        "votes": sum(candidate.votes for candidate in found),
-        "num_candidates": len(found),
+        "votes": sum(candidate.votes for candidate in found if not candidate.is_older),
+        "num_candidates": sum(not candidate.is_older for candidate in found),
+        "num_older": sum(candidate.is_older for candidate in found),
         "candidates": [
             {
                 "grid": _encode(candidate.grid),
                 "votes": candidate.votes,
                 "q": round(candidate.mean_q, 4),
-                "reproduced": round(candidate.mean_reproduced, 4),
+                "reproduced": candidate.mean_reproduced,
+                "is_older": candidate.is_older,
             }
             for candidate in found[:_CANDIDATES]
         ],
@@ -154,6 +157,7 @@ def describe_training(
         **{
             curve: [_mean(lines[n].get(curve) for n in part) for part in parts] for curve in _CURVES
         },
+        "last": {curve: lines[-1].get(curve) if lines else None for curve in _CURVES},
     }
 
 

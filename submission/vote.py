@@ -6,7 +6,7 @@ A rule is a function from a candidate to numbers; the candidate with the largest
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from augment.drawing import Labelled, draw_columns
@@ -28,11 +28,14 @@ class Candidate:
     grid: Grid
     votes: int
     mean_q: float
-    mean_reproduced: float = 0.0
-    """The mean share of demonstrations reproduced under these views; 0 where nobody looked."""
+    mean_reproduced: float | None = None
+    """The mean share of demonstrations reproduced under these views; None where nobody looked."""
+    is_older: bool = False
+    """Whether only weights older than the newest that answered this test voted for it."""
 
     def _repr_svg_(self) -> str:
-        return draw_columns("", [[Labelled(f"{self.votes} votes, q {self.mean_q:.2f}", self.grid)]])
+        label = f"{self.votes} votes, q {self.mean_q:.2f}"
+        return draw_columns("", [[Labelled(label, self.grid)]]).svg
 
 
 Rule = Callable[[Candidate], tuple[float, ...]]
@@ -48,7 +51,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How the views voted on a task, over all its tests."""
+    """How the views voted on a task, over all its tests; older weights are left out."""
 
     votes: int
     agreement: float
@@ -69,7 +72,8 @@ def by_q(candidate: Candidate) -> tuple[float, ...]:
 
 def by_demonstrations(candidate: Candidate) -> tuple[float, ...]:
     """Rank by votes weighted by how many demonstrations come out right under their view."""
-    return candidate.votes * candidate.mean_reproduced, candidate.votes, candidate.mean_q
+    reproduced = candidate.mean_reproduced or 0.0
+    return candidate.votes * reproduced, candidate.votes, candidate.mean_q
 
 
 RULES: Mapping[str, Rule] = {"count": by_count, "q": by_q, "demonstrations": by_demonstrations}
@@ -113,14 +117,19 @@ def pool_votes(
         tally = count_votes(predictions, rule)
         num_empty += tally.num_empty
         for test, candidates in tally.candidates.items():
+            is_older = test in merged
             for candidate in candidates:
-                merged[test].setdefault(grid_key(candidate.grid), candidate)
+                found = replace(candidate, is_older=is_older)
+                merged[test].setdefault(grid_key(candidate.grid), found)
     return Tally({test: list(found.values()) for test, found in merged.items()}, num_empty)
 
 
 def measure_support(task: Task, candidates: Mapping[TestKey, Sequence[Candidate]]) -> Support:
     """Return how the views voted on ``task``."""
-    found = [candidates.get((task.task_id, test), ()) for test in range(len(task.test_inputs))]
+    found = [
+        [c for c in candidates.get((task.task_id, test), ()) if not c.is_older]
+        for test in range(len(task.test_inputs))
+    ]
     votes = [sum(candidate.votes for candidate in ranked) for ranked in found]
     firsts = [(ranked[0], count) for ranked, count in zip(found, votes, strict=True) if ranked]
     return Support(
@@ -131,10 +140,10 @@ def measure_support(task: Task, candidates: Mapping[TestKey, Sequence[Candidate]
 
 
 def _candidate(grid: Grid, voters: list[Prediction]) -> Candidate:
-    looked = [0.0 if math.isnan(p.reproduced) else p.reproduced for p in voters]
+    looked = [p.reproduced for p in voters if not math.isnan(p.reproduced)]
     return Candidate(
         grid,
         len(voters),
         math.fsum(p.q for p in voters) / len(voters),
-        math.fsum(looked) / len(voters),
+        math.fsum(looked) / len(voters) if looked else None,
     )

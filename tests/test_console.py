@@ -119,3 +119,21 @@ def test_a_terminal_shows_one_line_that_is_drawn_again(run_here):
     assert drawn, shown
     assert re.search(r"100%\|.*40/40 .* steps/s, 0:00:00 left, budget 0:16:\d\d, loss ", drawn[-1])
     assert not any(", 40%" in bar for bar in bars)  # and no lines of a file
+
+
+def test_lines_and_tables_that_nobody_reads_cost_nothing(run_here):
+    """The reader of the pipe is gone before the first line."""
+    for stage in ("pretrain", "predict"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        command = [sys.executable, "-m", "pipeline", stage, "--run-name", "a"]
+        done = subprocess.run(
+            [*command, "--set", " ".join(SHORT)],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert (run_here / "runs" / "a" / "report" / "index.html").exists()

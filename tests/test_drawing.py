@@ -1,7 +1,6 @@
 """Pictures of tasks."""
 
 import xml.etree.ElementTree as ET
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -15,30 +14,31 @@ NS = "{http://www.w3.org/2000/svg}"
 
 
 def read(svg):
-    """The labels, and for each grid how many cells of each color are drawn, in order."""
+    """The labels, and the grids that are drawn, in order."""
     root = ET.fromstring(svg)
     labels = [text.text for text in root.iter(f"{NS}text")]
     grids = []
     for group in root.iter(f"{NS}g"):
-        cells = Counter()
+        cells = {}
         for rect in group.iter(f"{NS}rect"):
-            cells[rect.get("fill")] += int(rect.get("width")) * int(rect.get("height"))
-        grids.append(cells)
+            x, y, width, height = (int(rect.get(name)) for name in ("x", "y", "width", "height"))
+            assert height == 1
+            for column in range(x, x + width):
+                assert (y, column) not in cells
+                cells[y, column] = COLORS.index(rect.get("fill"))
+        rows, columns = (1 + max(place) for place in zip(*cells, strict=True))
+        grids.append([[cells[y, x] for x in range(columns)] for y in range(rows)])
     return labels, grids
-
-
-def cells_of(grid):
-    return Counter(COLORS[color] for color in grid.ravel())
 
 
 def test_a_picture_shows_every_cell_of_the_task_and_its_attempts(arc1):
     for task in arc1[:20]:
         attempts = [(answer, np.zeros((1, 1), np.uint8)) for answer in task.answers]
-        labels, grids = read(task.draw(attempts))
+        labels, grids = read(task.draw(attempts).svg)
         expected = [grid for pair in task.train for grid in (pair.input, pair.output)]
         for test, answer in enumerate(task.answers):
             expected += [task.test_inputs[test], *attempts[test], answer]
-        assert grids == list(map(cells_of, expected))
+        assert grids == [grid.tolist() for grid in expected]
         assert (
             labels.count("attempt 1, right")
             == labels.count("attempt 2, wrong")
@@ -49,7 +49,7 @@ def test_a_picture_shows_every_cell_of_the_task_and_its_attempts(arc1):
 
 
 def test_hidden_answers_are_not_drawn(arc1):
-    labels, grids = read(arc1[0].without_answers().draw())
+    labels, grids = read(arc1[0].without_answers().draw().svg)
     assert "answer" not in labels
     assert len(grids) == len(labels) - 1 == 2 * len(arc1[0].train) + len(arc1[0].test_inputs)
 
@@ -57,9 +57,9 @@ def test_hidden_answers_are_not_drawn(arc1):
 def test_task_ids_are_text_whatever_they_hold():
     grid = np.array([[1, 2], [3, 4]], np.uint8)
     task = Task("</title><script>alert(1)</script>&", (Pair(grid, grid),), (grid,), None)
-    labels, _ = read(task.draw())
+    labels, _ = read(task.draw().svg)
     assert labels[0] == task.task_id
-    assert "<script>" not in replace(task, task_id="<script>").draw()
+    assert "<script>" not in replace(task, task_id="<script>").draw().svg
 
 
 def test_wrong_cells_are_crossed_out_where_sizes_are_the_same(arc1):
@@ -67,7 +67,7 @@ def test_wrong_cells_are_crossed_out_where_sizes_are_the_same(arc1):
     (answer,) = task.answers
     wrong = answer.copy()
     wrong[0, :3] = 9 - wrong[0, :3]
-    picture = ET.fromstring(task.draw([(wrong, np.zeros((1, 1), np.uint8))]))
+    picture = ET.fromstring(task.draw([(wrong, np.zeros((1, 1), np.uint8))]).svg)
     crosses = [path for path in picture.iter(f"{NS}path") if "l.6" in path.get("d")]
     assert len(crosses) == 3
 
@@ -83,8 +83,8 @@ def test_notebooks_show_tasks_grids_predictions_and_candidates_as_pictures(arc1)
         "candidate": Candidate(grid, 5, 0.5),
     }
     found = {name: read(shown._repr_svg_()) for name, shown in pictures.items()}
-    assert found["task"] == read(arc1[0].draw())
-    assert found["grid"][1] == [cells_of(grid)]
-    assert found["prediction"] == (["a<b, test 1", "view 3, q 0.25"], [cells_of(grid)])
+    assert found["task"] == read(arc1[0].draw().svg)
+    assert found["grid"][1] == [grid.tolist()]
+    assert found["prediction"] == (["a<b, test 1", "view 3, q 0.25"], [grid.tolist()])
     assert found["empty"] == (["a<b, test 1", "view 3, q 0.25, no grid"], [])
     assert found["candidate"][0][1] == "5 votes, q 0.50"

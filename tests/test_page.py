@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 from results import NUM_VIEWS, has_empty, score_of, write_metrics, write_results, wrong_cells
 
+from augment.drawing import COLORS
 from augment.task import Pair, Task
 from pipeline.results import report
 from pipeline.runs import Run
@@ -71,12 +72,23 @@ def cells(table):
 
 
 def percent(share):
-    return f"{100 * share:.2f} %"
+    return f"{100 * share:.2f}\u00a0%"
 
 
 def listed(page):
     """The tasks of the list: id, outcome and figures."""
     return [text.split("\n") for text in page.locator("#list button").all_inner_texts()]
+
+
+def drawn(svg):
+    """The grid that a picture shows."""
+    cells = {}
+    for rect in svg.locator("rect").all():
+        x, y, width = (int(rect.get_attribute(name)) for name in ("x", "y", "width"))
+        color = COLORS.index(rect.get_attribute("fill"))
+        cells |= {(y, column): color for column in range(x, x + width)}
+    rows, columns = (1 + max(place) for place in zip(*cells, strict=True))
+    return [[cells[y, x] for x in range(columns)] for y in range(rows)]
 
 
 def test_every_figure_is_that_of_the_score(run, opened):
@@ -94,7 +106,7 @@ def test_every_figure_is_that_of_the_score(run, opened):
     for (task_id, outcome, figures), task in zip(listed(page), score["tasks"], strict=True):
         assert (task_id, outcome) == (task["task"], task["outcome"])
         assert f", {task['votes']} votes, agreement {percent(task['agreement'])}, " in figures
-        assert figures.endswith(f"q {task['mean_q']:.2f}")
+        assert figures.endswith(f"q\u00a0{task['mean_q']:.2f}")
 
 
 def test_filters_show_as_many_tasks_as_they_say(run, opened):
@@ -191,12 +203,15 @@ def test_all_can_be_done_by_keyboard(run, opened, arc1):
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")  # the first task
     title = page.locator("#task h2")
+    assert drawn(page.locator("#task svg").first) == arc1[0].train[0].input.tolist()
     assert title.inner_text().startswith(f"Task {arc1[0].task_id}:")
     first = page.locator("#task svg").first
     assert first.locator("text").all_text_contents() == [
         str(c) for c in arc1[0].train[0].input.flat
     ]
+    page.keyboard.press("Tab")
     page.keyboard.press("d")
+    assert page.evaluate("document.activeElement.id") == "task"
     assert not page.locator("#task svg").first.locator("text").count()
     for key, number in (("j", 1), ("j", 2), ("k", 1), ("k", 0), ("k", 0)):
         page.keyboard.press(key)
@@ -205,6 +220,9 @@ def test_all_can_be_done_by_keyboard(run, opened, arc1):
     page.keyboard.press("Escape")
     assert not page.locator("#task").is_visible()
     assert page.evaluate("document.activeElement.task.id") == arc1[0].task_id
+    page.locator("#theme").focus()
+    page.keyboard.type("jd")  # not outside of the tasks
+    assert not page.locator("#task").is_visible()
     page.locator("#search").focus()
     page.keyboard.type("jkd")
     assert page.locator("#search").input_value() == "jkd"

@@ -12,9 +12,12 @@ from results import has_empty, score_of, write_metrics, write_results
 from augment.errors import InputError
 from augment.predictions import Prediction
 from augment.task import Pair, Task
+from pipeline.answers import Answers
 from pipeline.results import report
 from pipeline.runs import Run
+from solver.settings import PredictSettings
 from submission.report import describe_answers, describe_training, write_report
+from submission.rounds import Round
 from submission.score import OUTCOMES
 from submission.vote import count_votes
 from submission.writer import build_submission
@@ -76,10 +79,14 @@ def test_predicting_known_answers_writes_the_page(run_here):
     assert data["answers"]["score"]["num_tasks"] == len(data["answers"]["tasks"])
     assert [training["name"] for training in data["training"]] == ["a, pretrain"]
     assert data["versions"].keys() == {"build", "pretrain", "predict"}
-    run.metrics_of("pretrain").write_text("x\n")
-    run.report.unlink()
-    assert call("predict", "--run-name", "a") == 0  # what cannot be drawn costs no answer
-    assert not run.report.exists()
+    assert {c["reproduced"] for c in data["answers"]["tasks"][0]["tests"][0]["candidates"]} != {
+        None
+    }
+    for content in ("x\n", '{"step": 1, "loss": "x"}\n'):  # what cannot be drawn costs no answer
+        run.metrics_of("pretrain").write_text(content)
+        run.report.unlink(missing_ok=True)
+        assert call("predict", "--run-name", "a") == 0
+        assert not run.report.exists()
 
 
 def test_no_page_is_written_when_time_is_short(run_here, monkeypatch):
@@ -89,6 +96,58 @@ def test_no_page_is_written_when_time_is_short(run_here, monkeypatch):
         changes = [*SHORT, f"predict.time_limit_seconds={limit}"]
         assert call("predict", "--run-name", "a", changes=changes) == 0
         assert Run.named("a").report.exists() == is_written
+
+
+def test_views_that_nobody_checked_have_no_share_of_demonstrations(run_here):
+    assert call("pretrain", "--run-name", "a") == 0
+    assert call("predict", "--run-name", "a", changes=[*SHORT, "predict.ranking=count"]) == 0
+    tasks = data_of(Run.named("a"))[0]["answers"]["tasks"]
+    found = [c for task in tasks for test in task["tests"] for c in test["candidates"]]
+    assert {candidate["reproduced"] for candidate in found} == {None}
+
+
+def test_votes_of_older_weights_are_shown_but_not_counted(tmp_path, arc1):
+    run, task = Run(tmp_path / "a"), arc1[0]
+    (answer,) = task.answers
+    answers = Answers([task], run, PredictSettings(ranking="count"))
+    for step, grids in ((0, [answer + 1, answer + 2]), (5, [answer, answer, None, answer + 2])):
+        votes = [Prediction(task.task_id, 0, grid, 0.5, view) for view, grid in enumerate(grids)]
+        answers.add(Round("somebody", step, (task.task_id,), 0, len(grids), True, votes))
+    answers.finish()
+    report(run)
+    (shown,) = data_of(run)[0]["answers"]["tasks"]
+    assert (shown["votes"], shown["agreement"]) == (3, pytest.approx(2 / 3))
+    (test,) = shown["tests"]
+    assert (test["votes"], test["num_candidates"], test["num_older"]) == (3, 2, 1)
+    assert [(c["votes"], c["is_older"]) for c in test["candidates"]] == [
+        (2, False), (1, False), (1, True)
+    ]  # fmt: skip
+    assert test["dropped"] == [2]
+    assert {**score_of(run)["tasks"][0], "votes": 3, "agreement": shown["agreement"]} == (
+        score_of(run)["tasks"][0]
+    )
+
+
+def test_training_that_answers_do_not_come_from_is_forgotten(run_here):
+    assert call("pretrain", "--run-name", "a") == 0
+    names = []
+    for steps in (3, 0):
+        changes = [*SHORT, "predict.adapt=all", f"adapt.num_steps={steps}", "adapt.log_every=1"]
+        assert call("predict", "--run-name", "a", changes=changes) == 0
+        names.append([one["name"] for one in data_of(Run.named("a"))[0]["training"]])
+    assert names == [["a, pretrain", "a, adapt"], ["a, pretrain"]]
+
+
+def test_damaged_notes_of_a_run_are_one_line(tmp_path, arc1, run_here, capsys):
+    run = Run.named("a")
+    write_results(run, arc1[:3])
+    for content in ("3", '{"predict": 3}', '{"predict": {"settings": 3}}', "x"):
+        (run.folder / "config.json").write_text(content)
+        assert call("report", "--run-name", "a", changes=[]) == 2
+        assert "runs/a/config.json: not " in capsys.readouterr().err
+    for settings in ('{"predict": 3}', '{"predict": {"ranking": "x", "pool": 3}, "data": []}'):
+        (run.folder / "config.json").write_text(f'{{"predict": {{"settings": {settings}}}}}')
+        assert call("report", "--run-name", "a", changes=[]) == 0
 
 
 def test_a_run_without_answers_has_a_page(tmp_path, arc1):
@@ -127,8 +186,9 @@ def test_curves_of_training_keep_their_ends_and_their_means(tmp_path):
     found = describe_training("a", "pretrain", lines)
     assert found["step"][-1] == lines[-1]["step"]
     assert found["flop"][-1] == pytest.approx(4000e9)
-    assert {len(values) for name, values in found.items() if name != "name"} == {400}
+    assert {len(values) for values in found.values() if isinstance(values, list)} == {400}
     assert np.mean(found["loss"]) == pytest.approx(np.mean([line["loss"] for line in lines]), 1e-5)
+    assert found["last"]["loss"] == lines[-1]["loss"] != found["loss"][-1]
     few = describe_training("a", "pretrain", lines[:8])
     assert few["loss"] == pytest.approx([line["loss"] for line in lines[:8]], rel=1e-5)
     assert few["exact_accuracy"][0] is None
@@ -159,7 +219,7 @@ def test_hostile_names_are_text(tmp_path):
     tally = count_votes(votes)
     submission, _ = build_submission([task], tally.candidates)
     run = Run(tmp_path)
-    answers = describe_answers([task], submission, tally, votes, None, None)
+    answers = describe_answers([task], submission, tally.candidates, votes, None, None)
     write_report(run.report, hostile, {hostile: hostile}, answers, [])
     data, page = data_of(run)
     assert data["name"] == data["answers"]["tasks"][0]["id"] == hostile
@@ -178,7 +238,7 @@ def test_400_tasks_with_all_their_candidates_take_less_than_5_mb(tmp_path, arc1)
     tally = count_votes(votes)
     submission, _ = build_submission(arc1, tally.candidates)
     path = tmp_path / "index.html"
-    answers = describe_answers(arc1, submission, tally, votes, 30, None)
+    answers = describe_answers(arc1, submission, tally.candidates, votes, 30, None)
     training = describe_training("a", "pretrain", write_metrics(tmp_path / "m", 4000))
     write_report(path, "big", {}, answers, [training] * 4)
     assert len(arc1) == 400
