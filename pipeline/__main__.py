@@ -1,5 +1,6 @@
 """``python -m pipeline STAGE``: one command per stage; errors are one line, without a traceback."""
 
+import io
 import os
 import shlex
 import sys
@@ -191,17 +192,30 @@ def main() -> None:
 
 def report_errors(command: Callable[[], object]) -> None:
     """Run a command line; errors of the person or the machine become one line and status 2."""
+    _open_streams()
     choose_form(recipes.LogSettings())
     try:
         command()
     except (InputError, FloatingPointError) as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror or error}"
+        place = f"{error.filename}: " if error.filename else ""
+        reason = f"{place}{error.strerror or error}"
     else:
         return
     fail(reason)
     sys.exit(2)
+
+
+def _open_streams() -> None:
+    """Let whatever is printed be lost rather than end the work: closed streams, other encodings."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

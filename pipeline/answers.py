@@ -117,8 +117,8 @@ class Answers:
 
     def finish(self) -> None:
         """Write the submission for the last time and print what it is worth."""
-        tally, submission, coverage = self.write()
-        read_submission(self._run.submission, self._tasks)  # Nothing less is a success.
+        tally, _, coverage = self.write()
+        submission = read_submission(self._run.submission, self._tasks)  # what lies there counts
         say(f"{self._run.submission}: {coverage}; {tally.num_empty} empty predictions dropped")
         hidden = sum(task.answers is None for task in self._tasks)
         if hidden:

@@ -6,10 +6,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from solver.engine import Engine
 
 _LOG = logging.getLogger("arc-trm")
-_WIDTH_OF_A_FILE = 200
+_WIDTH = 500  # of what is drawn, at most
 _SECONDS_OF_RATE = 60  # the last ones, of which the rate is that of now
 
 
@@ -39,12 +39,18 @@ class _Lines(logging.Handler):
             values = getattr(record, "values", {})
             content = {"time": moment, "level": record.levelname.lower(), "message": line, **values}
             line = orjson.dumps(content).decode()
-        with suppress(OSError):
-            print(line, file=_stream(record.levelno), flush=True)
+        with suppress(OSError), _between_bars():
+            stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+            print(line, file=stream, flush=True)
 
 
-def _stream(level: int) -> TextIO:
-    return sys.stderr if level >= logging.ERROR else sys.stdout
+def _between_bars() -> AbstractContextManager[None]:
+    """Take a bar that is drawn from the screen for a moment."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode()
 
 
 _LINES = _Lines()
@@ -100,8 +106,8 @@ def draw(picture: "RenderableType") -> None:
     """Print what rich can draw."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE  # it has no width of its own
-    console = Console(soft_wrap=True, markup=False, emoji=False, width=width)
+    # In a narrow terminal lines are broken, where rich would leave out what does not fit.
+    console = Console(soft_wrap=True, markup=False, emoji=False, width=_WIDTH)
     with console.capture() as drawn:
         console.print(picture)
     with suppress(OSError):  # rich itself would end the program
@@ -135,7 +141,8 @@ def describe_engine(engine: "Engine") -> str:
 class Progress:
     """How far a stage is: a line drawn again and again in a terminal, now and then one in a file.
 
-    It shows the rate, the time left at that rate, and what is left of the time there is, if any.
+    It shows the rate, the time left at that rate, and the budget: what is left of the time that
+    the whole run has, if it has a limit.
     """
 
     def __init__(
@@ -147,18 +154,21 @@ class Progress:
         *,
         first: int = 0,
         seconds_left: Callable[[], float] = lambda: math.inf,
+        budget: Callable[[], float] = lambda: math.inf,
         is_shown: bool = True,
     ) -> None:
-        """Begin at ``first`` of ``total``."""
+        """Begin at ``first`` of ``total``; this piece ends in ``seconds_left`` at the latest."""
         from tqdm import tqdm
 
         self._stage, self._unit, self._total, self._count = stage, unit, total, first
-        self._seconds_left = seconds_left
+        self._seconds_left, self._budget = seconds_left, budget
         self._values: dict[str, float] = {}
         self._said = time.monotonic()
         self._marks = deque([(self._said, first)], maxlen=_SECONDS_OF_RATE)
         self._every = settings.every_seconds if is_shown else math.inf
         size = get_terminal_size()
+        is_drawn = is_shown and settings.form == "text" and sys.stderr.isatty()
+        self._says = not (is_drawn and sys.stdout.isatty())
         self._bar = tqdm(
             total=total,
             initial=first,
@@ -167,8 +177,7 @@ class Progress:
             # 80 x 24 where a terminal does not know; tqdm would draw nothing there.
             ncols=size.columns,
             nrows=size.lines,
-            # None: no bar in a file.
-            disable=None if is_shown and settings.form == "text" else True,
+            disable=not is_drawn,
             file=sys.stderr,
         )
 
@@ -201,12 +210,12 @@ class Progress:
         if not self._bar.disable:
             self._bar.set_postfix_str(", ".join(self._parts()), refresh=False)
             self._bar.update(done)
-        elif now - self._said >= self._every:
+        if self._says and now - self._said >= self._every:
             self._said = now
             share = f"{self._count / self._total:.0%}"
             head = f"{self._stage}: {self._unit} {self._count:,} of {self._total:,}, {share}"
             said = {f"{self._unit}s": self._count, "total": self._total, **self._values}
-            left, budget = round(self._left(), 1), round(self._seconds_left(), 1)
+            left, budget = round(self._left(), 1), round(self._budget(), 1)
             said |= {"left_seconds": left, "budget_seconds": budget}
             say(", ".join([head, *self._parts()]), stage=self._stage, **said)
 
@@ -222,7 +231,7 @@ class Progress:
 
     def _parts(self) -> list[str]:
         parts = [f"{self._rate():,.1f} {self._unit}s/s", f"{_duration(self._left())} left"]
-        if (budget := self._seconds_left()) < math.inf:
+        if (budget := self._budget()) < math.inf:
             parts.append(f"budget {_duration(budget)}")
         values = self._values.items()
         return parts + [f"{name.replace('_', ' ')} {value:.4g}" for name, value in values]

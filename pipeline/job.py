@@ -93,6 +93,8 @@ class Job:
     stopwatch: Stopwatch
     answers: Answers | None
     """None but on the leading process."""
+    reserved_seconds: float = 0.0
+    """Of the time there is, what is left for the page."""
     _speed: float = 0.0
     """FLOP a second of all processes together, when last measured; 0 before that."""
 
@@ -150,7 +152,8 @@ class Job:
     def seconds_left(self) -> float:
         """Return the seconds left to compute, on the process that has the fewest."""
         writing = 0.0 if self.answers is None else self.answers.seconds_to_write
-        left = self.stopwatch.seconds_left - _TIMES_TO_WRITE * writing - _SECONDS_TO_REPORT
+        left = self.stopwatch.seconds_left - self.reserved_seconds
+        left -= _TIMES_TO_WRITE * writing + _SECONDS_TO_REPORT
         return self.engine.world.lowest(left, self.engine.device)
 
     def _stops(self) -> bool:
@@ -256,6 +259,7 @@ class Job:
             len(work.codes),
             self.settings.log,
             seconds_left=lambda: until - time.monotonic(),
+            budget=lambda: self.stopwatch.seconds_left,
             is_shown=engine.world.leads,
         ) as progress:
             # Processes share the work, and views differ, by the FLOP they take.

@@ -163,6 +163,7 @@ class Learning:
             training.step,
             world,
             lambda: leg - (time.monotonic() - start),
+            lambda: self.stopwatch.seconds_left,
         )
         with log:
             train(

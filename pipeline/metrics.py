@@ -40,6 +40,7 @@ class TrainingLog:
         first_step: int,
         world: "World",
         seconds_left: Callable[[], float],
+        budget: Callable[[], float],
     ) -> None:
         """Begin after ``first_step``; what the run has of later steps is dropped."""
         self._batch = settings.global_batch
@@ -52,6 +53,7 @@ class TrainingLog:
             log,
             first=first_step,
             seconds_left=seconds_left,
+            budget=budget,
             is_shown=world.leads,
         )
         self._sinks: list[_Sink] = []

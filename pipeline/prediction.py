@@ -1,7 +1,7 @@
 """The stage from weights to answers, and what it shares with the sweep."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from solver.engine import Engine
     from solver.world import World
 
-_SECONDS_FOR_PAGE = 10.0  # at least; where they do not suffice, the watchdog ends it
+_SECONDS_FOR_PAGE = 5.0  # more than 400 tasks of 128 views take; else the watchdog ends it
+_LEAST_SECONDS_FOR_PAGE = 2.0
+_SHARE_FOR_PAGE = 0.05  # of the time there is, at most
 
 
 def predict(settings: Settings, run: Run) -> None:
@@ -36,7 +38,11 @@ def predict(settings: Settings, run: Run) -> None:
     with ExitStack() as stack:
         stack.enter_context(run.lock())
         # Before torch is imported, which takes seconds.
-        answers = Answers(tasks, run, settings.predict) if leads() else None
+        answers = None
+        if leads():
+            answers = Answers(tasks, run, settings.predict)
+            with suppress(OSError):
+                run.report.unlink()  # of what was answered before
         stopwatch = stack.enter_context(Stopwatch(seconds_to_work(*limits)))
         stack.enter_context(Watchdog(stopwatch))
 
@@ -52,24 +58,27 @@ def predict(settings: Settings, run: Run) -> None:
             run.record("predict", asdict(replace(settings, model=weights.model.settings)))
             say(f"predict: {len(tasks)} tasks with {weights.source}, {describe_engine(engine)}")
         known, unseen = split_tasks(tasks, weights, settings, engine)
-        Job(settings, run, engine, stopwatch, answers).answer(known, unseen, weights)
+        has_page = all(task.answers is not None for task in tasks)
+        has_time = stopwatch.seconds_left * _SHARE_FOR_PAGE > _SECONDS_FOR_PAGE
+        reserved = _SECONDS_FOR_PAGE if has_page and has_time else 0.0
+        Job(settings, run, engine, stopwatch, answers, reserved).answer(known, unseen, weights)
         if answers is not None:
             answers.finish()
         engine.world.wait()
         leave_world()
-        if (
-            answers is not None
-            and run.solutions.exists()
-            and stopwatch.seconds_left > _SECONDS_FOR_PAGE
-            and not stopwatch.was_asked
-        ):
-            _write_page(run)
+        if answers is not None and not stopwatch.was_asked and run.solutions.exists():
+            _write_page(run, stopwatch)
     if stopwatch.was_asked:
+        if answers is not None:
+            warn("predict: stopped; the same command goes on from here")
         raise KeyboardInterrupt
 
 
-def _write_page(run: Run) -> None:
+def _write_page(run: Run, stopwatch: Stopwatch) -> None:
     """Write the page of the run, whose answers lie there already, whatever becomes of it."""
+    if stopwatch.seconds_left < _LEAST_SECONDS_FOR_PAGE:
+        say(f"no page, as the time is over: make report RUN={run.folder.name}")
+        return
     try:
         report(run)
     except Exception as error:

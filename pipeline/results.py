@@ -11,7 +11,7 @@ import orjson
 from augment.errors import InputError
 from augment.predictions import Prediction
 from augment.task import Task, read_challenges
-from pipeline.console import say, say_score, say_table
+from pipeline.console import say, say_score, say_table, warn
 from pipeline.metrics import read_metrics
 from pipeline.runs import Run
 from submission.report import describe_answers, describe_training, write_report
@@ -128,21 +128,25 @@ def _rank(
 
 def report(run: Run, others: Sequence[Run] = ()) -> None:
     """Write the page of a run: what it answered, and how it was trained, beside ``others``."""
-    training = [
-        describe_training(one.folder.name, stage, read_metrics(one.metrics_of(stage)))
-        for one in (run, *others)
-        for stage in _STAGES_WITH_METRICS
-        if one.metrics_of(stage).exists()
-    ]
-    for other in others:
-        if not any(other.metrics_of(stage).exists() for stage in _STAGES_WITH_METRICS):
-            raise InputError(f"{other.metrics_of('pretrain')}: no metrics of training")
+    training = []
+    for one in dict.fromkeys((run, *others)):
+        paths = {stage: one.metrics_of(stage) for stage in _STAGES_WITH_METRICS}
+        there = {stage: path for stage, path in paths.items() if path.exists()}
+        if not there and one != run:
+            raise InputError(f"{paths['pretrain']}: no metrics of training")
+        for stage, path in there.items():
+            try:
+                lines = read_metrics(path)
+            except InputError as error:
+                warn(f"{error}; not drawn")
+                continue
+            training.append(describe_training(one.folder.name, stage, lines))
     answers = _answers_of(run) if run.submission.exists() else None
     if answers is None and not training:
-        raise InputError(f"{run.folder}: nothing to report; neither trained nor predicted yet")
+        raise InputError(f"{run.folder}: nothing to report: no metrics of training, no answers")
     versions = {stage: made.get("code_version") for stage, made in run.recorded().items()}
     write_report(run.report, run.folder.name, versions, answers, training)
-    say(f"{run.report}: {run.report.stat().st_size / 1e6:.1f} MB, to be opened in a browser")
+    say(f"{run.report}: {run.report.stat().st_size / 1e3:,.0f} kB, to be opened in a browser")
 
 
 def _answers_of(run: Run) -> dict[str, object]:

@@ -1,7 +1,10 @@
 """A task in the terminal, in ARC's colors; its digits say the same where there are no colors."""
 
+import math
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,15 +21,17 @@ from submission.writer import ATTEMPTS, read_submission
 if TYPE_CHECKING:
     from rich.text import Text
 
+_GAP = 3
+
 
 def show(task_id: str, run: Run | None) -> None:
     """Print a task; of a run also the two attempts at each test, wrong cells marked by ``!``."""
     from rich.table import Table
 
     task, attempts = _find(task_id, run)
-    table = Table.grid(padding=(1, 3))
+    rows = []
     for number, pair in enumerate(task.train):
-        table.add_row(_draw(f"demonstration {number}", pair.input), _draw("output", pair.output))
+        rows.append([_draw(f"demonstration {number}", pair.input), _draw("output", pair.output)])
     for test, grid in enumerate(task.test_inputs):
         answer = None if task.answers is None else task.answers[test]
         row = [_draw(f"test {test}", grid)]
@@ -35,7 +40,16 @@ def show(task_id: str, run: Run | None) -> None:
             row += [_draw(name.replace("_", " "), found, answer) for name, found in named]
         if answer is not None:
             row.append(_draw("answer", answer))
-        table.add_row(*row)
+        rows.append(row)
+    table = Table.grid(padding=(1, _GAP))
+    width = get_terminal_size().columns if sys.stdout.isatty() else math.inf
+    for row in rows:
+        # Side by side where there is room, else one below the other.
+        if sum(max(map(len, cell.plain.splitlines())) + _GAP for cell in row) <= width:
+            table.add_row(*row)
+        else:
+            for cell in row:
+                table.add_row(cell)
     draw(table)
 
 

@@ -208,6 +208,7 @@ def _pretrain(settings: Settings, run: Run) -> None:
             training.step,
             world,
             lambda: clock.seconds_left,
+            lambda: clock.seconds_left,
         ) as log,
     ):
         train(

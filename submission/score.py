@@ -154,6 +154,7 @@ def score_json(score: Score) -> dict[str, object]:
         "num_tasks": len(score.tasks),
         "num_outputs": score.num_outputs,
         "solved_outputs": score.num_solved,
+        "solved_by_votes": None if score.oracle_pass_at(1) is None else score.num_solved_by_votes,
         **metrics,
         "outcomes": score.outcomes,
     }

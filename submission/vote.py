@@ -34,7 +34,7 @@ class Candidate:
     """Whether only weights older than the newest that answered this test voted for it."""
 
     def _repr_svg_(self) -> str:
-        label = f"{self.votes} votes, q {self.mean_q:.2f}"
+        label = f"{self.votes} vote{'' if self.votes == 1 else 's'}, q {self.mean_q:.2f}"
         return draw_columns("", [[Labelled(label, self.grid)]]).svg
 
 

@@ -25,7 +25,11 @@ def clock(monkeypatch):
 
 def progress(clock, every=10.0, left=math.inf, **more):
     log = LogSettings(every_seconds=every)
-    return console.Progress("train", "step", 100, log, seconds_left=lambda: left - clock[0], **more)
+
+    def budget():
+        return left - clock[0]
+
+    return console.Progress("train", "step", 100, log, seconds_left=budget, budget=budget, **more)
 
 
 def test_in_a_file_a_line_comes_now_and_then(clock, capsys):
@@ -118,11 +122,12 @@ def test_a_terminal_shows_one_line_that_is_drawn_again(run_here):
     drawn = [bar for bar in bars if "|" in bar]
     assert drawn, shown
     assert re.search(r"100%\|.*40/40 .* steps/s, 0:00:00 left, budget 0:16:\d\d, loss ", drawn[-1])
-    assert not any(", 40%" in bar for bar in bars)  # and no lines of a file
+    assert not any("step 40 of 40, 100%" in bar for bar in bars)  # and no lines of a file
+    assert "pretrain: step 40 of 40, runs/a/checkpoints" in bars[-1]
 
 
 def test_lines_and_tables_that_nobody_reads_cost_nothing(run_here):
-    """The reader of the pipe is gone before the first line."""
+    """The reader of the pipe is gone before the first line; or there is no output at all."""
     for stage in ("pretrain", "predict"):
         reader, writer = os.pipe()
         os.close(reader)
@@ -136,4 +141,29 @@ def test_lines_and_tables_that_nobody_reads_cost_nothing(run_here):
         )
         os.close(writer)
         assert (done.returncode, done.stderr) == (0, "")
-    assert (run_here / "runs" / "a" / "report" / "index.html").exists()
+    page = run_here / "runs" / "a" / "report" / "index.html"
+    assert page.exists()
+    page.unlink()
+    command = f"{sys.executable} -m pipeline report --run-name a >&- 2>&-"
+    assert (
+        subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode
+        == 0
+    )
+    assert page.exists()
+
+
+def test_what_a_terminal_cannot_show_is_written_in_signs_it_can(run_here):
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "build",
+        "--run-name",
+        "漢",
+        "--set",
+        " ".join(SHORT),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    for _ in range(2):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "runs/\\u6f22/dataset is whole" in done.stdout

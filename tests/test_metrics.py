@@ -91,7 +91,7 @@ def test_tensorboard_that_fails_costs_no_training(run_here, capsys, monkeypatch)
     (run_here / "runs" / "a").mkdir(parents=True)
     (run_here / "runs" / "a" / "tensorboard").write_text("")
     assert call("pretrain", "--run-name", "a", changes=changes) == 0
-    assert "FileExistsError" in capsys.readouterr().out
+    assert "NotADirectoryError" in capsys.readouterr().out
     for method in ("add_scalar", "close"):
         with monkeypatch.context() as patch:
             patch.setattr(f"torch.utils.tensorboard.SummaryWriter.{method}", refuse)

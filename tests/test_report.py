@@ -71,7 +71,7 @@ def test_outcomes_are_what_they_say(tmp_path, arc1):
     assert votes == [6, 6, 6, 6, 0] * 4
 
 
-def test_predicting_known_answers_writes_the_page(run_here):
+def test_predicting_known_answers_writes_the_page(run_here, monkeypatch):
     assert call("pretrain", "--run-name", "a") == 0
     assert call("predict", "--run-name", "a") == 0
     run = Run.named("a")
@@ -82,20 +82,23 @@ def test_predicting_known_answers_writes_the_page(run_here):
     assert {c["reproduced"] for c in data["answers"]["tasks"][0]["tests"][0]["candidates"]} != {
         None
     }
-    for content in ("x\n", '{"step": 1, "loss": "x"}\n'):  # what cannot be drawn costs no answer
+    for content in ("x\n", '{"step": 1, "loss": "x"}\n'):
         run.metrics_of("pretrain").write_text(content)
-        run.report.unlink(missing_ok=True)
         assert call("predict", "--run-name", "a") == 0
-        assert not run.report.exists()
+        assert data_of(run)[0]["training"] == []
+    monkeypatch.setattr("pipeline.prediction.report", lambda run: 1 / 0)
+    assert call("predict", "--run-name", "a") == 0  # what cannot be drawn costs no answer
+    assert not run.report.exists()
 
 
-def test_no_page_is_written_when_time_is_short(run_here, monkeypatch):
+def test_no_page_is_written_when_time_is_short(run_here, monkeypatch, capsys):
     assert call("pretrain", "--run-name", "a") == 0
-    monkeypatch.setattr("pipeline.prediction._SECONDS_FOR_PAGE", 1e9)
-    for limit, is_written in (("1e8", False), ("2e9", True)):
+    monkeypatch.setattr("pipeline.prediction._LEAST_SECONDS_FOR_PAGE", 1e8)
+    for limit, is_written in (("2e8", True), ("5e7", False)):  # an earlier page is no page of it
         changes = [*SHORT, f"predict.time_limit_seconds={limit}"]
         assert call("predict", "--run-name", "a", changes=changes) == 0
         assert Run.named("a").report.exists() == is_written
+    assert "no page, as the time is over: make report RUN=a" in capsys.readouterr().out
 
 
 def test_views_that_nobody_checked_have_no_share_of_demonstrations(run_here):
@@ -207,8 +210,10 @@ def test_runs_are_drawn_beside_each_other(run_here, capsys):
     assert call("report", "--run-name", "c", changes=[]) == 2
     assert "runs/c: nothing to report" in capsys.readouterr().err
     Run.named("b").metrics_of("pretrain").write_text('{"step": 1}\n{"loss": 1}\n')
-    assert call("report", "--run-name", "b", changes=[]) == 2
-    assert "runs/b/metrics.jsonl: line 2 is not of the metrics" in capsys.readouterr().err
+    assert call("report", "--run-name", "b", "--beside", "a b", changes=[]) == 0
+    assert "runs/b/metrics.jsonl: line 2 is not of the metrics" in capsys.readouterr().out
+    data, _ = data_of(Run.named("b"))
+    assert [one["name"] for one in data["training"]] == ["b, adapt", "a, pretrain"]
 
 
 def test_hostile_names_are_text(tmp_path):

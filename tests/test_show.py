@@ -48,6 +48,18 @@ def test_attempts_of_a_run_are_drawn_with_their_wrong_cells(run_here, capsys):
         assert shown.count("(wrong)") == len(right) - sum(right)
 
 
+def test_grids_stand_below_each_other_where_there_is_no_room(run_here, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.show.sys.stdout.isatty", lambda: True, raising=False)
+    widths = []
+    for columns in ("300", "60", "20"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert call("show", "--task", "007bbfb7", changes=[]) == 0
+        lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+        widths.append(max(len(line.rstrip()) for line in lines))
+    assert widths[0] == widths[1] > 20 >= widths[2]
+    assert sum("demonstration" in line for line in lines) == 5
+
+
 def test_a_task_that_is_nowhere_is_an_error(run_here, capsys):
     assert call("show", "--task", "nope", changes=[]) == 2
     assert "task 'nope' is in none of arc1/training" in capsys.readouterr().err
