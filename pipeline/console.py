@@ -38,7 +38,8 @@ class _Lines(logging.Handler):
             moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
             values = getattr(record, "values", {})
             content = {"time": moment, "level": record.levelname.lower(), "message": line, **values}
-            line = orjson.dumps(content).decode()
+            option = orjson.OPT_SERIALIZE_NUMPY
+            line = orjson.dumps(content, default=str, option=option).decode()
         with suppress(OSError), _between_bars():
             stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
             print(line, file=stream, flush=True)
@@ -83,7 +84,7 @@ def fail(reason: str) -> None:
 def say_table(name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
     """Say a table: names of columns with the format of their values; None is shown as a dash.
 
-    All columns but the first hold numbers. A program is told a line for each row.
+    All columns but the first are aligned to the right. A program is told a line for each row.
     """
     if not _LOG.isEnabledFor(logging.INFO):
         return
