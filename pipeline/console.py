@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING
 
@@ -108,11 +109,18 @@ def draw(picture: "RenderableType") -> None:
     from rich.console import Console
 
     # In a narrow terminal lines are broken, where rich would leave out what does not fit.
-    console = Console(soft_wrap=True, markup=False, emoji=False, width=_WIDTH)
-    with console.capture() as drawn:
-        console.print(picture)
-    with suppress(OSError):  # rich itself would end the program
-        print(drawn.get(), end="", flush=True)
+    drawn = StringIO()  # where the output fails, rich itself would end the program
+    console = Console(
+        file=drawn,
+        force_terminal=sys.stdout.isatty(),
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+        width=_WIDTH,
+    )
+    console.print(picture)
+    with suppress(OSError):
+        print(drawn.getvalue(), end="", flush=True)
 
 
 def say_score(found: Score) -> None:

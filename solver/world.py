@@ -1,6 +1,7 @@
 """The processes of a run: one, or several started by torchrun."""
 
 import os
+import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,8 +12,10 @@ from torch import Tensor
 from augment.errors import InputError
 
 # Long enough for what the leading process does alone. After it a process that waits in vain fails,
-# and torchrun starts all again: processes that join can miss each other.
+# and torchrun starts all again.
 _LONGEST_WAIT = timedelta(minutes=5)
+# Processes that join can miss each other, and gloo then waits on past its own limit.
+_LONGEST_JOIN_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,16 @@ def join_world(device: torch.device) -> World:
     if size == 1:
         return World()
     if not dist.is_initialized():
+        # Whoever waits in vain ends, with a failure, and torchrun starts all again.
+        limit = threading.Timer(_LONGEST_JOIN_SECONDS, os._exit, [1])
+        limit.daemon = True
+        limit.start()
         if device.type == "cuda":
             torch.cuda.set_device(device)
             dist.init_process_group("nccl", device_id=device, timeout=_LONGEST_WAIT)
         else:
             dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+        limit.cancel()
     return World(dist.get_rank(), size)
 
 

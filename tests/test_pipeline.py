@@ -702,7 +702,7 @@ HEAVY = {"torch", "numba", "rich", "tqdm"}
     [
         (["--help"], set()),
         (["data", "arc1/training"], {"rich"}),
-        (["build", "--set", "data.max_side=3"], {"numba", "rich"}),
+        (["build", "--set", "data.max_side=3"], {"numba", "rich", "tqdm"}),
         (
             ["score", "--submission", "s.json", "--challenges", "c.json", "--solutions", "a.json"],
             {"rich"},

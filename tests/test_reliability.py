@@ -71,6 +71,23 @@ def test_two_nodes_answer_as_one_process(run_here):
     assert (one / "submission.json").read_bytes() == (two / "submission.json").read_bytes()
 
 
+def test_a_process_that_waits_in_vain_for_others_to_join_ends_with_a_failure():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    script = (
+        "import torch, solver.world as world\n"
+        "world._LONGEST_JOIN_SECONDS = 0.5\n"
+        "world.join_world(torch.device('cpu'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **address, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "RANK": "0"},
+        timeout=100,
+    )
+    assert done.returncode == 1
+
+
 def l4(**changes) -> Engine:
     """The engine of one of the competition's four cards, as far as planning is concerned."""
     engine = Engine(torch.device("cuda"), torch.bfloat16, planned_tokens=32_768, world=World(0, 4))
