@@ -67,8 +67,8 @@ def data(names: Sequence[str] = BUNDLED) -> None:
             "known" if all(task.answers is not None for task in tasks) else "hidden",
             max(task.longest_side() for task in tasks),
         ))  # fmt: skip
-    names = ("source", "tasks", "demonstrations", "test outputs", "answers", "largest side")
-    say_table("data", dict.fromkeys(names, ""), rows)
+    columns = ("source", "tasks", "demonstrations", "test outputs", "answers", "largest side")
+    say_table("data", dict.fromkeys(columns, ""), rows)
     if failures:
         raise InputError("; ".join(failures))
 
