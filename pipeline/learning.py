@@ -25,7 +25,7 @@ from solver.checkpoint import (
     set_broken_aside,
 )
 from solver.engine import Engine
-from solver.memory import plan_memory, require_memory
+from solver.memory import plan_training
 from solver.pace import Pace
 from solver.settings import AdaptSettings
 from solver.train import train
@@ -59,12 +59,14 @@ class Learning:
         engine = self.engine
         self._begin()
         if self.may_go_on:
-            num_rows, model = (
-                self._adaptation.dataset.index.num_rows,
+            line = plan_training(
                 self._adaptation.training.model,
+                self._adaptation.dataset.index.num_rows,
+                self._adaptation.stream,
+                settings,
+                engine,
+                self.settings.engine.memory_gb,
             )
-            plan = plan_memory(model, num_rows, settings.global_batch, engine)
-            line = require_memory(plan, engine, self.settings.engine.memory_gb)
             if engine.world.leads:
                 say(f"adapt: {len(self.tasks)} tasks, at most {settings.num_steps:,} steps")
                 say(f"memory: {line}")

@@ -210,7 +210,7 @@ def arc1_fast() -> Settings:
         checkpoint=CheckpointSettings(every=5000, keep=1, carry=False),
         adapt=_unseen(),
         predict=PredictSettings(num_views=128),
-        engine=EngineSettings(compile=True),
+        engine=EngineSettings(),
     )
 
 

@@ -5,52 +5,70 @@ K head width.
 
 On a CPU every sequence is computed at its own length. torch's fused attention does the forward
 pass; its backward pass takes 4-6 times as long as plain products at the lengths used here, so the
-backward pass is written out. Elsewhere sequences are filled up to the longest, and masked.
+backward pass is written out. On a GPU torch's kernels for sequences of different lengths do both.
 """
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # torch before 2.10
+    varlen_attn = None  # type: ignore[assignment]
+
+_FLASH = (8, 0)  # the compute capability from which GPUs run FlashAttention
+_NO_MASK = 0  # of the memory-efficient kernel
 
 # The backward pass on a CPU fills lengths up to multiples of this, because its matrix library
 # compiles products for every new size, which takes longer than most of them.
 _LENGTH_STEP = 32
 
 
-class Sequences(NamedTuple):
-    """How sequences lie one after another; idle positions may follow them."""
+Kernel = Literal["cpu", "flash", "efficient"]
 
-    starts_E: Tensor
-    """Sequence b is ``starts_E[b]`` to ``starts_E[b + 1]``; on the host."""
-    pad_BL: Tensor
-    """The positions of each sequence; what fills it up is position 0."""
-    real_BL: Tensor | None
-    """False at what fills a sequence up; None where all are equally long."""
-    at_N: Tensor
-    """Where each position stands in the flattened ``pad_BL``; any place for an idle one."""
+
+class Sequences(NamedTuple):
+    """How sequences lie end to end, and which kernel computes attention within them."""
+
+    bounds_E: Tensor
+    """cu_seqlens (int32): sequence b is ``bounds_E[b]`` to ``bounds_E[b + 1]``; together they
+    cover all positions, because kernels leave what lies outside unwritten."""
+    longest: int
+    """The positions of the longest one, or more."""
+    kernel: Kernel
+
+
+def choose_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
+    """Return the kernel for a device and the dtype of its queries.
+
+    FlashAttention for half precision on GPUs from compute capability 8.0 on, torch's
+    memory-efficient kernel for older ones and for float32.
+    """
+    if device.type == "cpu":
+        return "cpu"
+    is_half = dtype in (torch.bfloat16, torch.float16)
+    has_flash = varlen_attn is not None and torch.cuda.get_device_capability(device) >= _FLASH
+    return "flash" if is_half and has_flash else "efficient"
 
 
 def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Sequences) -> Tensor:
-    """Return softmax(q k' / sqrt(K)) v (N, H, K) within each sequence; idle values are finite."""
-    if q_NHK.device.type == "cpu":
-        mixed_NHK: Tensor = _attend_on_cpu(q_NHK, k_NHK, v_NHK, sequences.starts_E)
+    """Return softmax(q k' / sqrt(K)) v (N, H, K) within each sequence."""
+    bounds_E, longest, kernel = sequences
+    if kernel == "cpu":
+        mixed_NHK: Tensor = _attend_on_cpu(q_NHK, k_NHK, v_NHK, bounds_E)
         return mixed_NHK
-    return attend_filled_up(q_NHK, k_NHK, v_NHK, sequences)
-
-
-def attend_filled_up(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Sequences) -> Tensor:
-    """Return what :func:`attend` does, by torch's fused attention, on any device."""
-    _, pad_BL, real_BL, at_N = sequences
-    if real_BL is None:
-        shape = (*pad_BL.shape, *q_NHK.shape[1:])
-        q, k, v = (x.view(shape).transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK))
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1)
-    q, k, v = (x[pad_BL].transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK))
-    mixed_BHLK = F.scaled_dot_product_attention(q, k, v, attn_mask=real_BL[:, None, None])
-    return mixed_BHLK.transpose(1, 2).flatten(0, 1)[at_N]
+    bounds = (bounds_E, bounds_E, longest, longest)
+    if kernel == "flash":  # by position: the names of these arguments changed with torch 2.11
+        return varlen_attn(q_NHK, k_NHK, v_NHK, *bounds)  # type: ignore[return-value]
+    batch = (q_NHK[None], k_NHK[None], v_NHK[None])
+    mixed_1NHK: Tensor = torch.ops.aten._efficient_attention_forward(
+        *batch, None, *bounds, 0.0, _NO_MASK, compute_log_sumexp=True
+    )[0]
+    return mixed_1NHK[0]
 
 
 @torch.library.custom_op("arc_trm::attend_on_cpu", mutates_args=())

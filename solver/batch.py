@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from augment.dataset import Examples, ExampleStream
-from solver.device import to_device
-from solver.groups import Group, boxes_for, lengths_of
 from solver.model import TRM, State
+from solver.packing import Packed, boxes_for, lengths_of, upload
 from solver.settings import ModelSettings, TrainSettings
 from solver.world import World
 
@@ -103,33 +102,35 @@ def refill(carry: Carry, batch: Batch) -> Examples:
     ))  # fmt: skip
 
 
-def gather_state(carry: Carry, model: TRM, group: Group) -> State:
-    """Return y and z (N, D) at the positions of a group; fresh where a slot has halted."""
+def gather_state(carry: Carry, model: TRM, packed: Packed) -> State:
+    """Return y and z (N, D) at the positions of a pass; fresh where a slot has halted."""
     device, dtype = carry.state.y.device, carry.state.y.dtype
-    is_fresh_N = carry.halted_B[group.examples_N]
+    is_fresh_N = carry.halted_B[packed.examples_N]
     starts_B = _starts(lengths_of(carry.examples.boxes, model.settings))
-    at_N = np.where(is_fresh_N, 0, starts_B[group.examples_N] + group.offsets_N)
-    fresh_N1, at = to_device(is_fresh_N[:, None], device), to_device(at_N, device)
-    fresh = model.start(len(at_N), dtype)
+    at = np.where(is_fresh_N, -1, starts_B[packed.examples_N] + packed.offsets_N)
+    (at_N,) = upload((at,), device)
+    fresh_N1, at_N = (at_N < 0)[:, None], at_N.clamp(min=0)
+    fresh = model.start(len(at), dtype)
     return State(*(
-        torch.where(fresh_N1, new, old[at]) for new, old in zip(fresh, carry.state, strict=True)
+        torch.where(fresh_N1, new, old[at_N]) for new, old in zip(fresh, carry.state, strict=True)
     ))  # fmt: skip
 
 
 class StateWriter:
-    """Collects the states of groups in the order of the slots."""
+    """Collects the states of passes in the order of the slots."""
 
     def __init__(self, lengths_B: NDArray[np.int64], like: State):
         """Make room for slots of these lengths."""
         self._starts_B = _starts(lengths_B)
         self._state = State(*(t.new_empty(int(lengths_B.sum()), t.shape[-1]) for t in like))
 
-    def write(self, group: Group, state: State) -> None:
-        """Take the states y and z (N, D) of a group."""
-        at_N = (self._starts_B[group.examples_N] + group.offsets_N)[: group.num_positions]
-        at = to_device(at_N, state.y.device)
+    def write(self, packed: Packed, state: State) -> None:
+        """Take the states y and z (N, D) of a pass."""
+        real = slice(packed.num_positions)
+        to = self._starts_B[packed.examples_N[real]] + packed.offsets_N[real]
+        (at,) = upload((to,), state.y.device)
         for all_slots, part in zip(self._state, state, strict=True):
-            all_slots.index_copy_(0, at, part[: group.num_positions])
+            all_slots.index_copy_(0, at.long(), part[real])
 
     def finish(self) -> State:
         """Return y and z of all slots."""

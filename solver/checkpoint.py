@@ -27,9 +27,9 @@ from augment.errors import InputError
 from augment.files import hash_file, read_description, replace_folder, write_description
 from augment.puzzles import PuzzleIndex
 from solver.batch import Carry
-from solver.groups import lengths_of
 from solver.model import TRM, State
 from solver.optimizer import optimizer_tensors, restore_optimizer
+from solver.packing import lengths_of
 from solver.puzzle_embedding import PuzzleTable
 from solver.reference import read_reference
 from solver.settings import ModelSettings

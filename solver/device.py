@@ -1,6 +1,7 @@
 """Devices: which one computes, in which arithmetic, and what goes to it and comes back."""
 
 import os
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -16,13 +17,62 @@ _TENSOR_CORES = (7, 0)  # the compute capability from which float16 products hav
 
 
 def choose_device(settings: EngineSettings) -> torch.device:
-    """Return the device of this process: its own GPU under torchrun, or the CPU."""
+    """Return the device of this process: its own GPU under torchrun, or the CPU.
+
+    Raises :class:`InputError` where a GPU is asked for and cannot be used, with what to do.
+    """
     has_cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not has_cuda:
-        raise InputError("engine.device=cuda, but no CUDA device is here; choose auto or cpu")
+        raise InputError(f"engine.device=cuda, but {_why_no_gpu()}; or choose auto or cpu")
     if settings.device == "cpu" or not has_cuda:
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    rank, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if rank >= count:
+        raise InputError(f"more processes than the {count} GPUs of this machine: NPROC={count}")
+    device = torch.device("cuda", rank)
+    capability, oldest = torch.cuda.get_device_capability(device), _oldest_capability()
+    if capability < oldest:
+        raise InputError(
+            f"{torch.cuda.get_device_name(device)} has compute capability {_dotted(capability)}; "
+            f"torch {torch.__version__} was built for {_dotted(oldest)} and newer: choose "
+            "engine.device=cpu, or an older torch"
+        )
+    return device
+
+
+def _why_no_gpu() -> str:
+    """Return why torch sees no GPU, and what would help."""
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA: install one that was"
+    with warnings.catch_warnings(record=True) as caught:  # torch warns of drivers that are too old
+        warnings.simplefilter("always")
+        torch.cuda.is_available()
+    old = next((str(w.message) for w in caught if "driver" in str(w.message)), "")
+    if "too old" in old:
+        return f"the NVIDIA driver is older than CUDA {torch.version.cuda} asks for: update it"
+    return "no CUDA device is here: nvidia-smi shows what the driver sees"
+
+
+def _oldest_capability() -> tuple[int, int]:
+    """Return the compute capability from which this torch has kernels."""
+    numbers = [int(name.removeprefix("sm_").rstrip("af")) for name in torch.cuda.get_arch_list()
+               if name.startswith("sm_")]  # fmt: skip
+    return divmod(min(numbers, default=0), 10)
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
+
+def prepare_device(device: torch.device) -> None:
+    """Choose how torch computes on ``device``, for the whole process."""
+    if device.type != "cuda":
+        return
+    # cuDNN's attention may return NaN in its backward pass (pytorch#196678), and plans every new
+    # length for a second. Nothing here calls it; this is for what might.
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    # Sums of float16 products in float16 can leave its range.
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def choose_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
@@ -40,10 +90,10 @@ def choose_dtype(settings: EngineSettings, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
-def to_device(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Return the array as a tensor on ``device``, without waiting for the copy."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
+def to_device(values: NDArray[np.generic] | Tensor, device: torch.device) -> Tensor:
+    """Return the values as a tensor on ``device``, without waiting for the copy."""
+    tensor = values if isinstance(values, Tensor) else torch.from_numpy(values)
+    if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 

@@ -51,9 +51,9 @@ class Places(NamedTuple):
 
     cos_N1K: Tensor
     sin_N1K: Tensor
-    offsets_N: Tensor
-    """The position within its example."""
     sequences: Sequences
+    offsets_N: Tensor | None = None
+    """The position within its example; only a convolution asks for it."""
 
 
 class SequenceConvolution(nn.Module):
@@ -97,6 +97,7 @@ class SwiGLU(nn.Module):
         inner = F.silu(gate) * up
         if self.conv is not None:
             assert places is not None
+            assert places.offsets_N is not None
             inner = self.conv(inner, places.offsets_N)
         return self.down(inner)  # type: ignore[no-any-return]
 
@@ -168,7 +169,7 @@ class AttentionLayer(nn.Module):
         self.eps = settings.norm_eps
         self.attention = Attention(settings.dim, settings.num_heads, generator)
         self.mlp = SwiGLU(settings.dim, settings.expansion, generator, settings.conv_width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = nn.Dropout(settings.dropout) if settings.dropout else nn.Identity()
 
     def forward(self, x_ND: Tensor, places: Places) -> Tensor:
         """Return (N, D)."""
@@ -186,7 +187,7 @@ class MLPLayer(nn.Module):
         self.eps = settings.norm_eps
         self.position_mlp = SwiGLU(self.length, settings.expansion, generator)
         self.mlp = SwiGLU(settings.dim, settings.expansion, generator)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = nn.Dropout(settings.dropout) if settings.dropout else nn.Identity()
 
     def forward(self, x_ND: Tensor) -> Tensor:
         """Return (N, D); N is a multiple of the one length."""

@@ -1,6 +1,6 @@
 """Stablemax cross-entropy over the tokens, and binary cross-entropy of the halt logit.
 
-Shapes: B batch, S canvas cells, V tokens.
+Shapes: N positions of a packed batch, G examples in it, V tokens.
 """
 
 from typing import NamedTuple
@@ -25,12 +25,12 @@ def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     scores = torch.where(logits < 0, 1 / (1 - logits.clamp(max=0)), logits.clamp(min=0) + 1)
     log_p = scores.log() - scores.sum(-1, keepdim=True).log()
     counted = labels != IGNORED
-    picked = log_p.gather(-1, labels.where(counted, 0).unsqueeze(-1)).squeeze(-1)
+    picked = log_p.gather(-1, labels.where(counted, 0).long().unsqueeze(-1)).squeeze(-1)
     return -picked.where(counted, 0.0)
 
 
 class Losses(NamedTuple):
-    """Losses and hits of a batch, one number per slot (B,)."""
+    """Losses and hits of a batch, one number per example (G,)."""
 
     tokens: Tensor
     """Mean stablemax cross-entropy over the labelled cells."""
@@ -47,16 +47,22 @@ class Losses(NamedTuple):
         return (self.tokens + HALT_WEIGHT * self.halt).sum()
 
 
-def compute_losses(logits_BSV: Tensor, halt_B: Tensor, labels_BS: Tensor) -> Losses:
-    """Return the losses of one supervision step."""
-    counted_BS = labels_BS != IGNORED
-    count_B = counted_BS.sum(-1)
-    divisor_B = count_B.clamp(min=1)
-    hits_B = ((logits_BSV.detach().argmax(-1) == labels_BS) & counted_BS).sum(-1)
-    exact_B = hits_B == count_B
+def compute_losses(logits_NV: Tensor, halt_G: Tensor, labels_N: Tensor, owners_N: Tensor) -> Losses:
+    """Return the losses of one supervision step; ``owners_N`` is G where nobody owns a position."""
+    num_examples = len(halt_G)
+
+    def sum_of_examples(values_N: Tensor) -> Tensor:
+        sums = values_N.new_zeros(num_examples + 1)
+        return sums.index_add(0, owners_N, values_N)[:num_examples]
+
+    counted_N = labels_N != IGNORED
+    hits_N = (logits_NV.detach().argmax(-1) == labels_N) & counted_N
+    count_G, hits_G = sum_of_examples(counted_N.int()), sum_of_examples(hits_N.int())
+    divisor_G = count_G.clamp(min=1)
+    exact_G = hits_G == count_G
     return Losses(
-        tokens=stablemax_cross_entropy(logits_BSV, labels_BS).sum(-1) / divisor_B,
-        halt=F.binary_cross_entropy_with_logits(halt_B, exact_B.to(halt_B.dtype), reduction="none"),
-        accuracy=hits_B / divisor_B,
-        exact=exact_B,
+        tokens=sum_of_examples(stablemax_cross_entropy(logits_NV, labels_N)) / divisor_G,
+        halt=F.binary_cross_entropy_with_logits(halt_G, exact_G.to(halt_G.dtype), reduction="none"),
+        accuracy=hits_G / divisor_G,
+        exact=exact_G,
     )

@@ -1,101 +1,224 @@
-"""The memory that training takes on each device, planned before it starts."""
+"""The memory that training takes on each device, planned before it starts.
 
+Shapes: N positions of a pass, G examples in it, D width.
+"""
+
+import copy
 import math
 import os
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from augment.boxes import full_boxes
+from augment.dataset import ExampleStream
 from augment.errors import InputError
 from solver.engine import Engine
-from solver.groups import make_group
+from solver.loss import compute_losses
 from solver.model import TRM
+from solver.packing import boxes_for, lengths_of, pack
+from solver.settings import ModelSettings, TrainSettings
 
 _GB = 1e9
-_CUDA_CONTEXT = 1.0e9  # the driver's context, its libraries, and what the allocator cannot use
-_BYTES_OF_LOGITS = 12 * 8 * 3  # the loss takes them to float64, and keeps a few of these
+_CUDA_CONTEXT = 1.0e9  # bytes of the driver's context and its libraries
+_USABLE = 0.9  # of what is free on a GPU: the rest is what its allocator cannot put to use
+_COUNTED = (4, 12)  # examples of the two passes that are counted
+_SAMPLED = 2048  # examples that tell how long those of a run are
+_SPREADS = 4  # standard deviations by which a batch may be longer than the mean of all
 
 
-def plan_memory(model: TRM, num_rows: int, global_batch: int, engine: Engine) -> dict[str, float]:
+def plan_memory(
+    model: TRM,
+    num_rows: int,
+    positions_at_once: int,
+    positions: int,
+    dtype: torch.dtype,
+    *,
+    num_processes: int = 1,
+    on_gpu: bool = True,
+) -> dict[str, float]:
     """Return the bytes that a training run takes on the device of each process, by purpose.
 
-    ``num_rows``: the trained rows, all of them in the end. What autograd keeps is counted on a
-    small example, for any options of the model; all else follows from shapes.
+    ``num_rows``: the trained rows, all of them in the end. ``positions``: those of all lanes of
+    this process, of which ``positions_at_once`` are computed in one pass. What a pass takes is
+    counted on tensors without values, for any options of the model; all else follows from shapes.
+    A compiled model takes less.
     """
-    settings = model.settings
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    width = torch.empty((), dtype=engine.dtype).element_size()
-    slots = -(-global_batch // engine.world.size)
-    # Weights, gradient, two moments and the average, and what is summed over processes.
-    copies = 5 + (engine.world.size > 1)
-    at_once = min(engine.tokens_per_pass, slots * settings.length) + settings.length
+    dim, numbers = model.settings.dim, sum(p.numel() for p in model.parameters())
+    constant, each = peak_bytes_of_pass(model, dtype)
+    # Weights, two moments and the average, and what is summed over processes.
+    copies = 4 + (num_processes > 1)
     return {
         "weights": 4.0 * numbers * copies,
-        "rows": 4.0 * settings.dim * 2 * num_rows,  # twice while the table grows
-        "slots": 2.0 * 2 * width * settings.dim * slots * settings.length,  # old and new y and z
-        "activations": at_once * (kept_bytes_per_position(model, engine.dtype) + _BYTES_OF_LOGITS),
-        "device": _CUDA_CONTEXT if engine.device.type == "cuda" else 0.0,
+        "rows": 4.0 * dim * 2 * num_rows,  # twice while the table grows
+        "states": 2.0 * 2 * dtype.itemsize * dim * positions,  # old and new y and z
+        "activations": constant + each * positions_at_once,
+        "device": _CUDA_CONTEXT if on_gpu else 0.0,
     }
 
 
-def kept_bytes_per_position(model: TRM, dtype: torch.dtype) -> float:
-    """Return the bytes that a supervision step keeps for its gradient, for each position."""
-    kept = _kept_bytes(model, dtype, model.recompute)
-    if model.recompute:  # One pass at a time is computed again, and kept until its gradient is.
-        settings = model.settings
-        passes = settings.gradient_cycles * (settings.num_latent_steps + 1)
-        kept += _kept_bytes(model, dtype, recompute=False) / passes
-    return kept
+def fitting_positions(
+    model: TRM,
+    num_rows: int,
+    positions: int,
+    dtype: torch.dtype,
+    available_bytes: float,
+    *,
+    num_processes: int = 1,
+    on_gpu: bool = True,
+) -> int:
+    """Return how many positions fit into one pass, at most ``positions``; 0 if no example does.
 
-
-def _kept_bytes(model: TRM, dtype: torch.dtype, recompute: bool) -> float:
-    sides = (2, min(4, model.settings.canvas_side))
-    (few, less), (many, more) = (_kept_by_one(model, side, dtype, recompute) for side in sides)
-    return (more - less) / (many - few) if many > few else more / many
-
-
-def _kept_by_one(model: TRM, side: int, dtype: torch.dtype, recompute: bool) -> tuple[int, int]:
-    """Return the positions of an example with a box of ``side``, and the bytes kept for it."""
-    small, device = TRM(model.settings), torch.device("cpu")
-    small.recompute = recompute
-    boxes = full_boxes(1, side if model.settings.canvas == "box" else model.settings.canvas_side)
-    tokens = np.zeros((1, model.settings.canvas_side**2), dtype=np.uint8)
-    members, codes = np.arange(1), np.zeros(1, dtype=np.uint32)
-    group = make_group(small, device, members, tokens, codes, boxes)
-    weights = {parameter.untyped_storage().data_ptr() for parameter in small.parameters()}
-    kept: dict[int, int] = {}
-    alive: list[Tensor] = []  # or storages would be freed and their addresses used again
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    rows_BD = torch.zeros(1, model.settings.dim, requires_grad=True)
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        x_ND = small.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF).to(dtype)
-        small(small.start(len(x_ND), dtype), x_ND, group.places, group.prefix_BP)
-    return group.num_positions, sum(kept.values())
-
-
-def require_memory(plan: Mapping[str, float], engine: Engine, limit_gb: float) -> str:
-    """Return the plan as a line; raise :class:`InputError` when there is less than it takes.
-
-    ``limit_gb``: 0 takes what a GPU has free, or a machine's whole memory over its processes.
+    See :func:`plan_memory`.
     """
+
+    def total(at_once: int) -> float:
+        plan = plan_memory(
+            model, num_rows, at_once, positions, dtype, num_processes=num_processes, on_gpu=on_gpu
+        )
+        return sum(plan.values())
+
+    least, most = total(0), total(positions)
+    if most <= available_bytes:
+        return positions
+    fitting = int(positions * (available_bytes - least) / (most - least))
+    return fitting if fitting >= model.settings.length else 0
+
+
+def peak_bytes_of_pass(model: TRM, dtype: torch.dtype) -> tuple[float, float]:
+    """Return the most bytes that a pass of training takes: at any size, and more per position."""
+    return _peak_bytes_of_pass(model.settings, model.recompute, dtype)
+
+
+@lru_cache
+def _peak_bytes_of_pass(
+    settings: ModelSettings, recompute: bool, dtype: torch.dtype
+) -> tuple[float, float]:
+    # Cycles without gradient keep nothing, and take a second to count.
+    model = TRM(replace(settings, num_cycles=settings.gradient_cycles))
+    model.recompute = recompute
+    (few, less), (many, more) = (_count_pass(model, count, dtype) for count in _COUNTED)
+    each = (more - less) / (many - few)
+    return max(0.0, less - each * few), each
+
+
+def _count_pass(model: TRM, num_examples: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Return the positions of a pass over examples of one size, and the bytes at its peak."""
+    settings, host = model.settings, torch.device("cpu")
+    side = settings.canvas_side if settings.canvas == "full" else min(8, settings.canvas_side)
+    boxes = full_boxes(num_examples, side)
+    tokens = np.zeros((num_examples, settings.canvas_side**2), dtype=np.uint8)
+    members, codes = np.arange(num_examples), np.zeros(num_examples, dtype=np.uint32)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, LiveBytes() as live:
+        without_values = _fake_copy(model, mode)
+        packed = pack(settings, host, members, tokens, codes, boxes)
+        rows_GD = torch.zeros(num_examples, settings.dim, requires_grad=True)
+        x_ND = without_values.embed(packed, rows_GD).to(dtype)
+        state = without_values.start(len(x_ND), dtype)
+        state, logits_NV, halt_G = without_values(state, x_ND, packed)
+        losses = compute_losses(logits_NV, halt_G, packed.labels_N, packed.owners_N)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+    return len(x_ND), live.peak
+
+
+def _fake_copy(model: TRM, mode: FakeTensorMode) -> TRM:
+    """Return the model with tensors that have shapes but no values."""
+    copies: dict[int, Any] = {
+        id(tensor): nn.Parameter(mode.from_tensor(tensor.detach())) for tensor in model.parameters()
+    }
+    copies |= {id(tensor): mode.from_tensor(tensor) for tensor in model.buffers()}
+    return copy.deepcopy(model, copies)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that live at a time, of those that are made under it."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._counted: set[int] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call ``function`` and count what it returns."""
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, num_bytes = storage._cdata, storage.nbytes()
+        if key not in self._counted:
+            self._counted.add(key)
+            self.live += num_bytes
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._forget, key, num_bytes)
+
+    def _forget(self, key: int, num_bytes: int) -> None:
+        self._counted.discard(key)
+        self.live -= num_bytes
+
+
+def plan_training(
+    model: TRM,
+    num_rows: int,
+    stream: ExampleStream,
+    settings: TrainSettings,
+    engine: Engine,
+    limit_gb: float,
+) -> str:
+    """Return the memory plan of a training run as a line, and have the engine follow it.
+
+    Where the settings leave it open, a GPU computes as many positions at once as fit. ``limit_gb``:
+    0 takes what a GPU has free, or a machine's whole memory over its processes. Raises
+    :class:`InputError` when there is less than the run takes.
+    """
+    world, on_gpu = engine.world, engine.device.type != "cpu"
+    positions = expected_positions(model, stream, -(-settings.global_batch // world.size))
     available = limit_gb * _GB or _free_bytes(engine)
+    if engine.plans_by_memory:
+        fitting = fitting_positions(
+            model, num_rows, positions, engine.dtype, available,
+            num_processes=world.size, on_gpu=on_gpu,
+        )  # fmt: skip
+        # A pass may be larger by less than one example.
+        spare = 0 if fitting == positions else model.settings.length
+        engine.tokens_per_pass = max(1, fitting - spare)
+    at_once = min(positions, engine.tokens_per_pass + model.settings.length)
+    plan = plan_memory(
+        model, num_rows, at_once, positions, engine.dtype, num_processes=world.size, on_gpu=on_gpu
+    )
+    return require_memory(plan, engine, available)
+
+
+def expected_positions(model: TRM, stream: ExampleStream, lanes: int) -> int:
+    """Return how many positions the examples of ``lanes`` have together, seldom exceeded."""
+    boxes = boxes_for(model.settings, stream.examples(0, _SAMPLED).boxes)
+    lengths = lengths_of(boxes, model.settings)
+    expected = lanes * lengths.mean() + _SPREADS * math.sqrt(lanes) * lengths.std()
+    return int(min(expected, lanes * model.settings.length))
+
+
+def require_memory(plan: Mapping[str, float], engine: Engine, available_bytes: float) -> str:
+    """Return the plan as a line; raise :class:`InputError` when there is less than it takes."""
     total = sum(plan.values())
     parts = ", ".join(f"{name} {part / _GB:.2f}" for name, part in plan.items() if part)
-    line = f"{total / _GB:.2f} GB planned of {available / _GB:.1f} ({parts})"
-    if total > available:
+    line = f"{total / _GB:.2f} GB planned of {available_bytes / _GB:.1f} ({parts})"
+    if total > available_bytes:
         raise InputError(
             f"memory: {line}; engine.tokens_per_pass={engine.tokens_per_pass // 2} or "
             "engine.recompute=true takes less, and so does a smaller batch"
@@ -105,7 +228,7 @@ def require_memory(plan: Mapping[str, float], engine: Engine, limit_gb: float) -
 
 def _free_bytes(engine: Engine) -> float:
     if engine.device.type == "cuda":
-        return float(torch.cuda.mem_get_info(engine.device)[0])
+        return _USABLE * torch.cuda.mem_get_info(engine.device)[0]
     try:
         total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):

@@ -3,22 +3,25 @@
 "Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871). One small network is
 applied again and again: it improves the latent z from x and y, then the answer y from z.
 
-Shapes: B examples, N positions of all of them, one example after another, each with P prefix slots
-before its cells, D width, V tokens, F features of a view.
+Shapes: G examples packed end to end, N positions of all of them, P prefix tokens before the cells
+of each, D width, V tokens, F features of a view.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from augment.grid import NUM_COLORS
 from augment.tokens import NUM_TOKENS
 from augment.view import NUM_DIHEDRALS
-from solver.attention import Sequences
+from solver.attention import Sequences, choose_kernel
 from solver.layers import AttentionLayer, Linear, MLPLayer, Places, Rotary, truncated_normal_
+from solver.packing import Packed
 from solver.settings import ModelSettings
 
 _HALT_BIAS = -5.0
@@ -60,6 +63,8 @@ class TRM(nn.Module):
         super().__init__()
         self.settings = settings
         self.recompute = False
+        self.run_cycle: Callable[[TRM, Tensor, Tensor, Tensor, Places | None], State] = TRM.cycle
+        """The cycle as it is, or compiled; no method, so that copies of the model share it."""
         dim = settings.dim
         generator = torch.Generator().manual_seed(seed)
         self.token_embedding = nn.Parameter(
@@ -85,34 +90,36 @@ class TRM(nn.Module):
     def start(self, num_positions: int, dtype: torch.dtype) -> State:
         """Return the state of fresh slots with ``num_positions`` in all."""
         shape = (num_positions, self.settings.dim)
-        return State(self.y_start.to(dtype).expand(shape), self.z_start.to(dtype).expand(shape))
+        starts = (self.y_start.to(dtype), self.z_start.to(dtype))
+        return State(*(start.expand(shape).contiguous() for start in starts))
 
-    def places(self, positions_N: Tensor, offsets_N: Tensor, sequences: Sequences) -> Places | None:
+    def embed(self, packed: Packed, rows_GD: Tensor) -> Tensor:
+        """Return the question x (N, D): each example's cells after the prefix with row and view.
+
+        A view is told only where a row belongs to a task and not to a view.
+        """
+        prefix = [rows_GD[:, None]]
+        if self.view_embedding is not None:
+            starts_F = torch.arange(packed.views_GF.shape[1], device=rows_GD.device) - 1
+            starts_F = (NUM_DIHEDRALS + starts_F * NUM_COLORS).clamp(min=0)
+            prefix.append(F.embedding(packed.views_GF + starts_F, self.view_embedding))
+        empty = self.settings.prefix_length - self.settings.num_told_slots
+        prefix.append(rows_GD.new_zeros(len(rows_GD), empty, rows_GD.shape[1]))
+        sources = torch.cat([self.token_embedding, torch.cat(prefix, dim=1).flatten(0, 1)])
+        # Not sources[...]: a GPU adds up that one's gradients of equal tokens one after another.
+        return F.embedding(packed.sources_N, sources) * math.sqrt(self.settings.dim)
+
+    def places(self, packed: Packed, dtype: torch.dtype) -> Places | None:
         """Return where the positions lie; None where the layers know it by themselves."""
         if self.net.rotary is None:
             return None
-        cos_N1K, sin_N1K = self.net.rotary(positions_N)
-        return Places(cos_N1K, sin_N1K, offsets_N, sequences)
-
-    def embed(
-        self, tokens_N: Tensor, prefix_BP: Tensor, rows_BD: Tensor, views_BF: Tensor
-    ) -> Tensor:
-        """Return the question x (N, D): each example's cells after the prefix with row and view.
-
-        prefix_BP: the positions of the prefixes. views_BF: the ten features of each view
-        (``augment.dataset.view_features``); they are told only where a row belongs to a task and
-        not to a view.
-        """
-        prefix = [rows_BD[:, None]]
-        if self.view_embedding is not None:
-            starts = torch.arange(views_BF.shape[1], device=views_BF.device) - 1
-            starts = (NUM_DIHEDRALS + starts * NUM_COLORS).clamp(min=0)
-            prefix.append(self.view_embedding[views_BF + starts])
-        empty = self.settings.prefix_length - self.settings.num_told_slots
-        prefix.append(rows_BD.new_zeros(len(rows_BD), empty, rows_BD.shape[1]))
-        x_ND = self.token_embedding[tokens_N]
-        x_ND = x_ND.index_copy(0, prefix_BP.flatten(), torch.cat(prefix, dim=1).flatten(0, 1))
-        return x_ND * math.sqrt(self.settings.dim)
+        cos_N1K, sin_N1K = self.net.rotary(packed.positions_N)
+        bounds_E, offsets_N = packed.bounds_E, None
+        if self.settings.conv_width:
+            positions_N = torch.arange(len(packed.owners_N), device=bounds_E.device)
+            offsets_N = positions_N - bounds_E[packed.owners_N]
+        kernel = choose_kernel(bounds_E.device, dtype)
+        return Places(cos_N1K, sin_N1K, Sequences(bounds_E, packed.longest, kernel), offsets_N)
 
     def improve(self, x: Tensor, places: Places | None) -> Tensor:
         """Run one pass of the network, with or without keeping what its backward pass needs."""
@@ -128,20 +135,22 @@ class TRM(nn.Module):
         y = self.improve(y + z, places)
         return State(y, z)
 
-    def forward(
-        self, state: State, x_ND: Tensor, places: Places | None, prefix_BP: Tensor
-    ) -> tuple[State, Tensor, Tensor]:
+    def forward(self, state: State, x_ND: Tensor, packed: Packed) -> tuple[State, Tensor, Tensor]:
         """Run one supervision step: T cycles, the gradient flowing through the last ones only.
 
         Returns the detached state, token logits (N, V), which mean nothing at the prefix, and halt
-        logits (B,) in float32, read at the first slot of each prefix.
+        logits (G,) in float32, read at the first token of each prefix.
         """
         y, z = state
+        places = self.places(packed, x_ND.dtype)
         with torch.no_grad():
+            # Detached, so that whatever x comes from, one compiled cycle serves.
+            without_gradient = x_ND.detach()
             for _ in range(self.settings.num_cycles - self.settings.gradient_cycles):
-                y, z = self.cycle(x_ND, y, z, places)
+                y, z = self.run_cycle(self, without_gradient, y, z, places)
         for _ in range(self.settings.gradient_cycles):
-            y, z = self.cycle(x_ND, y, z, places)
+            y, z = self.run_cycle(self, x_ND, y, z, places)
         logits_NV = self.output_head(y)
-        halt_B = self.halt_head(y[prefix_BP[:, 0]].float())[:, 0]
-        return State(y.detach(), z.detach()), logits_NV, halt_B
+        # The halt head's second logit is the reference's, whose training leaves it unused.
+        halt_G = self.halt_head(y[packed.bounds_E[:-2]].float())[:, 0]
+        return State(y.detach(), z.detach()), logits_NV, halt_G

@@ -1,6 +1,6 @@
 """Views of test inputs to predictions, with each view undone.
 
-Shapes: B views of a group, N their positions, S cells of the canvas, D width, V tokens.
+Shapes: B views, G of them in a pass, N their positions, S cells of the canvas, D width, V tokens.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +23,8 @@ from solver.checkpoint import Weights
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
 from solver.flop import flop_of_prediction
-from solver.groups import Group, boxes_for, lengths_of, make_group, plan_groups
 from solver.model import State
+from solver.packing import Packed, boxes_for, lengths_of, pack, plan_passes, upload
 from solver.settings import ModelSettings, PredictSettings
 
 
@@ -226,57 +226,59 @@ def answer(
     lengths = lengths_of(views.boxes, model.settings)
 
     def begin(members: NDArray[np.int64], dtype: torch.dtype) -> Iterator[_Answers]:
-        rows_BD = weights.table.look_up(views.rows[members]).to(device)
-        group = make_group(model, device, members, views.inputs, views.codes, views.boxes)
-        x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF).to(dtype)
+        rows_GD = to_device(weights.table.look_up(views.rows[members]), device)
+        packed = pack(model.settings, device, members, views.inputs, views.codes, views.boxes)
+        x_ND = model.embed(packed, rows_GD).to(dtype)
         state, flop = model.start(len(x_ND), dtype), 0.0
         for step in range(1, num_steps + 1):
-            state, logits_NV, halt_B = model(state, x_ND, group.places, group.prefix_BP)
+            state, logits_NV, halt_G = model(state, x_ND, packed)
             flop += flop_of_prediction(model.settings, lengths[members], 1)
             if step == num_steps:
-                yield _Answers.of(group, logits_NV, halt_B, flop)
-            elif settings.stop_when_halted and (halted := (halt_B > 0).cpu().numpy()).any():
+                yield _Answers.of(packed, logits_NV, halt_G, flop)
+            elif settings.stop_when_halted and (halted := (halt_G > 0).cpu().numpy()).any():
                 # Those that go on will answer again, later, and better.
-                yield _Answers.of(group, logits_NV, halt_B, flop)
+                yield _Answers.of(packed, logits_NV, halt_G, flop)
                 flop = 0.0
                 if halted.all():
                     return
-                members, before = members[~halted], group
-                group = make_group(model, device, members, views.inputs, views.codes, views.boxes)
-                going_on = np.zeros(len(group.examples_N), dtype=np.int64)
+                members, before = members[~halted], packed
+                packed = pack(
+                    model.settings, device, members, views.inputs, views.codes, views.boxes
+                )
+                going_on = np.zeros(len(packed.examples_N), dtype=np.int64)
                 examples_N = before.examples_N[: before.num_positions]
-                going_on[: group.num_positions] = np.isin(examples_N, members).nonzero()[0]
-                at = to_device(going_on, device)
+                going_on[: packed.num_positions] = np.isin(examples_N, members).nonzero()[0]
+                (at,) = upload((going_on,), device)
                 x_ND, state = x_ND[at], State(state.y[at], state.z[at])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def begin_all(members: NDArray[np.int64]) -> list[_Answers]:
-        parts = plan_groups(lengths[members], engine.tokens_per_pass)
+        parts = plan_passes(lengths[members], engine.tokens_per_pass)
         return [answers for part in parts for answers in begin(members[part], engine.dtype)]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def finish(running: Iterable[_Answers], dtype: torch.dtype = engine.dtype) -> None:
         for answers in running:
-            group = answers.group
+            packed = answers.packed
             is_finite = answers.finite().item()  # Here the host waits for the device.
             on_views(0, answers.flop)
             if dtype == torch.float16 and not is_finite:
-                engine.say(f"predict: {len(group.members)} views left float16's range: in float32")
-                finish(begin(group.members, torch.float32), torch.float32)
+                engine.say(f"predict: {len(packed.members)} views left float16's range: in float32")
+                finish(begin(packed.members, torch.float32), torch.float32)
                 continue
-            on_canvas = group.cells_N >= 0
-            at = (group.examples_N[on_canvas], group.cells_N[on_canvas])
+            on_canvas = packed.cells_N >= 0
+            at = (packed.examples_N[on_canvas], packed.cells_N[on_canvas])
             canvases[at] = answers.tokens_N().numpy()[on_canvas]
-            qs[group.members] = answers.q_B().numpy()
-            answered[group.members] = 1
+            qs[packed.members] = answers.q_G().numpy()
+            answered[packed.members] = 1
 
-    groups = plan_groups(lengths, engine.planned_tokens)
+    groups = plan_passes(lengths, engine.planned_tokens)
     costs = [flop_of_prediction(model.settings, lengths[group], num_steps) for group in groups]
     members, running = groups[0][:0], list[_Answers]()
     for number in share_by_work(costs, world.size)[world.rank]:
         if not has_time_for(costs[number]):
             break
-        following = engine.within_memory(partial(begin_all, groups[number]))
+        following = engine.attempt(model, partial(begin_all, groups[number]))
         finish(running)  # The device already has its next group.
         on_views(len(members), 0.0)
         members, running = groups[number], following
@@ -290,18 +292,18 @@ def answer(
 
 
 class _Answers(NamedTuple):
-    """The answers of a group, on their way from the device."""
+    """The answers of a pass, on their way from the device."""
 
-    group: Group
+    packed: Packed
     tokens_N: Callable[[], Tensor]
-    q_B: Callable[[], Tensor]
+    q_G: Callable[[], Tensor]
     finite: Callable[[], Tensor]
     flop: float
     """What they took since the answers before them."""
 
     @classmethod
-    def of(cls, group: Group, logits_NV: Tensor, halt_B: Tensor, flop: float) -> "_Answers":
+    def of(cls, packed: Packed, logits_NV: Tensor, halt_G: Tensor, flop: float) -> "_Answers":
         tokens_N = logits_NV.argmax(-1).to(torch.uint8)
-        finite = logits_NV.isfinite().all() & halt_B.isfinite().all()
-        tokens, q, is_finite = map(begin_fetch, (tokens_N, halt_B.sigmoid(), finite))
-        return cls(group, tokens, q, is_finite, flop)
+        finite = logits_NV.isfinite().all() & halt_G.isfinite().all()
+        tokens, q, is_finite = map(begin_fetch, (tokens_N, halt_G.sigmoid(), finite))
+        return cls(packed, tokens, q, is_finite, flop)

@@ -250,9 +250,11 @@ class EngineSettings:
         Literal["auto", "bfloat16", "float16", "float32"],
         "arithmetic; auto = bfloat16 where the hardware has it, else float32",
     ] = "auto"
-    compile: Annotated[bool, "compile the network's pass with torch.compile"] = False
+    compile: Annotated[
+        Literal["auto", "true", "false"], "compile the model with torch.compile; auto = on a GPU"
+    ] = "auto"
     tokens_per_pass: Annotated[
-        int, "positions computed together, which bounds the memory; 0 = by the device"
+        int, "positions computed together, which bounds the memory; 0 = by the device's memory"
     ] = 0
     recompute: Annotated[
         bool, "compute passes again for their gradient: less memory, a third more time"

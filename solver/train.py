@@ -1,6 +1,6 @@
 """Training with deep supervision: the step, and the one loop around it.
 
-Shapes: B slots of this process, D width.
+Shapes: B slots of this process, G examples of a pass, N positions of a pass, D width, V tokens.
 """
 
 import math
@@ -26,11 +26,11 @@ from solver.batch import (
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
 from solver.flop import flop_of_training
-from solver.groups import group_labels, lengths_of, make_group, plan_groups
 from solver.loss import Losses, compute_losses
 from solver.model import TRM
 from solver.optimizer import EMA, LossScale, ema_rate, make_optimizer, rate_factor, set_rates
 from solver.pace import Pace
+from solver.packing import lengths_of, pack, plan_passes
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import ModelSettings, TrainSettings
 from solver.world import World
@@ -121,21 +121,18 @@ def supervise(
     states = StateWriter(lengths_B, carry.state)
     parts: list[tuple[Losses, Tensor, Tensor]] = []
     fetches = []
-    for members in plan_groups(lengths_B, engine.tokens_per_pass):
-        group = make_group(model, device, members, examples.inputs, examples.codes, examples.boxes)
-        rows_BD = table.look_up(examples.rows[members]).requires_grad_()
-        x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF)
-        state = gather_state(carry, model, group)
-        state, logits_NV, halt_B = model(
-            state, x_ND.to(engine.dtype), group.places, group.prefix_BP
-        )
-        states.write(group, state)
-        fetches.append((members, begin_fetch(halt_B.detach() > 0)))
-        logits_BLV = logits_NV[group.sequences.pad_BL]
-        losses = compute_losses(logits_BLV, halt_B, group_labels(group, examples.labels, device))
+    columns = (examples.inputs, examples.codes, examples.boxes, examples.labels)
+    for members in plan_passes(lengths_B, engine.tokens_per_pass):
+        packed = pack(settings, device, members, *columns)
+        rows_GD = table.look_up(examples.rows[members]).requires_grad_()
+        x_ND = model.embed(packed, rows_GD).to(engine.dtype)
+        state, logits_NV, halt_G = model(gather_state(carry, model, packed), x_ND, packed)
+        states.write(packed, state)
+        fetches.append((members, begin_fetch(halt_G.detach() > 0)))
+        losses = compute_losses(logits_NV, halt_G, packed.labels_N, packed.owners_N)
         (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
-        assert rows_BD.grad is not None
-        parts.append((Losses(*(part.detach() for part in losses)), rows_BD.grad, halt_B.detach()))
+        assert rows_GD.grad is not None
+        parts.append((Losses(*(part.detach() for part in losses)), rows_GD.grad, halt_G.detach()))
     # Only here the host waits for the device, which has the last backward pass before it.
     for members, wait in fetches:
         wants_to_halt_B[members] = wait().numpy()
@@ -169,7 +166,7 @@ def train_step(training: Training, batch: Batch, settings: TrainSettings, engine
             torch.manual_seed(_dropout_seed(settings.seed, training.step, world.rank))
         return supervise(model, table, carry, batch, engine, scale.factor)
 
-    outcome = engine.within_memory(compute)
+    outcome = engine.attempt(model, compute)
     training.step += 1
     training.carry = outcome.carry
     gradients = [p.grad for p in model.parameters() if p.grad is not None]

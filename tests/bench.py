@@ -34,14 +34,14 @@ from augment.task import Task
 from augment.tokens import decode_grids, encode_grid
 from augment.view import NUM_VIEWS, View
 from pipeline.sources import load_source
-from solver.attention import attend
+from solver.attention import Sequences, attend, choose_kernel
 from solver.batch import Batch
 from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
 from solver.flop import flop_of_prediction, flop_of_training
-from solver.groups import boxes_for, lengths_of, make_group
 from solver.model import TRM, State
 from solver.optimizer import EMA, make_optimizer
+from solver.packing import boxes_for, lengths_of, pack
 from solver.predict import Views, answer, make_views, plan_work, predict
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, PredictSettings, TrainSettings
@@ -407,17 +407,19 @@ def bench_ceilings(
         report.add(f"product_tflop_per_second_{tokens}", rate / 1e12)
     boxes = arc1_mix(256 // options.divisor).boxes
     for name, chosen in (("916", full_boxes(64 // options.divisor, CANVAS)), ("mix", boxes)):
-        group = make_group(
-            TRM(boxed(model)).to(engine.device),
+        packed = pack(
+            boxed(model),
             engine.device,
             np.arange(len(chosen)),
             np.zeros((len(chosen), CANVAS**2), dtype=np.uint8),
             np.zeros(len(chosen), dtype=np.uint32),
             chosen,
         )
-        shape = (len(group.cells_N), model.num_heads, model.dim // model.num_heads)
+        shape = (len(packed.cells_N), model.num_heads, model.dim // model.num_heads)
         q = torch.randn(shape, device=engine.device, dtype=engine.dtype)
-        run = partial(attend, q, q, q, group.sequences)
+        kernel = choose_kernel(engine.device, engine.dtype)
+        sequences = Sequences(packed.bounds_E, packed.longest, kernel)
+        run = partial(attend, q, q, q, sequences)
         seconds = take_turns({"attend": run}, options.rounds + 1, engine.device)["attend"][1:]
         flop = 4 * model.dim * float((lengths_of(chosen, model) ** 2).sum())
         report.add(f"attention_tflop_per_second_{name}", [flop / s / 1e12 for s in seconds])
@@ -498,7 +500,7 @@ def main() -> None:
     on_cpu = options.what in ("cpu", "memory")
     compiled = options.what != "memory" and not options.tiny
     device = "cpu" if on_cpu else options.device
-    engine = open_engine(EngineSettings(device=device, compile=compiled), print)
+    engine = open_engine(EngineSettings(device=device, compile=str(compiled).lower()), print)
     if options.what == "memory":
         peak_memory(options.canvas, engine, options.examples)
         return

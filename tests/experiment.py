@@ -36,10 +36,10 @@ from pipeline.sources import load_source
 from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
 from solver.flop import flop_of_training
-from solver.groups import boxes_for, group_labels, lengths_of, make_group, plan_groups
 from solver.loss import compute_losses
 from solver.model import TRM
 from solver.pace import Pace
+from solver.packing import boxes_for, lengths_of, pack, plan_passes
 from solver.predict import plan_work, predict
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import ModelSettings, TrainSettings
@@ -124,23 +124,20 @@ def averaged(training: Training) -> TRM:
     return model
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(training: Training, examples: Examples, engine: Engine) -> dict[str, float]:
     """Return loss and exact accuracy on the examples after all supervision steps."""
     model, device = averaged(training), engine.device
     boxes = boxes_for(model.settings, examples.boxes)
     loss, exact = 0.0, 0
-    for members in plan_groups(lengths_of(boxes, model.settings), engine.tokens_per_pass):
-        group = make_group(model, device, members, examples.inputs, examples.codes, boxes)
-        rows_BD = training.table.look_up(examples.rows[members])
-        x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF)
+    columns = (examples.inputs, examples.codes, boxes, examples.labels)
+    for members in plan_passes(lengths_of(boxes, model.settings), engine.tokens_per_pass):
+        packed = pack(model.settings, device, members, *columns)
+        x_ND = model.embed(packed, training.table.look_up(examples.rows[members]))
         state = model.start(len(x_ND), engine.dtype)
         for _ in range(model.settings.max_supervision_steps):
-            state, logits_NV, halt_B = model(
-                state, x_ND.to(engine.dtype), group.places, group.prefix_BP
-            )
-        labels_BL = group_labels(group, examples.labels, device)
-        losses = compute_losses(logits_NV[group.sequences.pad_BL], halt_B, labels_BL)
+            state, logits_NV, halt_G = model(state, x_ND.to(engine.dtype), packed)
+        losses = compute_losses(logits_NV, halt_G, packed.labels_N, packed.owners_N)
         loss += losses.tokens.sum().item()
         exact += int(losses.exact.sum())
     return {"loss": loss / len(examples.rows), "exact": exact / len(examples.rows)}
@@ -163,7 +160,7 @@ def run(
     """Train one arm with one seed until the budget is spent, and return its measurements."""
     torch.set_num_threads(1)
     settings = settings_of(changes)
-    engine = open_engine(replace(settings.engine, compile=compile), print)
+    engine = open_engine(replace(settings.engine, compile=str(compile).lower()), print)
     tasks = [t for t in load_source("arc1/training") if t.longest_side(with_answers=True) <= SIDE]
     tasks = tasks[:num_tasks]
     hidden = tuple(task.without_answers() for task in tasks)

@@ -19,8 +19,8 @@ from augment.tokens import PAD, GridStore, decode_grid, decode_grids, encode_gri
 from augment.view import View
 from solver import train
 from solver.batch import Batch, start_carry
-from solver.groups import make_group
 from solver.loss import HALT_WEIGHT, IGNORED, stablemax_cross_entropy
+from solver.packing import pack
 from solver.puzzle_embedding import PuzzleTable
 from solver.reference import convert_reference, reference_names
 from solver.train import supervise
@@ -123,18 +123,19 @@ class TestModel:
         golden = read_npz(name)
         model, table = read_model(golden)
         rows = table.look_up(golden["puzzle_identifiers"])
-        views = torch.zeros(len(rows), 10, dtype=torch.long)
         with torch.inference_mode():
             count = len(rows)
             inputs = golden["inputs"].astype(np.uint8)
             codes = np.zeros(count, dtype=np.uint32)
             boxes = full_boxes(count, model.settings.canvas_side)
-            group = make_group(model, engine.device, np.arange(count), inputs, codes, boxes)
-            x = model.embed(group.tokens_N, group.prefix_BP, rows, views)
+            packed = pack(model.settings, engine.device, np.arange(count), inputs, codes, boxes)
+            x = model.embed(packed, rows)
             state = model.start(len(x), torch.float32)
             for logits, halt in zip(golden["eval_logits"], golden["eval_q_halt"], strict=True):
-                state, found, found_halt = model(state, x, group.places, group.prefix_BP)
-                found_logits = found.unflatten(0, (count, -1))[:, model.settings.prefix_length :]
+                state, found, found_halt = model(state, x, packed)
+                found_logits = found[: packed.num_positions].unflatten(0, (count, -1))[
+                    :, model.settings.prefix_length :
+                ]
                 assert np.abs(found_logits.numpy() - logits).max() <= 1e-3
                 assert np.abs(found_halt.numpy() - halt).max() <= 1e-3
 
@@ -143,9 +144,14 @@ class TestModel:
         # The labels of the MLP's golden step teach padding too, which ARC's encoding never does.
         labels = torch.from_numpy(golden["train_labels"]).long()
         model, table = read_model(golden)
-        prefix = model.settings.prefix_length
-        labels = torch.nn.functional.pad(labels, (prefix, 0), value=IGNORED)
-        monkeypatch.setattr(train, "group_labels", lambda group, *_: labels[group.members])
+        labels = torch.nn.functional.pad(labels, (model.settings.prefix_length, 0), value=IGNORED)
+
+        def pack_with_labels(*arguments):
+            packed = pack(*arguments)
+            packed.labels_N[: packed.num_positions] = labels[packed.members].flatten()
+            return packed
+
+        monkeypatch.setattr(train, "pack", pack_with_labels)
         batch = make_batch(golden["inputs"], golden["train_labels"], golden["puzzle_identifiers"])
         carry = start_carry(model, len(batch.min_steps_B), engine.device, engine.dtype)
         outcome = supervise(model, table, carry, batch, engine)

@@ -18,11 +18,11 @@ from pipeline.stages import build
 from solver.batch import batches
 from solver.engine import Engine
 from solver.flop import flop_of_prediction, flop_of_training
-from solver.groups import make_group
 from solver.layers import Places, Rotary, SequenceConvolution, turn
 from solver.model import TRM
 from solver.optimizer import ema_rate, make_optimizer, optimizer_tensors, rate_factor, set_rates
 from solver.pace import Pace
+from solver.packing import pack
 from solver.settings import ModelSettings, TrainSettings
 from solver.train import start_training, train, train_step
 
@@ -39,7 +39,7 @@ def scores(settings: ModelSettings, cells: list[tuple[int, int]]) -> torch.Tenso
     q, k = torch.randn(2, 1, 1, width, generator=seeded())
     side, prefix = settings.canvas_side, settings.prefix_length
     at = torch.tensor([prefix + row * side + column for row, column in cells])
-    places = Places(*Rotary(settings)(at), at, None)
+    places = Places(*Rotary(settings)(at), None)
     q, k = (turn(x.expand(len(cells), 1, width), places)[:, 0] for x in (q, k))
     return q @ k.T
 
@@ -80,22 +80,23 @@ def test_the_convolution_stays_within_each_example():
     torch.testing.assert_close(conv(x_ND, offsets_N), torch.cat(alone))
 
 
-def example_group(model: TRM, dataset):
+def packed_examples(model: TRM, dataset):
     examples = ExampleStream(dataset, 0).examples(0, 3)
-    group = make_group(
-        model, torch.device("cpu"), np.arange(3), examples.inputs, examples.codes, examples.boxes
-    )
-    rows_BD = torch.randn(3, model.settings.dim, generator=seeded())
-    x_ND = model.embed(group.tokens_N, group.prefix_BP, rows_BD, group.views_BF)
-    return group, x_ND, model.start(len(x_ND), torch.float32)
+    packed = pack(
+        model.settings, torch.device("cpu"), np.arange(3), examples.inputs, examples.codes,
+        examples.boxes,
+    )  # fmt: skip
+    rows_GD = torch.randn(3, model.settings.dim, generator=seeded())
+    x_ND = model.embed(packed, rows_GD)
+    return packed, x_ND, model.start(len(x_ND), torch.float32)
 
 
 def test_a_convolution_changes_nothing_at_first(small_dataset):
     plain, conv = TRM(SMALL_MODEL), TRM(replace(SMALL_MODEL, conv_width=3))
     outputs = []
     for model in (plain, conv):
-        group, x_ND, state = example_group(model, small_dataset)
-        outputs.append(model(state, x_ND, group.places, group.prefix_BP))
+        packed, x_ND, state = packed_examples(model, small_dataset)
+        outputs.append(model(state, x_ND, packed))
     torch.testing.assert_close(outputs[0], outputs[1])
 
 
@@ -103,14 +104,14 @@ def test_a_convolution_changes_nothing_at_first(small_dataset):
 def test_the_gradient_flows_through_the_last_cycles(small_dataset, gradient_cycles):
     settings = replace(SMALL_MODEL, num_cycles=3, gradient_cycles=gradient_cycles)
     model = TRM(settings)
-    group, x_ND, state = example_group(model, small_dataset)
-    before = model(state, x_ND, group.places, group.prefix_BP)[1]
+    packed, x_ND, state = packed_examples(model, small_dataset)
+    before = model(state, x_ND, packed)[1]
     (found,) = torch.autograd.grad(before.square().sum(), model.net.layers[0].mlp.down.weight)
     y, z = state
     for cycle in range(3):
         if cycle == 3 - gradient_cycles:
             y, z = y.detach(), z.detach()
-        y, z = model.cycle(x_ND, y, z, group.places)
+        y, z = model.cycle(x_ND, y, z, model.places(packed, x_ND.dtype))
     loss = model.output_head(y).square().sum()
     (expected,) = torch.autograd.grad(loss, model.net.layers[0].mlp.down.weight)
     torch.testing.assert_close(found, expected)
@@ -118,13 +119,11 @@ def test_the_gradient_flows_through_the_last_cycles(small_dataset, gradient_cycl
 
 def test_dropout_drops_in_training_only(small_dataset):
     plain, dropping = TRM(SMALL_MODEL), TRM(replace(SMALL_MODEL, dropout=0.5))
-    group, x_ND, state = example_group(plain, small_dataset)
-    expected = plain(state, x_ND, group.places, group.prefix_BP)[1]
-    torch.testing.assert_close(
-        dropping.eval()(state, x_ND, group.places, group.prefix_BP)[1], expected
-    )
+    packed, x_ND, state = packed_examples(plain, small_dataset)
+    expected = plain(state, x_ND, packed)[1]
+    torch.testing.assert_close(dropping.eval()(state, x_ND, packed)[1], expected)
     torch.manual_seed(0)
-    changed = dropping.train()(state, x_ND, group.places, group.prefix_BP)[1]
+    changed = dropping.train()(state, x_ND, packed)[1]
     assert not torch.allclose(changed, expected)
 
 
@@ -225,8 +224,8 @@ def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeyp
     model = replace(SMALL_MODEL, **changes)
     monkeypatch.setattr("solver.layers.attend", attend_by_products)
     ours = TRM(model)
-    group, x_ND, state = example_group(ours, small_dataset)
-    lengths = np.diff(group.sequences.starts_E.numpy())
+    packed, x_ND, state = packed_examples(ours, small_dataset)
+    lengths = np.diff(packed.bounds_E.numpy())
 
     def count(compute) -> float:
         with FlopCounterMode(display=False) as counter:
@@ -235,12 +234,12 @@ def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeyp
         return sum(of_net.values())
 
     def train_once():
-        logits_NV, halt_B = ours(state, x_ND, group.places, group.prefix_BP)[1:]
+        logits_NV, halt_B = ours(state, x_ND, packed)[1:]
         (logits_NV.sum() + halt_B.sum()).backward()
 
     @torch.no_grad()
     def predict_once():
-        ours(state, x_ND, group.places, group.prefix_BP)
+        ours(state, x_ND, packed)
 
     x_ND.requires_grad_()
     assert count(predict_once) == flop_of_prediction(model, lengths, 1)
@@ -248,11 +247,13 @@ def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeyp
 
 
 def attend_by_products(q_NHK, k_NHK, v_NHK, sequences):
-    """Attention by products that torch counts; the examples here are equally long."""
-    q, k, v = (
-        x.unflatten(0, sequences.pad_BL.shape).transpose(1, 2) for x in (q_NHK, k_NHK, v_NHK)
-    )
-    return ((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(0, 1)
+    """Attention by products that torch counts, one sequence after another, the padding too."""
+    lengths = sequences.bounds_E.diff().tolist()
+    parts = (x_NHK.split(lengths) for x_NHK in (q_NHK, k_NHK, v_NHK))
+    heads = ([x_LHK.transpose(0, 1) for x_LHK in part] for part in parts)
+    return torch.cat([
+        ((q @ k.mT).softmax(-1) @ v).transpose(0, 1) for q, k, v in zip(*heads, strict=True)
+    ])  # fmt: skip
 
 
 def test_training_reports_the_flop_it_took(small_dataset, engine: Engine):

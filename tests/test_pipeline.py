@@ -544,7 +544,7 @@ def test_settings_are_read_by_their_type():
     assert settings.train.lr == 3e-4
     assert settings.train.betas == (0.8, 0.9)
     assert settings.data.trained == ()
-    assert settings.engine.compile is True
+    assert settings.engine.compile == "true"
     assert asdict(settings)["train"]["lr"] == 3e-4
 
 

@@ -12,12 +12,12 @@ from augment.errors import InputError
 from solver.batch import batches, draw_min_steps
 from solver.device import choose_dtype
 from solver.engine import open_engine
-from solver.groups import make_group
 from solver.layers import rms_norm, truncated_normal_
 from solver.loss import IGNORED, compute_losses
 from solver.model import TRM
 from solver.optimizer import EMA
 from solver.pace import Pace
+from solver.packing import pack
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, TrainSettings
 from solver.train import start_training, take_metrics, train, train_step
@@ -41,12 +41,12 @@ def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
     return training, reported
 
 
-def group_of(model, tokens):
-    """The group of all these full canvases, under the view 0."""
+def pack_canvases(model, tokens):
+    """All these full canvases packed, under the view 0."""
     count = len(tokens)
     boxes = full_boxes(count, model.settings.canvas_side)
     codes = np.zeros(count, dtype=np.uint32)
-    return make_group(model, torch.device("cpu"), np.arange(count), tokens, codes, boxes)
+    return pack(model.settings, torch.device("cpu"), np.arange(count), tokens, codes, boxes)
 
 
 @pytest.mark.parametrize("variant", ["attention", "mlp"])
@@ -92,10 +92,10 @@ def test_start_of_the_weights():
 def test_gradient_flows_through_the_last_cycle_only(small_dataset, engine):
     """The state a step starts from gets no gradient, and the states it returns are detached."""
     model = TRM(SMALL_MODEL)
-    group = group_of(model, np.full((1, 100), 2, dtype=np.uint8))
-    x = model.embed(group.tokens_N, group.prefix_BP, torch.ones(1, 32), group.views_BF)
-    state, places = model.start(len(x), torch.float32), group.places
-    following, logits, _ = model(state, x, places, group.prefix_BP)
+    packed = pack_canvases(model, np.full((1, 100), 2, dtype=np.uint8))
+    x = model.embed(packed, torch.ones(1, 32))
+    state, places = model.start(len(x), torch.float32), model.places(packed, x.dtype)
+    following, logits, _ = model(state, x, packed)
     assert not following.y.requires_grad
     assert not following.z.requires_grad
     last = model.cycle(x, *model.cycle(x.detach(), *state, places), places)
@@ -111,17 +111,17 @@ def test_rows_are_told_apart_by_view_only_with_rows_per_task():
     rows = torch.ones(2, 32)
     for rows_per in ("view", "task"):
         model = TRM(replace(SMALL_MODEL, rows_per=rows_per))
-        group = group_of(model, np.full((2, 100), 2, dtype=np.uint8))
-        group.views_BF[1, 0] = 3
-        x = model.embed(group.tokens_N, group.prefix_BP, rows, group.views_BF).view(2, 116, 32)
+        packed = pack_canvases(model, np.full((2, 100), 2, dtype=np.uint8))
+        packed.views_GF[1, 0] = 3
+        x = model.embed(packed, rows)[: packed.num_positions].view(2, 116, 32)
         assert torch.equal(x[0], x[1]) == (rows_per == "view")
         assert torch.equal(x[0, 2:], x[1, 2:])
 
 
 def test_examples_without_labels_count_as_right():
-    labels = torch.tensor([[IGNORED, IGNORED], [3, IGNORED]])
-    logits = torch.zeros(2, 2, 12)
-    losses = compute_losses(logits, torch.zeros(2), labels)
+    labels = torch.tensor([IGNORED, IGNORED, 3, IGNORED, IGNORED])
+    owners = torch.tensor([0, 0, 1, 1, 2])  # the last one is padding
+    losses = compute_losses(torch.zeros(5, 12), torch.zeros(2), labels, owners)
     assert losses.exact.tolist() == [True, False]
     assert losses.tokens[0] == 0
     assert losses.tokens[1].item() == pytest.approx(math.log(12))
@@ -220,7 +220,7 @@ def test_metrics_of_steps_without_a_halt_are_nan(small_dataset, engine):
 
 def test_devices_and_dtypes_that_are_not_here():
     if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="no CUDA device is here"):
+        with pytest.raises(InputError, match=r"^engine\.device=cuda, but"):
             open_engine(EngineSettings(device="cuda"), print)
     chosen = choose_dtype(EngineSettings(), torch.device("cpu"))
     assert chosen in (torch.bfloat16, torch.float32)

@@ -1,4 +1,4 @@
-"""Boxes and groups: what is computed together equals what is computed alone, and plainly."""
+"""Boxes and packing: what is computed together equals what is computed alone, and plainly."""
 
 from dataclasses import replace
 
@@ -17,11 +17,10 @@ from augment.errors import InputError
 from augment.tokens import PAD, encode_grid
 from augment.view import NUM_VIEWS, View
 from pipeline.sources import load_source
-from solver.attention import Sequences, attend, attend_filled_up
 from solver.batch import Batch, batches, start_carry
-from solver.groups import lengths_of, plan_groups
 from solver.model import TRM
 from solver.optimizer import LossScale
+from solver.packing import lengths_of, plan_passes
 from solver.puzzle_embedding import PuzzleTable
 from solver.settings import ModelSettings
 from solver.train import start_training, supervise, train_step
@@ -65,7 +64,7 @@ def box_cells(box, side):
 
 @pytest.mark.parametrize("canvas", ["full", "box"])
 @pytest.mark.parametrize("tokens_per_pass", [1, 300, 10**6])
-def test_a_group_equals_the_oracle_on_each_example_alone(
+def test_a_pass_equals_the_oracle_on_each_example_alone(
     small_dataset, engine, canvas, tokens_per_pass
 ):
     """Losses, row gradients and trunk gradients of a second step, which goes on from the first."""
@@ -122,36 +121,14 @@ def test_passes_computed_again_give_the_same_gradients(small_dataset, engine):
     assert all(map(torch.equal, *found))
 
 
-def test_attention_for_other_devices_equals_that_of_the_cpu():
-    """On the real device only the lengths differ: forward and backward, mixed and equal."""
-    for lengths in ([5, 40, 2], [32, 32, 32]):
-        counts = torch.tensor(lengths)
-        starts = torch.tensor([0, *counts.cumsum(0)])
-        place = torch.arange(counts.max())
-        real = place < counts[:, None]
-        owners = torch.arange(3).repeat_interleave(counts)
-        at = owners * len(place) + torch.arange(len(owners)) - starts[owners]
-        pad = torch.where(real, starts[:-1, None] + place, 0)
-        sequences = Sequences(starts, pad, None if real.all() else real, at)
-        found = []
-        for function in (attend, attend_filled_up):
-            q, k, v = torch.randn(3, sum(lengths), 2, 8, generator=seeded()).unbind(0)
-            q, k, v = (x.requires_grad_() for x in (q, k, v))
-            mixed = function(q, k, v, sequences)
-            mixed.square().sum().backward()
-            found.append((mixed, q.grad, k.grad, v.grad))
-        for ours, theirs in zip(*found, strict=True):
-            assert torch.allclose(ours, theirs, atol=1e-5)
-
-
 @given(st.lists(st.integers(17, 916), min_size=1, max_size=60), st.integers(1, 5000))
-def test_groups_hold_every_example_once_and_about_what_fits(lengths, tokens_per_pass):
+def test_passes_hold_every_example_once_and_about_what_fits(lengths, tokens_per_pass):
     lengths = np.array(lengths)
-    groups = plan_groups(lengths, tokens_per_pass)
-    assert sorted(np.concatenate(groups)) == list(range(len(lengths)))
-    for group in groups:
-        assert lengths[group].sum() - lengths[group].max() < tokens_per_pass
-    longest = [lengths[group].max() for group in groups]
+    passes = plan_passes(lengths, tokens_per_pass)
+    assert sorted(np.concatenate(passes)) == list(range(len(lengths)))
+    for members in passes:
+        assert lengths[members].sum() - lengths[members].max() < tokens_per_pass
+    longest = [lengths[members].max() for members in passes]
     assert longest == sorted(longest, reverse=True)
 
 

@@ -1,0 +1,90 @@
+"""The memory plan: what a pass takes is what is counted, and what does not fit is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
+
+from augment.dataset import ExampleStream
+from augment.errors import InputError
+from pipeline.recipes import RECIPES
+from solver.batch import batches, start_carry
+from solver.engine import Engine
+from solver.memory import (
+    LiveBytes,
+    fitting_positions,
+    peak_bytes_of_pass,
+    plan_memory,
+    plan_training,
+    require_memory,
+)
+from solver.model import TRM
+from solver.packing import lengths_of
+from solver.train import supervise
+
+L4_BYTES = 22.0e9
+POSITIONS = 32 * 367  # of the lanes of one of four cards, at the mean of ARC-2's evaluation set
+
+
+def plan_of_kaggle(recompute: bool = False) -> dict[str, float]:
+    recipe = RECIPES["kaggle"]()
+    model = TRM(recipe.model)
+    model.recompute = recompute
+    num_rows = 240 * (1 + recipe.data.views_per_task)
+    return plan_memory(model, num_rows, POSITIONS, POSITIONS, torch.bfloat16, num_processes=4)
+
+
+def test_the_recipe_kaggle_is_planned_to_fit_a_card_of_24_gb():
+    plan = plan_of_kaggle()
+    assert 3e9 < sum(plan.values()) < 8e9
+    engine = Engine(torch.device("cpu"), torch.bfloat16)
+    line = require_memory(plan, engine, L4_BYTES)
+    assert "planned of 22.0" in line
+    assert all(f"{name} " in line for name in plan)
+    with pytest.raises(InputError, match=r"^memory: .* of 2\.0 .*engine\.tokens_per_pass=2048"):
+        require_memory(plan, engine, 2e9)
+    assert plan_of_kaggle(recompute=True)["activations"] < plan["activations"] / 3
+
+
+def test_as_much_is_computed_at_once_as_fits():
+    model = TRM(RECIPES["arc1-fast"]().model)
+    asked = (model, 960, 140_000, torch.bfloat16)
+    assert fitting_positions(*asked, 80e9) == 140_000
+    fitting = fitting_positions(*asked, 10e9)
+    assert 916 <= fitting < 140_000
+    plan = plan_memory(model, 960, fitting, 140_000, torch.bfloat16)
+    assert sum(plan.values()) == pytest.approx(10e9, rel=1e-3)
+    assert fitting_positions(*asked, 1e9) == 0
+
+
+def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):
+    """As far as planning goes: the engine follows the plan where the settings leave it open."""
+    model, stream = TRM(SMALL_MODEL), ExampleStream(small_dataset, 0)
+    engine = Engine(torch.device("cpu"), torch.float32, plans_by_memory=True)
+    settings = replace(SHORT_TRAINING, global_batch=64)
+    plan_training(model, 60, stream, settings, engine, 1.0)
+    assert engine.tokens_per_pass == 64 * 116
+    plan_training(model, 60, stream, settings, engine, 0.02)
+    assert 1 < engine.tokens_per_pass < 64 * 116
+    with pytest.raises(InputError, match=r"^memory: .*engine\.recompute"):
+        plan_training(model, 60, stream, settings, engine, 0.001)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"canvas": "box"}, {"canvas": "box", "rows_per": "task", "gradient_cycles": 2}],
+)
+def test_what_a_pass_is_planned_to_take_is_what_it_takes(small_tasks, engine, changes):
+    model = TRM(replace(SMALL_MODEL, **changes))
+    dataset = make_dataset(small_tasks, model.settings.rows_per)
+    settings = replace(SHORT_TRAINING, global_batch=12)
+    batch = next(batches(ExampleStream(dataset, 0), settings, model.settings, engine.world, 0))
+    carry = start_carry(model, 12, engine.device, engine.dtype)
+    table = make_table(dataset)
+    with LiveBytes() as live:
+        supervise(model, table, carry, batch, engine)
+    positions = int(lengths_of(batch.examples.boxes, model.settings).sum())
+    constant, each = peak_bytes_of_pass(model, engine.dtype)
+    states = 2 * engine.dtype.itemsize * model.settings.dim * positions
+    assert constant + each * positions + states == pytest.approx(live.peak, rel=0.1)
