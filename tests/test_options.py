@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from adam_atan2_pytorch import AdamAtan2
+from adam_atan2_pytorch import AdamAtan2, MuonAdamAtan2
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_table, needs_concept
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -140,6 +140,32 @@ def test_dropout_is_a_function_of_seed_and_step(small_dataset, engine: Engine):
         found.append(training.model.output_head.weight.detach())
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_matrices_of_one_shape_step_together_as_they_would_alone(name):
+    """Three steps of the package's own optimiser lead to the same weights."""
+    settings = TrainSettings(optimizer=name, lr=1e-2, weight_decay=0.1)
+    ours, theirs = TRM(SMALL_MODEL), TRM(SMALL_MODEL)
+    together = make_optimizer(ours, settings)
+    alone = MuonAdamAtan2(
+        together.param_groups[1]["params"], together.param_groups[0]["params"], lr=1.0
+    )
+    alone.param_groups = []
+    names = {id(p): n for n, p in ours.named_parameters()}
+    parameters = dict(theirs.named_parameters())
+    for group in together.param_groups:
+        twins = [parameters[names[id(p)]] for p in group["params"]]
+        alone.param_groups.append({**group, "params": twins})
+    for _ in range(3):
+        draws = seeded()
+        for p, twin in zip(ours.parameters(), theirs.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=draws)
+            twin.grad = p.grad.clone()
+        together.step()
+        alone.step()
+    for n, p in ours.named_parameters():
+        torch.testing.assert_close(p, parameters[n], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["muon", "normuon"])

@@ -1,0 +1,230 @@
+"""The stage plan: what a recipe is expected to take on a card, by a roofline; nothing is trained.
+
+Torch is imported only where memory is counted, and where a CPU is measured.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pipeline.console import say, say_table
+from pipeline.recipes import Settings
+from pipeline.workload import PredictionWork, TrainingWork, Workload, read_workload
+from solver.cards import CALIBRATION, TOKENS_ON_CPU, Card, choose_card, measure_cpu
+from solver.roofline import Time, prediction_bytes, prediction_time, training_time
+from solver.settings import AdaptSettings, swiglu_width
+
+_GB = 1e9
+_TOKENS_OF_VIEWS = 65_536  # as the engine computes them on a GPU
+_COLUMNS = {
+    "stage": "", "unit": "", "a second": ",.1f", "limited by": "", "of peak": ".1%",
+    "ms": ",.2f", "products": ".0%", "attention": ".0%", "element-wise": ".0%", "other": ".0%",
+    "gaps": ".0%", "host": ".0%", "minutes": ",.1f",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How work lies in the memory of each of the cards that it uses, a process for each."""
+
+    card: Card
+    positions_at_once: int
+    bytes: Mapping[str, float]
+    """On each card, by purpose."""
+    global_batch: int = 0
+    recompute: bool = False
+
+
+def plan(settings: Settings, gpu: str) -> None:
+    """Print what ``settings`` are expected to take on ``gpu``, such as h100, l4x4 or cpu."""
+    if gpu == "cpu":
+        inner = swiglu_width(settings.model.dim, settings.model.expansion)
+        card = measure_cpu(settings.model.dim, inner, settings.engine.dtype)
+        calibration = f"products of {1000 * card.product_tflops:.0f} GFLOP/s measured here just now"
+    else:
+        card, calibration = choose_card(gpu), CALIBRATION
+    say(
+        f"plan: {card.label}, {card.dtype}: all figures are expected by a roofline, not measured; "
+        f"calibrated on {calibration}"
+    )
+    plan_workload(card, settings, read_workload(settings))
+
+
+def plan_workload(card: Card, settings: Settings, work: Workload) -> None:
+    """Print what ``work`` is expected to take on ``card``, and the settings to use."""
+    training, prediction = work.training, work.prediction
+    fit = fit_training(card, settings, training) if training else None
+    used = fit.card if fit else card
+    fits: dict[str, Fit] = {}
+    rows: list[Sequence[object]] = []
+    if prediction:
+        stays_on = training is not None and training.stage == "adapt"
+        fits["predict"] = fit_prediction(used, settings, prediction, fit if stays_on else None)
+        rows.append(_predict_row(used, prediction, fits["predict"]))
+    lines = []
+    if training and fit:
+        fits = {training.stage: fit, **fits}
+        time = _training_time(training, fit)
+        rows.insert(0, _training_row(training, fit, time))
+        lines.append(_describe_passes(training, fit))
+        lines.append(_describe_limit(settings, training, time, rows))
+    elif training:
+        lines.append(f"{training.stage} does not fit into the memory, whatever the batch")
+    _say_memory(card, settings, fits)
+    say_table("plan", _COLUMNS, rows)
+    for line in filter(None, lines):
+        say(f"plan: {line}")
+    say(f"plan: settings: {choose_settings(settings, training, used, fit)}")
+
+
+def fit_training(card: Card, settings: Settings, work: TrainingWork) -> Fit | None:
+    """Return how training fits into the memory, with as few changes as that takes.
+
+    First a batch is computed in several passes, then passes are computed again for their gradient,
+    then the batch is halved. None where not even a batch of one fits.
+    """
+    import torch
+
+    from solver.memory import fitting_positions, most_positions, plan_memory
+    from solver.model import TRM
+
+    # The numbers of both take two bytes, and a CPU counts what is kept faster in bfloat16.
+    dtype = torch.float32 if card.dtype == "float32" else torch.bfloat16
+    model, batch = TRM(work.model), work.settings.global_batch
+    available = _available_bytes(card, settings)
+    wanted = settings.engine.tokens_per_pass or (TOKENS_ON_CPU if card.name == "cpu" else math.inf)
+    while batch:
+        count = max(n for n in range(1, card.count + 1) if batch % n == 0)
+        lanes, on_gpu = batch // count, card.name != "cpu"
+        positions = most_positions(work.lengths, lanes, work.model.length)
+        for recompute in sorted({settings.engine.recompute, True}):
+            model.recompute = recompute
+            most = fitting_positions(
+                model, work.num_rows, positions, dtype, available,
+                num_processes=count, on_gpu=on_gpu,
+            )  # fmt: skip
+            if most:
+                at_once = int(min(most, wanted))
+                parts = plan_memory(
+                    model, work.num_rows, at_once, positions, dtype,
+                    num_processes=count, on_gpu=on_gpu,
+                )  # fmt: skip
+                return Fit(replace(card, count=count), at_once, parts, batch, recompute)
+        batch //= 2
+    return None
+
+
+def fit_prediction(
+    card: Card, settings: Settings, work: PredictionWork, training: Fit | None
+) -> Fit:
+    """Return how prediction fits into the memory, beside a training that stays there."""
+    kept = {"device": 1.0 * _GB} if card.name != "cpu" else {}
+    if training:
+        stays = sum(training.bytes.values()) - training.bytes.get("activations", 0.0)
+        kept = {"training": stays}
+    width = 4 if card.dtype == "float32" else 2
+    default = TOKENS_ON_CPU if card.name == "cpu" else _TOKENS_OF_VIEWS
+    at_once = settings.engine.tokens_per_pass or default
+    while True:
+        parts = {**prediction_bytes(work.model, at_once, width), **kept}
+        fits = sum(parts.values()) <= _available_bytes(card, settings)
+        if fits or at_once <= work.model.length:
+            return Fit(card, at_once, parts)
+        at_once //= 2
+
+
+def choose_settings(
+    settings: Settings, training: TrainingWork | None, card: Card, fit: Fit | None
+) -> str:
+    """Return what ``make`` is to be given: processes, and the settings that must change."""
+    engine, changes = settings.engine, list[str]()
+    if training and fit:
+        if fit.positions_at_once < engine.tokens_per_pass:
+            changes.append(f"engine.tokens_per_pass={fit.positions_at_once}")
+        if fit.recompute and not engine.recompute:
+            changes.append("engine.recompute=true")
+        if fit.global_batch != training.settings.global_batch:
+            section = "adapt" if isinstance(training.settings, AdaptSettings) else "train"
+            changes.append(f"{section}.global_batch={fit.global_batch}")
+    return f"NPROC={card.count}" + (f' SET="{" ".join(changes)}"' if changes else "")
+
+
+def _available_bytes(card: Card, settings: Settings) -> float:
+    return _GB * (settings.engine.memory_gb or card.memory_gb)
+
+
+def _training_time(work: TrainingWork, fit: Fit) -> Time:
+    train = replace(work.settings, global_batch=fit.global_batch)
+    return training_time(
+        fit.card,
+        work.model,
+        train,
+        work.lengths,
+        fit.positions_at_once,
+        recompute=fit.recompute,
+    )
+
+
+def _training_row(work: TrainingWork, fit: Fit, time: Time) -> Sequence[object]:
+    rate = fit.global_batch / time.seconds
+    minutes = work.settings.num_steps * time.seconds / 60
+    return _row(work.stage, "examples", rate, time, fit.card, time.seconds, minutes)
+
+
+def _predict_row(card: Card, work: PredictionWork, fit: Fit) -> Sequence[object]:
+    time = prediction_time(
+        card, work.model, work.num_supervision_steps, work.lengths, fit.positions_at_once
+    )
+    rate = work.views_drawn / time.seconds
+    return _row("predict", "views", rate, time, card, 1 / rate, work.num_views / rate / 60)
+
+
+def _row(
+    stage: str, unit: str, rate: float, time: Time, card: Card, seconds: float, minutes: float
+) -> Sequence[object]:
+    """Return a line of :data:`_COLUMNS`; purposes as shares of the device's time."""
+    peak = 1e12 * card.peak_tflops * card.count
+    of_peak = time.flop / time.seconds / peak
+    parts = (*(part.seconds for part in time.parts), time.gaps, time.host)
+    shares = (part / time.device for part in parts)
+    return stage, unit, rate, time.limit, of_peak, 1000 * seconds, *shares, minutes
+
+
+def _describe_passes(work: TrainingWork, fit: Fit) -> str:
+    lanes = fit.global_batch // fit.card.count
+    mean = float(work.lengths.mean())
+    passes = max(1, math.ceil(lanes * mean / fit.positions_at_once))
+    return (
+        f"{work.stage}: examples of {mean:.0f} positions, {lanes} a card, in "
+        f"{passes} pass{'es' * (passes > 1)} of up to {fit.positions_at_once:,} positions"
+    )
+
+
+def _describe_limit(
+    settings: Settings, work: TrainingWork, time: Time, rows: Sequence[Sequence[object]]
+) -> str:
+    """Return how many steps the recipe's time is enough for; empty without a limit or within it."""
+    predict, train = settings.predict, work.settings
+    limits = [train.time_limit_seconds or math.inf]
+    if work.stage == "adapt" and predict.time_limit_seconds:
+        answering = 60 * float(str(rows[-1][-1])) if len(rows) > 1 else 0.0
+        whole = predict.time_limit_seconds
+        limits.append(max(whole - answering, predict.training_share * whole))
+    if min(limits) >= train.num_steps * time.seconds:
+        return ""
+    return (
+        f"{work.stage}: of {train.num_steps:,} steps, about {min(limits) / time.seconds:,.0f} "
+        f"within the {min(limits) / 60:,.0f} minutes that its time limit leaves"
+    )
+
+
+def _say_memory(card: Card, settings: Settings, fits: Mapping[str, Fit]) -> None:
+    """Say the memory of each card by purpose, in GB, as a column for each stage."""
+    names = list(dict.fromkeys(name for fit in fits.values() for name in fit.bytes))
+    rows: list[Sequence[object]] = [
+        (name, *(fit.bytes[name] / _GB if name in fit.bytes else None for fit in fits.values()))
+        for name in names
+    ]
+    rows.append(("in all", *(sum(fit.bytes.values()) / _GB for fit in fits.values())))
+    rows.append(("there is", *(_available_bytes(card, settings) / _GB for _ in fits)))
+    say_table("memory", {"GB a card": "", **dict.fromkeys(fits, ".2f")}, rows)

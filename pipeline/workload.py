@@ -1,0 +1,167 @@
+"""What a recipe computes, drawn from its own tasks: how long its examples and its views are.
+
+Nothing is downloaded: a source that is not on this machine is left out, and named.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augment.boxes import infer_test_boxes
+from augment.dataset import Dataset, ExampleStream
+from augment.puzzles import PuzzleIndex, tasks_by_id
+from augment.task import Task
+from pipeline.console import say
+from pipeline.recipes import Settings
+from pipeline.sources import load_sources, needs_download, within_side
+from solver.settings import AdaptSettings, ModelSettings, TrainSettings
+
+_VIEWS = 7  # of each task beside the original: all its views are spread like these
+_EXAMPLES, _MOST_EXAMPLES = 2048, 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingWork:
+    """A training run: what it trains, how, and positions (N,) of examples as it draws them."""
+
+    settings: TrainSettings
+    model: ModelSettings
+    num_rows: int
+    """Puzzle rows, all views counted as distinct."""
+    lengths: NDArray[np.int64]
+
+    @property
+    def stage(self) -> str:
+        """``adapt``, test-time training, which is a part of the stage predict, or ``pretrain``."""
+        return "adapt" if isinstance(self.settings, AdaptSettings) else "pretrain"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictionWork:
+    """Views to answer, known by a few of each test."""
+
+    model: ModelSettings
+    num_supervision_steps: int
+    num_views: int
+    """Views of all tests."""
+    views_drawn: int
+    """Those whose positions are known."""
+    lengths: NDArray[np.int64]
+    """Their positions, and those of the demonstrations that check them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a recipe computes; None where it does not train, or answers nothing."""
+
+    training: TrainingWork | None
+    prediction: PredictionWork | None
+
+
+def read_workload(settings: Settings) -> Workload:
+    """Return what ``settings`` compute."""
+    trained, predicted = map(_on_this_machine, (settings.data.trained, settings.data.predicted))
+    tasks = within_side(load_sources(predicted), settings.data.max_side)
+    tasks = [task.without_answers() for task in tasks]
+    # A prediction leaves out what the canvas does not hold.
+    answered = within_side(tasks, settings.model.canvas_side)
+    if trains_before(settings):
+        known = [t for t in load_sources(trained) if t.task_id not in settings.data.left_out]
+        side = settings.data.max_side
+        known = [task for task in known if task.longest_side(with_answers=True) <= side]
+        training = _training(settings, settings.train, settings.model, known, tasks)
+        return Workload(training, _prediction(settings, settings.model, answered))
+    names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
+    recursion = {n: getattr(settings.adapt, n) or getattr(settings.model, n) for n in names}
+    model = replace(settings.model, **recursion)
+    training = _training(settings, settings.adapt, model, [], answered)
+    return Workload(training, _prediction(settings, model, answered))
+
+
+def trains_before(settings: Settings) -> bool:
+    """Whether a recipe trains in the stage pretrain, not on the tasks that a prediction is given.
+
+    It does where it names tasks to train on; else where that takes more steps than test-time
+    training and the canvas holds all tasks.
+    """
+    num_steps, data = settings.train.num_steps, settings.data
+    holds_all = data.max_side <= settings.model.canvas_side
+    more_steps = num_steps > settings.adapt.num_steps
+    return num_steps > 0 and (bool(data.trained) or (more_steps and holds_all))
+
+
+def _on_this_machine(names: Sequence[str]) -> list[str]:
+    absent = [name for name in names if needs_download(name)]
+    for name in absent:
+        say(f"plan: source {name} is not on this machine and is left out; make data fetches it")
+    return [name for name in names if name not in absent]
+
+
+def _training(
+    settings: Settings,
+    train: TrainSettings,
+    model: ModelSettings,
+    known: Sequence[Task],
+    visible: Sequence[Task],
+) -> TrainingWork | None:
+    """Return the training on tasks whose answers are ``known`` and those merely ``visible``."""
+    from solver.packing import boxes_for, lengths_of  # loads torch
+
+    tasks = tuple(tasks_by_id([*known, *visible]).values())
+    if not tasks or train.num_steps == 0:
+        return None
+    index = PuzzleIndex.of(tasks, _views(settings), settings.data.seed, model.rows_per)
+    with_answers = (True,) * len(known) + (False,) * len(visible)
+    dataset = Dataset(tasks, index, with_answers, model.canvas_side)
+    epochs = -(-_EXAMPLES // dataset.num_pairs)  # whole ones, which hold all tasks alike
+    num_examples = min(epochs * dataset.num_pairs, _MOST_EXAMPLES)
+    boxes = ExampleStream(dataset, train.seed).examples(0, num_examples).boxes
+    views = settings.data.views_per_task + 1 if model.rows_per == "view" else 1
+    lengths = lengths_of(boxes_for(model, boxes), model)
+    return TrainingWork(train, model, 1 + views * len(tasks), lengths)
+
+
+def _prediction(
+    settings: Settings, model: ModelSettings, tasks: Sequence[Task]
+) -> PredictionWork | None:
+    if not tasks:
+        return None
+    lengths = _test_lengths(settings, model, tasks)
+    drawn, predict = len(lengths), settings.predict
+    if predict.checks_demonstrations:
+        lengths = np.append(lengths, _test_lengths(settings, model, map(_demonstrations, tasks)))
+    num_tests = sum(len(task.test_inputs) for task in tasks)
+    views = min(predict.num_views, settings.data.views_per_task + 1)
+    steps = predict.num_supervision_steps_of(model)
+    return PredictionWork(model, steps, views * num_tests, drawn, lengths)
+
+
+def _test_lengths(
+    settings: Settings, model: ModelSettings, tasks: Iterable[Task]
+) -> NDArray[np.int64]:
+    """Return the positions of every test under a few views, their boxes inferred."""
+    from solver.packing import boxes_for, lengths_of  # loads torch
+
+    tasks = list(tasks)
+    index = PuzzleIndex.of(tasks, _views(settings), settings.data.seed, model.rows_per)
+    cells = [
+        (number, test, view)
+        for number, task in enumerate(tasks)
+        for test, view in product(range(len(task.test_inputs)), range(index.num_views[number]))
+    ]
+    numbers, tests, views = np.array(cells, dtype=np.int64).T
+    _, codes = index.rows(numbers, views)
+    boxes = infer_test_boxes(tasks, numbers, tests, codes, model.canvas_side)
+    return lengths_of(boxes_for(model, boxes), model)
+
+
+def _demonstrations(task: Task) -> Task:
+    """Return the task with its demonstrations as its tests, as a prediction checks its views."""
+    return replace(task, test_inputs=tuple(pair.input for pair in task.train), answers=None)
+
+
+def _views(settings: Settings) -> int:
+    return min(_VIEWS, settings.data.views_per_task)
