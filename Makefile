@@ -8,6 +8,8 @@ NPROC ?= 1
 VIEWS ?= 1,8,32,128
 STEPS ?= 1,2,4,8,16
 GPU ?= h100
+MINUTES ?= 30
+PIECE ?= 0
 NOTEBOOK ?= predict
 MESSAGE ?=
 PYTHON ?= python3
@@ -21,9 +23,11 @@ ARGUMENTS = --recipe "$(RECIPE)" --run-name "$(RUN)" --set "$(SET)"
 SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CHALLENGES)" \
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
+GPU_FOLDERS = --to "$(TO)" $(if $(FROM),--from "$(FROM)") $(if $(WHEELS),--wheels "$(WHEELS)")
+
 .DEFAULT_GOAL := help
 .PHONY: help setup data build plan pretrain predict sweep export score report show settings package push status submit \
-	test kernel-test lint chaos deadlines bench bench-gpu experiment clean
+	test kernel-test lint chaos deadlines bench bench-gpu gpu experiment clean
 
 help: ## List the targets
 	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
@@ -114,6 +118,11 @@ bench-gpu: $(READY) ## Measure a GPU in three runs of up to 10 minutes: runs/ben
 	PYTHONPATH=.:tests $(PY) experiments/bench.py ceilings
 	PYTHONPATH=.:tests $(PY) experiments/bench.py training
 	PYTHONPATH=.:tests $(PY) experiments/bench.py prediction
+
+# With wheels, on a machine without a network, Python is the one that has torch.
+gpu: TO := $(or $(TO),runs/gpu-state)
+gpu: $(if $(WHEELS),,$(READY)) ## Use a card for MINUTES=30: checks, rates, training, score, [PIECE=9] at a time
+	$(if $(WHEELS),$(PYTHON),$(PY)) experiments/gpu.py --minutes "$(MINUTES)" --piece-minutes "$(PIECE)" $(GPU_FOLDERS)
 
 experiment: $(READY) ## Compare recipes at equal compute, hours on 2 cores: runs/experiment/table.md
 	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) tests/experiment.py

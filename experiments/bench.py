@@ -29,7 +29,7 @@ from oracle import supervision_step
 from augment.boxes import full_boxes, infer_test_boxes
 from augment.dataset import Dataset, Examples, ExampleStream, encode_test_inputs
 from augment.predictions import Prediction
-from augment.puzzles import PuzzleIndex
+from augment.puzzles import PuzzleIndex, RowsPer
 from augment.task import Task
 from augment.tokens import decode_grids, encode_grid
 from augment.view import NUM_VIEWS, View
@@ -136,12 +136,14 @@ def processor() -> str:
     return next(names, platform.processor())
 
 
-def data_set(trained: Sequence[str], predicted: Sequence[str]) -> Dataset:
+def data_set(
+    trained: Sequence[str], predicted: Sequence[str], rows_per: RowsPer = "view"
+) -> Dataset:
     """Return a data set of sources with a few views of each task."""
     with_answers = [task for name in trained for task in load_source(name)]
     hidden = [task.without_answers() for name in predicted for task in load_source(name)]
     tasks = (*with_answers, *hidden)
-    index = PuzzleIndex.of(tasks, 8, 0, "view")
+    index = PuzzleIndex.of(tasks, 8, 0, rows_per)
     flags = (True,) * len(with_answers) + (False,) * len(hidden)
     return Dataset(tasks, index, flags, CANVAS)
 

@@ -1,0 +1,309 @@
+"""A card that is there for half an hour: is it right, how fast is it, and what does it learn.
+
+    make gpu MINUTES=30 TO=state               # all of it
+    make gpu MINUTES=30 PIECE=9 TO=state       # nine minutes of it; the same command goes on
+
+First checks (`gpu_checks.py`), then rates (`gpu_rates.py`), then the best recipe is pretrained on
+ARC-AGI-1 for the time that is left, with held-out tasks looked at after each piece, and at last the
+evaluation tasks are answered. What it needs to go on lies in the folder TO, in files of at most
+15 MB, with results.json, results.md and the submission. Only the standard library is imported here:
+WHEELS= names a folder of wheels for a machine that has torch and no network.
+"""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gpu_state import RUN, STATE, describe, install, newest_checkpoint, newest_step, pack, unpack
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = "arc1-fast"
+HELD_OUT = RUN / "held_out"
+NUM_HELD_OUT = 40
+LEAKS = ("40853293", "caa06a1f")  # training tasks that give evaluation tasks' answers away
+RATES_SECONDS = 180.0
+SCORE_SHARE, LEAST_SCORE_SECONDS = 0.12, 60.0  # of all the time, to answer the evaluation tasks
+# Of each piece: a training process until it trains, a look at held-out tasks, files at the end.
+STARTING_SECONDS, HELD_OUT_SECONDS, SAVING_SECONDS = 15.0, 50.0, 20.0
+SECONDS_TO_END = 40.0  # of a program whose time is over
+DECAY_SHARE, WARM_UP = 0.3, 100  # the schedule; ten warm-ups fit into any run that is planned
+# What a test on a CPU does instead.
+SMALL = (
+    "data.max_side=5 model.canvas_side=5 data.views_per_task=7 model.num_heads=2 model.dim=32 "
+    "train.global_batch=8 predict.num_views=2 engine.device=cpu engine.compile=false"
+)
+SMALL_SCALE = 0.2  # of the seconds above
+
+
+class Program:
+    """One call: how much time it has, and what earlier calls left."""
+
+    def __init__(self, options: Namespace) -> None:
+        self.options = options
+        self.start = time.monotonic()
+        self.scale = SMALL_SCALE if options.small else 1.0
+        unpack(options.source or options.to)
+        self.state: dict[str, Any] = {"spent_seconds": 0.0, "held_out": [], "legs": []}
+        if STATE.exists():
+            self.state |= json.loads(STATE.read_text())
+        self.spent_before = self.state["spent_seconds"]
+
+    @property
+    def spent(self) -> float:
+        """Seconds of all calls."""
+        return float(self.spent_before + time.monotonic() - self.start)
+
+    @property
+    def left(self) -> float:
+        """Seconds of all that are planned."""
+        return 60 * self.options.minutes - self.spent
+
+    @property
+    def left_here(self) -> float:
+        """Seconds of this call, without those it needs at its end."""
+        piece = 60 * self.options.piece_minutes or math.inf
+        return piece - (time.monotonic() - self.start) - SAVING_SECONDS * self.scale
+
+    @property
+    def score_seconds(self) -> float:
+        """Seconds that are kept for the evaluation tasks."""
+        least = LEAST_SCORE_SECONDS * self.scale
+        return max(least, SCORE_SHARE * 60 * self.options.minutes)
+
+    def keep(self) -> None:
+        """Write the state of the program."""
+        self.state["spent_seconds"] = round(self.spent, 1)
+        RUN.mkdir(parents=True, exist_ok=True)
+        STATE.write_text(json.dumps(self.state, indent=2) + "\n")
+
+    def run(self, *command: str, seconds: float, capture: bool = False) -> str:
+        """Run a Python program and return what it printed, if that is captured.
+
+        It is asked to end when its seconds are over, and killed when it does not.
+        """
+        output = subprocess.PIPE if capture else None
+        with subprocess.Popen([sys.executable, *command], stdout=output, text=True) as process:
+            try:
+                printed, _ = process.communicate(timeout=min(seconds, threading.TIMEOUT_MAX))
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(SECONDS_TO_END)
+                process.kill()
+                raise
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        return printed or ""
+
+    def settings(self, *changes: str) -> str:
+        """Return the changed settings of every stage."""
+        return " ".join([*([SMALL] if self.options.small else []), *changes])
+
+
+def check(program: Program) -> None:
+    """Is what the card computes right?"""
+    device = ["--device", "cpu" if program.options.small else "cuda"]
+    dtypes = ["--dtypes", "float32"] if program.options.small else []
+    script = str(ROOT / "experiments" / "gpu_checks.py")
+    program.run(script, *device, *dtypes, seconds=program.left_here)
+    program.state["checks"] = "all right"
+
+
+def measure(program: Program) -> None:
+    """How fast is it?"""
+    seconds = min(RATES_SECONDS * program.scale, program.left_here)
+    small = ["--small", "--device", "cpu"] if program.options.small else []
+    out = RUN / "rates.json"
+    script = str(ROOT / "experiments" / "gpu_rates.py")
+    with suppress(subprocess.SubprocessError):  # what was measured until then is written
+        options = ("--seconds", str(seconds), "--out", str(out), *small)
+        program.run(script, *options, seconds=program.left_here)
+    program.state["rates"] = json.loads(out.read_text()) if out.exists() else {}
+
+
+def train(program: Program) -> bool:
+    """Pretrain as long as there is time; return whether it is done."""
+    from pipeline.recipes import load_recipe
+
+    state = program.state
+    ids = write_held_out(program)
+    looking = HELD_OUT_SECONDS * program.scale
+    of_all = program.left - program.score_seconds - looking
+    seconds = min(of_all, program.left_here - looking)
+    if of_all <= 10 * program.scale:
+        state["trained"] = newest_checkpoint() is not None
+        return True
+    if seconds <= 10 * program.scale:
+        return False
+    recipe = load_recipe(RECIPE, program.settings().split())
+    batch = recipe.train.global_batch
+    step = newest_step()
+    state["num_steps"] = plan_steps(state, step, of_all, batch)
+    before = time.monotonic()
+    changes = program.settings(
+        f"data.trained={','.join(trained_sources())}",
+        f"data.predicted=arc1/evaluation,folder:{HELD_OUT}",
+        f"data.left_out={','.join(ids)}",
+        f"train.num_steps={state['num_steps']}",
+        f"train.decay_share={DECAY_SHARE}",
+        f"train.warmup_steps={WARM_UP}",
+        f"train.time_limit_seconds={max(1.0, seconds - STARTING_SECONDS * program.scale):.0f}",
+        "train.log_every=50",
+        "checkpoint.keep=1",
+        "checkpoint.every_seconds=120",
+        "log.every_seconds=20",
+    )
+    with suppress(subprocess.TimeoutExpired):  # what was learned until the last checkpoint stays
+        program.run(*stage("pretrain", "gpu", changes), seconds=seconds + SECONDS_TO_END)
+    took, reached = time.monotonic() - before, newest_step()
+    state["legs"].append({"steps": reached - step, "seconds": round(took, 1)})
+    state["trained"] = reached >= state["num_steps"] or of_all - took < 10 * program.scale
+    look_at_held_out(program, reached)
+    return bool(state["trained"])
+
+
+def plan_steps(state: dict[str, Any], step: int, seconds: float, batch: int) -> int:
+    """Return the steps of the whole training, by the rate so far, until the rates begin to fall."""
+    planned = int(state.get("num_steps", 0))
+    rate = state.get("rates", {}).get(f"{RECIPE}_train_examples_per_second", 0.0) / batch
+    if state["legs"]:
+        rate = sum(leg["steps"] for leg in state["legs"]) / sum(x["seconds"] for x in state["legs"])
+    if not rate:
+        return planned or 100_000
+    steps = max(10 * WARM_UP, step + int(0.95 * rate * seconds))
+    decays = planned and step >= (1 - DECAY_SHARE) * min(planned, steps)
+    return planned if decays else steps
+
+
+def look_at_held_out(program: Program, step: int) -> None:
+    """Answer the held-out tasks with the newest weights, and note the score."""
+    found = answer(program, f"folder:{HELD_OUT}", "gpu-held-out", HELD_OUT_SECONDS * program.scale,
+                   "predict.num_views=8", "predict.ranking=count")  # fmt: skip
+    program.state["held_out"].append({"step": step, **found})
+
+
+def score(program: Program) -> None:
+    """Answer the evaluation tasks of ARC-AGI-1 with what was learned."""
+    seconds = min(program.left_here, max(program.left, program.score_seconds))
+    program.state["score"] = answer(program, "arc1/evaluation", "gpu-score", seconds)
+
+
+def answer(program: Program, tasks: str, run: str, seconds: float, *changes: str) -> dict[str, Any]:
+    """Return the score of the newest weights on ``tasks``, or why there is none."""
+    shutil.rmtree(Path("runs") / run, ignore_errors=True)
+    chosen = program.settings(
+        *changes, f"data.predicted={tasks}", "data.trained=", "data.left_out=", "adapt.num_steps=0",
+        f"weights={newest_checkpoint()}", f"predict.time_limit_seconds={seconds:.0f}",
+    )  # fmt: skip
+    try:
+        program.run(*stage("predict", run, chosen), seconds=seconds + SECONDS_TO_END)
+        shown = program.run("-m", "pipeline", "score", "--run-name", run, "--json", seconds=60,
+                            capture=True)  # fmt: skip
+    except subprocess.SubprocessError as error:
+        return {"failed": str(error)[:200]}
+    scored = json.loads(shown)
+    figures = {name: scored[name] for name in ("num_tasks", "num_outputs", "solved_outputs")}
+    figures["solved_by_votes"] = scored["solved_by_votes"]
+    return figures | {f"{name} per task": value for name, value in scored["per_task"].items()}
+
+
+def stage(name: str, run: str, changes: str) -> list[str]:
+    """Return the command of a stage of the pipeline."""
+    return ["-m", "pipeline", name, "--recipe", RECIPE, "--run-name", run, "--set", changes]
+
+
+def trained_sources() -> list[str]:
+    """Return what is trained on: ConceptARC too where it need not be downloaded."""
+    from pipeline.sources import needs_download
+
+    return ["arc1/training", *([] if needs_download("concept") else ["concept"])]
+
+
+def write_held_out(program: Program) -> list[str]:
+    """Write training tasks that are held out, as a folder of tasks; return all that are left out.
+
+    They are drawn, always the same, from the tasks that have no leak.
+    """
+    from pipeline.sources import load_source
+
+    side = 5 if program.options.small else 30
+    tasks = [t for t in load_source("arc1/training") if t.longest_side(with_answers=True) <= side]
+    chosen = [t for t in tasks if t.task_id not in LEAKS][3 :: max(1, len(tasks) // NUM_HELD_OUT)]
+    HELD_OUT.mkdir(parents=True, exist_ok=True)
+    for task in chosen:
+        pairs = {"train": task.train, "test": task.test_pairs}
+        content = {
+            name: [{"input": p.input.tolist(), "output": p.output.tolist()} for p in some]
+            for name, some in pairs.items()
+        }
+        (HELD_OUT / f"{task.task_id}.json").write_text(json.dumps(content))
+    return [*LEAKS, *(task.task_id for task in chosen)]
+
+
+def go(program: Program) -> bool:
+    """Do what there is time for; return whether all is done."""
+    for name, phase in PHASES.items():
+        while name in program.options.phases and not program.state.get(name):
+            if program.left_here <= 0:
+                return False
+            print(f"gpu: {name}, {program.left:.0f} s left of all", flush=True)
+            done = phase(program)
+            program.keep()
+            if done is False:
+                return False
+    return True
+
+
+PHASES: dict[str, Callable[[Program], object]] = {
+    "checks": check,
+    "rates": measure,
+    "trained": train,
+    "score": score,
+}
+
+
+def main() -> None:
+    """Run what there is time for, and leave the rest to the next call."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=30.0, help="of all calls together")
+    parser.add_argument("--piece-minutes", type=float, default=0.0, help="of this call; 0 = all")
+    parser.add_argument("--to", type=Path, default=Path("runs/gpu-state"))
+    parser.add_argument("--from", dest="source", type=Path, help="the folder of the call before")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels that are missing here")
+    parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
+    parser.add_argument("--small", action="store_true", help="a small model on a CPU, for tests")
+    options = parser.parse_args()
+    paths = [str(ROOT), str(ROOT / "experiments"), str(ROOT / "tests")]
+    if options.wheels:
+        paths.append(install(options.wheels))
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    sys.path[1:1] = paths
+    program = Program(options)
+    is_done = False
+    try:
+        is_done = go(program)
+    except subprocess.SubprocessError as error:
+        print(f"gpu: stopped, {str(error)[:100]}; see the lines above", flush=True)
+        raise SystemExit(1) from None
+    finally:
+        program.keep()
+        pack(options.to)
+        table = describe(program.state)
+        (options.to / "results.md").write_text(table)
+        print(table, flush=True)
+    print("gpu: done" if is_done else "gpu: the same command goes on from here", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What `make gpu` leaves for its next call: the newest checkpoint, its figures, and a table."""
+
+import json
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+RUN = Path("runs/gpu")
+STATE = RUN / "state.json"
+SUBMISSION = Path("runs/gpu-score/submission.json")
+PART_BYTES, MOST_BYTES = 15_000_000, 60_000_000
+
+
+def newest_checkpoint() -> Path | None:
+    """Return the newest checkpoint of the training."""
+    return max((RUN / "checkpoints").glob("step_" + "[0-9]" * 9), default=None)
+
+
+def newest_step() -> int:
+    """Return its step, 0 before the first."""
+    newest = newest_checkpoint()
+    return int(newest.name.removeprefix("step_")) if newest else 0
+
+
+def pack(folder: Path) -> None:
+    """Write what the next call needs into ``folder``, in parts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = RUN / "state.tar"
+    names = ("metrics.jsonl", "config.json", "state.json", "rates.json")
+    with tarfile.open(whole, "w") as archive:
+        for path in (newest_checkpoint(), *(RUN / name for name in names)):
+            if path and path.exists():
+                archive.add(path)
+    if whole.stat().st_size > MOST_BYTES:
+        print(f"gpu: the state takes {whole.stat().st_size / 1e6:.0f} MB, more than planned")
+    for old in folder.glob("state.[0-9][0-9][0-9]"):
+        old.unlink()
+    with whole.open("rb") as file:
+        number = 0
+        while part := file.read(PART_BYTES):
+            (folder / f"state.{number:03}").write_bytes(part)
+            number += 1
+    whole.unlink()
+    for path in (STATE, SUBMISSION):
+        if path.exists():
+            shutil.copy(path, folder / ("results.json" if path == STATE else path.name))
+
+
+def unpack(folder: Path) -> None:
+    """Bring back what :func:`pack` wrote, unless what lies here already has come further."""
+    parts = sorted(folder.glob("state.[0-9][0-9][0-9]"))
+    if not parts or newest_step():
+        return
+    RUN.mkdir(parents=True, exist_ok=True)
+    whole = RUN / "state.tar"
+    with whole.open("wb") as file:
+        for part in parts:
+            file.write(part.read_bytes())
+    with tarfile.open(whole) as archive:
+        archive.extractall(".", filter="data")
+    whole.unlink()
+
+
+def describe(state: dict[str, Any]) -> str:
+    """Return the results as a table."""
+    rates = {k: v for k, v in state.get("rates", {}).items() if not isinstance(v, list)}
+    legs = state["legs"]
+    trained = {"steps": sum(leg["steps"] for leg in legs), "planned": state.get("num_steps")}
+    rows = [
+        ("checks", state.get("checks", "not made")),
+        *rates.items(),
+        *(("training", f"{k} {v}") for k, v in trained.items() if v),
+        *((f"held out, step {x.pop('step')}", json.dumps(x)) for x in map(dict, state["held_out"])),
+        ("ARC-AGI-1 evaluation", json.dumps(state.get("score", "not answered yet"))),
+        ("seconds of all calls", state["spent_seconds"]),
+    ]
+    return (
+        "\n".join(["| what | figure |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]) + "\n"
+    )
+
+
+def install(wheels: Path) -> str:
+    """Unzip the wheels and return the folder, for Python's path."""
+    target = RUN / "packages"
+    for wheel in sorted(wheels.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(target)
+    return str(target.resolve())
