@@ -233,7 +233,10 @@ def require_memory(plan: Mapping[str, float], engine: Engine, available_bytes: f
 
 def _free_bytes(engine: Engine) -> float:
     if engine.device.type == "cuda":
-        return _USABLE * torch.cuda.mem_get_info(engine.device)[0]
+        unused = torch.cuda.memory_reserved(engine.device) - torch.cuda.memory_allocated(
+            engine.device
+        )
+        return _USABLE * (torch.cuda.mem_get_info(engine.device)[0] + unused)
     return machine_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 

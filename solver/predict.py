@@ -28,6 +28,10 @@ from solver.packing import Packed, boxes_for, lengths_of, pack, plan_passes, upl
 from solver.settings import ModelSettings, PredictSettings
 
 
+_LEAST_GROUPS = 8
+_LEAST_TOKENS = 8192  # positions of a group, where the engine plans for that many
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """What to predict: task (its number among those asked for), test, view (its number), row, code.
@@ -209,6 +213,15 @@ def share_by_work(costs: Sequence[float], num_processes: int) -> list[list[int]]
     return [sorted(share, reverse=True) for share in shares]
 
 
+def tokens_of_group(total: int, planned_tokens: int) -> int:
+    """Return the positions of each group of work that has ``total`` of them.
+
+    Little work is split too, the same way for any number of processes, so that several GPUs share
+    it; but into groups that a GPU still computes at full speed.
+    """
+    return min(planned_tokens, max(total // _LEAST_GROUPS, _LEAST_TOKENS))
+
+
 def answer(
     weights: Weights,
     views: Views,
@@ -272,7 +285,7 @@ def answer(
             qs[packed.members] = answers.q_G().numpy()
             answered[packed.members] = 1
 
-    groups = plan_passes(lengths, engine.planned_tokens)
+    groups = plan_passes(lengths, tokens_of_group(int(lengths.sum()), engine.planned_tokens))
     costs = [flop_of_prediction(model.settings, lengths[group], num_steps) for group in groups]
     members, running = groups[0][:0], list[_Answers]()
     for number in share_by_work(costs, world.size)[world.rank]:

@@ -1,0 +1,46 @@
+"""Pretraining plans its memory and mends numbers that leave their range."""
+
+import math
+
+import pytest
+from commands import SHORT, call
+
+import solver.train
+from pipeline.runs import Run
+from solver.checkpoint import checkpoint_step, latest_checkpoint
+
+LONGER = [*SHORT, "train.num_steps=8", "checkpoint.every=2"]
+
+
+def test_it_goes_back_to_the_newest_checkpoint_at_half_the_rates(run_here, capsys, monkeypatch):
+    step, rates = solver.train.train_step, []
+
+    def break_once(training, batch, settings, engine):
+        step(training, batch, settings, engine)
+        rates.append((settings.lr, settings.rows_lr))
+        if training.step == 5 and len(rates) == 5:
+            training.model.token_embedding.data.fill_(math.nan)
+
+    monkeypatch.setattr("solver.train.train_step", break_once)
+    assert call("pretrain", "--run-name", "a", changes=LONGER) == 0
+    printed = capsys.readouterr().out
+    assert "not finite at step 6; on from step 4 at half the learning rates" in printed
+    assert "memory: 0." in printed
+    assert checkpoint_step(latest_checkpoint(Run.named("a").checkpoints)) == 8
+    assert rates[-1] == pytest.approx((rates[0][0] / 2, rates[0][1] / 2))
+    # The same command finds nothing left to do: the run is still that of its settings.
+    assert call("pretrain", "--run-name", "a", changes=LONGER) == 0
+
+
+def test_it_gives_up_in_one_line_when_smaller_rates_do_not_help(run_here, capsys):
+    changes = [*LONGER, "train.lr=1e9", "train.rows_lr=1e9"]
+    assert call("pretrain", "--run-name", "a", changes=changes) == 2
+    printed = capsys.readouterr()
+    assert printed.out.count("at half the learning rates") == 3
+    assert "not finite at step" in printed.err.splitlines()[-1]
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_it_starts(run_here, capsys):
+    assert call("pretrain", "--run-name", "a", changes=[*SHORT, "engine.memory_gb=0.001"]) == 2
+    assert "error: memory: 0." in capsys.readouterr().err
+    assert latest_checkpoint(Run.named("a").checkpoints) is None
