@@ -27,7 +27,7 @@ GPU_FOLDERS = --to "$(TO)" $(if $(FROM),--from "$(FROM)") $(if $(WHEELS),--wheel
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data build plan pretrain predict sweep export score report show settings package push status submit \
-	test kernel-test lint chaos deadlines bench bench-gpu gpu experiment clean
+	test kernel-test lint chaos deadlines bench gpu experiment clean
 
 help: ## List the targets
 	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
@@ -113,11 +113,6 @@ deadlines: $(READY) ## Try 20 time limits in 25 minutes
 
 bench: $(READY) ## Measure speed on the CPU in 5 minutes: runs/bench/cpu.json
 	PYTHONPATH=.:tests $(PY) experiments/bench.py cpu
-
-bench-gpu: $(READY) ## Measure a GPU in three runs of up to 10 minutes: runs/bench/*.json
-	PYTHONPATH=.:tests $(PY) experiments/bench.py ceilings
-	PYTHONPATH=.:tests $(PY) experiments/bench.py training
-	PYTHONPATH=.:tests $(PY) experiments/bench.py prediction
 
 # With wheels, on a machine without a network, Python is the one that has torch.
 gpu: TO := $(or $(TO),runs/gpu-state)

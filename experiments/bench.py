@@ -1,8 +1,8 @@
-"""`make bench` and `make bench-gpu`: how fast this is, beside what the machine could do at best.
+"""`make bench`: how fast this is on a CPU, beside what the machine could do at best.
 
 The sides of a ratio take turns in one process, on the same weights and examples, after their
 outputs were compared. Medians over the rounds are reported, with the smallest and the largest.
-Results are printed and written to runs/bench/NAME.json.
+Results are printed and written to runs/bench/cpu.json.
 """
 
 import json
@@ -34,17 +34,22 @@ from augment.task import Task
 from augment.tokens import decode_grids, encode_grid
 from augment.view import NUM_VIEWS, View
 from pipeline.sources import load_source
-from solver.attention import Sequences, attend, choose_kernel
 from solver.batch import Batch
 from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
 from solver.flop import flop_of_prediction, flop_of_training
 from solver.model import TRM, State
 from solver.optimizer import EMA, make_optimizer
-from solver.packing import boxes_for, lengths_of, pack
-from solver.predict import Views, answer, make_views, plan_work, predict
+from solver.packing import boxes_for, lengths_of
+from solver.predict import Views, answer
 from solver.puzzle_embedding import PuzzleTable
-from solver.settings import EngineSettings, ModelSettings, PredictSettings, TrainSettings
+from solver.settings import (
+    EngineSettings,
+    ModelSettings,
+    PredictSettings,
+    TrainSettings,
+    swiglu_width,
+)
 from solver.train import Training, start_training, supervise, train_step
 from submission.vote import count_votes
 
@@ -52,6 +57,10 @@ from submission.vote import count_votes
 # in the reference (4 to 2, there 10 to 5), so that enough examples are timed in a CPU's minutes.
 SHORTER = ModelSettings(num_latent_steps=1)
 TINY = ModelSettings(dim=64, num_heads=2, num_cycles=1, num_latent_steps=1)
+NARROW = ModelSettings(
+    canvas="box", dim=128, num_heads=4, rows_per="task", rotary="grid", rotary_base=100.0,
+    num_cycles=1, num_latent_steps=1, max_supervision_steps=2,
+)  # fmt: skip
 TRAIN = TrainSettings(warmup_steps=0)
 CANVAS = 30
 ROOT = Path(__file__).resolve().parent.parent
@@ -378,6 +387,19 @@ def arc1_mix(count: int) -> Examples:
     return examples.take(spread_over_sizes(examples.boxes, count))
 
 
+def measure_width_128(engine: Engine, report: Report, options: Namespace, rate: float) -> None:
+    """Training steps of the demo's model on whole canvases' mix, beside products of its width."""
+    examples = arc1_mix(4 if options.tiny else 64)
+    trainer = Trainer.of(NARROW, examples, engine)
+    trainer.step()
+    trainer.step()
+    seconds = take_turns({"step": trainer.step}, options.rounds, engine.device)["step"]
+    flop = flop_of_training(NARROW, lengths_of(examples.boxes, NARROW))
+    own = product_rate(engine, 4096, 128, swiglu_width(128, NARROW.expansion))
+    for name, peak in (("products_of_width_128", own), ("products_of_width_512", rate)):
+        report.add(f"train_d128_share_of_{name}", [flop / s / peak for s in seconds])
+
+
 def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Namespace) -> None:
     """The whole on a CPU: `make bench`."""
     around(report)
@@ -388,6 +410,7 @@ def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Nam
         report.add(f"train_{canvas}_peak_memory_mb", float(done.stdout), "MB")
     rate = product_rate(engine, 4096)
     report.add("product_gflop_per_second", rate / 1e9)
+    measure_width_128(engine, report, options, rate)
     examples = arc1_mix(count)
     check_outputs(model, examples, engine)
     train = partial(compare_training, engine=engine, report=report, rounds=rounds, rate=rate)
@@ -400,115 +423,22 @@ def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Nam
         compare_prediction(f"{name}_eval", model, views, engine, report, rounds, 1, rate)
 
 
-def bench_ceilings(
-    model: ModelSettings, engine: Engine, report: Report, options: Namespace
-) -> None:
-    """What the device can do: products, attention, copies."""
-    for tokens in (8_192, 32_768, 176_128):
-        rate = product_rate(engine, tokens // options.divisor)
-        report.add(f"product_tflop_per_second_{tokens}", rate / 1e12)
-    boxes = arc1_mix(256 // options.divisor).boxes
-    for name, chosen in (("916", full_boxes(64 // options.divisor, CANVAS)), ("mix", boxes)):
-        packed = pack(
-            boxed(model),
-            engine.device,
-            np.arange(len(chosen)),
-            np.zeros((len(chosen), CANVAS**2), dtype=np.uint8),
-            np.zeros(len(chosen), dtype=np.uint32),
-            chosen,
-        )
-        shape = (len(packed.cells_N), model.num_heads, model.dim // model.num_heads)
-        q = torch.randn(shape, device=engine.device, dtype=engine.dtype)
-        kernel = choose_kernel(engine.device, engine.dtype)
-        sequences = Sequences(packed.bounds_E, packed.longest, kernel)
-        run = partial(attend, q, q, q, sequences)
-        seconds = take_turns({"attend": run}, options.rounds + 1, engine.device)["attend"][1:]
-        flop = 4 * model.dim * float((lengths_of(chosen, model) ** 2).sum())
-        report.add(f"attention_tflop_per_second_{name}", [flop / s / 1e12 for s in seconds])
-    source = torch.empty(2**30 // options.divisor, dtype=torch.uint8, device=engine.device)
-    target = torch.empty_like(source)
-    copy = partial(target.copy_, source)
-    seconds = take_turns({"copy": copy}, options.rounds + 1, engine.device)["copy"][1:]
-    report.add("copy_gb_per_second", [2 * len(source) / s / 1e9 for s in seconds])
-
-
-def bench_training(
-    model: ModelSettings, engine: Engine, report: Report, options: Namespace
-) -> None:
-    """Training steps at the batches of the reference: all of it, and a GPU's share."""
-    rate = product_rate(engine, 32_768 // options.divisor)
-    report.add("product_tflop_per_second", rate / 1e12)
-    check_outputs(model, arc1_mix(2), engine)
-    for batch in (192, 768):
-        examples = arc1_mix(batch // options.divisor)
-        compare_training(
-            f"arc1_{batch}", model, examples, engine, report, options.rounds, rate,
-            beside_eager=batch == 192 and engine.device.type == "cpu",
-        )  # fmt: skip
-    if engine.device.type == "cuda":
-        report.add("peak_memory_mb", torch.cuda.max_memory_allocated() / 2**20, "MB")
-
-
-def bench_prediction(
-    model: ModelSettings, engine: Engine, report: Report, options: Namespace
-) -> None:
-    """Prediction with all supervision steps, with a quarter of them, and from end to end."""
-    rate = product_rate(engine, 32_768 // options.divisor)
-    tasks = load_source("arc1/evaluation")
-    views = views_of_tests(tasks, 512 // options.divisor)
-    for steps in (model.max_supervision_steps, model.max_supervision_steps // 4):
-        name = f"arc1_eval_{steps}_steps"
-        compare_prediction(name, model, views, engine, report, options.rounds, steps, rate)
-    tasks = [task.without_answers() for task in tasks[: 96 // options.divisor]]
-    index = PuzzleIndex.of(tasks, 7, 0, "view")
-    trm = TRM(boxed(model)).requires_grad_(False)
-    # Tokens that mean an end, so that no answer is made again on the full canvas.
-    trm.output_head.weight.zero_()
-    table = PuzzleTable(index.num_rows, torch.zeros(model.dim))
-    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench", "")
-    settings = PredictSettings(num_views=8, num_supervision_steps=4)
-    work = plan_work(weights, tasks, settings.num_views)
-    same = make_views(trm.settings, tasks, work)
-    nothing = lambda *_: None  # noqa: E731
-    sides = {
-        "model": lambda: answer(weights, same, settings, engine, nothing),
-        "all": lambda: count_votes(predict(weights, tasks, work, settings, engine, nothing)),
-    }
-    for run in sides.values():
-        run()
-    seconds = take_turns(sides, options.rounds, engine.device)
-    report.ratio("predict_end_to_end_over_model", seconds["model"], seconds["all"])
-
-
-BENCHES = {
-    "cpu": bench_cpu,
-    "ceilings": bench_ceilings,
-    "training": bench_training,
-    "prediction": bench_prediction,
-}
-
-
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=[*BENCHES, "memory"])
+    parser.add_argument("what", choices=["cpu", "memory"])
     parser.add_argument("--canvas", choices=["full", "box"], help="of what to take the memory")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--examples", type=int, default=10, help="of cpu and memory")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--examples", type=int, default=10)
     parser.add_argument("--tiny", action="store_true", help="a small model and little of it")
     options = parser.parse_args()
-    options.divisor = 64 if options.tiny else 1
     started = time.perf_counter()
-    on_cpu = options.what in ("cpu", "memory")
     compiled = options.what != "memory" and not options.tiny
-    device = "cpu" if on_cpu else options.device
-    engine = open_engine(EngineSettings(device=device, compile=str(compiled).lower()), print)
+    engine = open_engine(EngineSettings(device="cpu", compile=str(compiled).lower()), print)
     if options.what == "memory":
         peak_memory(options.canvas, engine, options.examples)
         return
-    model = TINY if options.tiny else SHORTER if on_cpu else ModelSettings()
-    report = Report(Path("runs/bench") / f"{options.what}.json", engine)
-    BENCHES[options.what](model, engine, report, options)
+    report = Report(Path("runs/bench/cpu.json"), engine)
+    bench_cpu(TINY if options.tiny else SHORTER, engine, report, options)
     report.add("bench_seconds", time.perf_counter() - started, "s")
     report.write()
 

@@ -150,7 +150,11 @@ def choose_settings(
 
 
 def _available_bytes(card: Card, settings: Settings) -> float:
-    return _GB * (settings.engine.memory_gb or card.memory_gb)
+    from solver.memory import USABLE
+
+    if settings.engine.memory_gb:
+        return _GB * settings.engine.memory_gb
+    return _GB * card.memory_gb * (1.0 if card.name == "cpu" else USABLE)
 
 
 def _training_time(work: TrainingWork, fit: Fit) -> Time:

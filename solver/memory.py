@@ -33,7 +33,7 @@ from solver.settings import ModelSettings, TrainSettings
 
 _GB = 1e9
 _CUDA_CONTEXT = 1.0e9  # bytes of the driver's context and its libraries
-_USABLE = 0.9  # of what is free on a GPU: the rest is what its allocator cannot put to use
+USABLE = 0.9  # of what is free on a GPU: the rest is what its allocator cannot put to use
 _COUNTED = (4, 12)  # examples of the two passes that are counted
 _SAMPLED = 2048  # examples that tell how long those of a run are
 _SPREADS = 4  # standard deviations by which a batch may be longer than the mean of all
@@ -236,7 +236,7 @@ def _free_bytes(engine: Engine) -> float:
         unused = torch.cuda.memory_reserved(engine.device) - torch.cuda.memory_allocated(
             engine.device
         )
-        return _USABLE * (torch.cuda.mem_get_info(engine.device)[0] + unused)
+        return USABLE * (torch.cuda.mem_get_info(engine.device)[0] + unused)
     return machine_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 

@@ -27,7 +27,6 @@ from solver.model import State
 from solver.packing import Packed, boxes_for, lengths_of, pack, plan_passes, upload
 from solver.settings import ModelSettings, PredictSettings
 
-
 _LEAST_GROUPS = 8
 _LEAST_TOKENS = 8192  # positions of a group, where the engine plans for that many
 

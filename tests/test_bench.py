@@ -5,45 +5,35 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PROMISED = {
-    "cpu": {
-        "train_box_over_full_arc1",
-        "train_box_over_full_arc2_eval",
-        "predict_box_over_full_arc1_eval",
-        "predict_box_over_full_arc2_eval",
-        "full_over_eager",
-        "loader_examples_per_second",
-        "decode_views_per_second",
-        "help_seconds",
-        "train_full_peak_memory_mb",
-    },
-    "ceilings": {"product_tflop_per_second_8192", "attention_tflop_per_second_mix"},
-    "training": {"train_box_over_full_arc1_192", "train_box_per_second_arc1_768"},
-    "prediction": {"predict_end_to_end_over_model", "predict_box_over_full_arc1_eval_4_steps"},
+    "train_box_over_full_arc1",
+    "train_box_over_full_arc2_eval",
+    "predict_box_over_full_arc1_eval",
+    "predict_box_over_full_arc2_eval",
+    "full_over_eager",
+    "train_d128_share_of_products_of_width_128",
+    "loader_examples_per_second",
+    "decode_views_per_second",
+    "help_seconds",
+    "train_full_peak_memory_mb",
 }
 
 
-@pytest.mark.parametrize("what", PROMISED)
-def test_a_benchmark_writes_its_figures(what, tmp_path):
-    sizes = ["--tiny", "--rounds", "1", "--examples", "2", "--device", "cpu"]
+def test_the_benchmark_writes_its_figures(tmp_path):
+    path = f"{ROOT}:{ROOT / 'tests'}"
     subprocess.run(
-        [sys.executable, ROOT / "experiments" / "bench.py", what, *sizes],
+        [sys.executable, ROOT / "experiments" / "bench.py", "cpu", "--tiny", "--rounds", "1",
+         "--examples", "2"],
         cwd=tmp_path,
-        env={
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-            "PATH": "/usr/bin:/bin",
-            "HOME": str(tmp_path),
-        },
+        env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         check=True,
         capture_output=True,
         timeout=600,
-    )
-    figures = json.loads((tmp_path / "runs" / "bench" / f"{what}.json").read_text())
-    assert PROMISED[what] <= figures.keys()
-    assert all(figures[name] > 0 for name in PROMISED[what])
+    )  # fmt: skip
+    figures = json.loads((tmp_path / "runs" / "bench" / "cpu.json").read_text())
+    assert figures.keys() >= PROMISED
+    assert all(figures[name] > 0 for name in PROMISED)
     assert {"machine", "torch", "date", "dtype"} <= figures.keys()
 
 
