@@ -87,8 +87,8 @@ def start_carry(model: TRM, num_slots: int, device: torch.device, dtype: torch.d
     nothing = Examples(
         tokens, tokens, zeros, zeros.astype(np.uint32), np.zeros((num_slots, 4), dtype=np.int64)
     )
-    empty = torch.zeros(lengths_of(nothing.boxes, model.settings).sum(), model.settings.dim)
-    y_ND = empty.to(device, dtype)
+    shape = (int(lengths_of(nothing.boxes, model.settings).sum()), model.settings.dim)
+    y_ND = torch.zeros(shape, dtype=dtype, device=device)
     return Carry(nothing, zeros, np.ones(num_slots, dtype=bool), State(y_ND, y_ND))
 
 

@@ -83,7 +83,8 @@ class Engine:
                     raise
                 self._compiled_cycle, self.compile = None, False
                 model.run_cycle = TRM.cycle
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                # A compiler's own first line says that it failed, the second why.
+                reason = " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
                 self.say(
                     f"{self.device}: warning: the compiled model failed, going on without "
                     f"compiling, slower (engine.compile=false avoids this): {reason[:200]}"

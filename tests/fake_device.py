@@ -1,0 +1,286 @@
+"""Real steps on a device without values: ``fake_device.py RECIPE ...`` prints a line a case.
+
+A case is one or two training steps, or a prediction, of a recipe at its real sizes. The line is a
+JSON object: what was counted in its last step, and as ``faults`` what must not be. ``options`` in
+place of a recipe runs what no recipe chooses, and ``plants`` runs cases with a fault put in.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from card import Watch, open_card, put_on, watched
+from planted import PLANTS
+from torch import Tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+import solver.predict
+import solver.train
+from augment.dataset import Dataset, ExampleStream
+from augment.puzzles import PuzzleIndex
+from pipeline.recipes import RECIPES, Settings
+from pipeline.sources import load_source
+from solver.batch import batches
+from solver.checkpoint import Weights
+from solver.engine import Engine
+from solver.model import TRM
+from solver.packing import lengths_of, plan_passes
+from solver.predict import plan_work, predict
+from solver.puzzle_embedding import PuzzleTable
+from solver.settings import PredictSettings, TrainSettings
+from solver.train import Supervision, Training, start_training, supervise, train_step
+from solver.world import World
+
+ALONE, AMONG_FOUR = World(), World(1, 4)
+BFLOAT, HALF, FLOAT = torch.bfloat16, torch.float16, torch.float32
+# dtype, processes, and whether each step trains the trunk
+TRAININGS = (
+    (BFLOAT, ALONE, (False, True)),
+    (BFLOAT, AMONG_FOUR, (False, True)),
+    (HALF, AMONG_FOUR, (True,)),
+    (FLOAT, ALONE, (True,)),
+)
+VIEWS = 3  # of each task, beside the original
+NUM_ROWS = 10_000
+ONE_STEP = PredictSettings(num_supervision_steps=1)
+ALL_AT_ONCE = 10**9  # positions of a pass
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model and how it is trained, with real tasks, of which training makes its examples."""
+
+    model: TRM
+    training: TrainSettings
+    dataset: Dataset
+
+    @classmethod
+    def of(cls, recipe: Settings, **changes) -> "Setup":
+        """Return what the recipe does for longest: pretraining, or test-time training."""
+        model = replace(recipe.model, **changes)
+        training = max((recipe.train, recipe.adapt), key=lambda settings: settings.num_steps)
+        with patch("solver.layers.truncated_normal_", untouched), \
+                patch("solver.model.truncated_normal_", untouched):  # fmt: skip
+            return cls(TRM(model), training, real_tasks(model.canvas_side, model.rows_per))
+
+    def table(self, device: torch.device) -> PuzzleTable:
+        start_D = torch.zeros(self.model.settings.dim, device=device)
+        return PuzzleTable(NUM_ROWS, start_D)
+
+
+def untouched(tensor: Tensor, *_) -> Tensor:
+    return tensor
+
+
+@cache
+def real_tasks(side: int, rows_per: str) -> Dataset:
+    tasks = [task.without_answers() for task in load_source("arc1/training")]
+    tasks = [task for task in tasks if task.longest_side() <= side]
+    index = PuzzleIndex.of(tasks, VIEWS, 0, rows_per)
+    return Dataset(tuple(tasks), index, (False,) * len(tasks), side)
+
+
+def run_training(
+    watch: Watch,
+    setup: Setup,
+    device: torch.device,
+    dtype: torch.dtype = BFLOAT,
+    world: World = ALONE,
+    trains: tuple[bool, ...] = (True,),
+    tokens: int = ALL_AT_ONCE,
+    recompute: bool = False,
+) -> dict[str, Any]:
+    """Run training steps and return what was counted in the last one."""
+    engine = Engine(device, dtype, recompute=recompute, planned_tokens=tokens, world=world)
+    watch.allowed = ("_all_finite",)
+    training = start_training(
+        put_on(device, setup.model), setup.table(device), setup.training, engine
+    )
+    settings, model = replace(setup.training, num_steps=len(trains)), setup.model.settings
+    given = batches(ExampleStream(setup.dataset, 0), settings, model, world, 0)
+    for batch, trains_trunk in zip(given, trains, strict=True):
+        outcomes: list[Supervision] = []
+        watch.start_step()
+        with patch("solver.train.supervise", partial(kept, outcomes)):
+            settings = replace(settings, rows_only_share=0.0 if trains_trunk else 1.0)
+            train_step(training, batch, settings, engine)
+        (outcome,) = outcomes
+        lengths_B = lengths_of(outcome.carry.examples.boxes, model)
+        num_passes = len(plan_passes(lengths_B, tokens))
+        watch.faults += misplaced(training, outcome, engine, trains_trunk)
+        watch.faults += unexpected_waits(watch, engine, num_passes)
+    moments = [value for state in training.optimizer.state.values() for value in state.values()]
+    return {
+        "operations": watch.operations,
+        "bytes": watch.bytes,
+        "uploads": watch.uploads,
+        "peak_bytes": watch.peak,
+        "moments_bytes": sum(moment.nbytes for moment in moments if isinstance(moment, Tensor)),
+        "lanes": len(lengths_B),
+        "positions": int(lengths_B.sum()),
+        "rows": len(training.table.values),
+    }
+
+
+def kept(outcomes: list[Supervision], *arguments) -> Supervision:
+    outcomes.append(supervise(*arguments))
+    return outcomes[-1]
+
+
+def misplaced(
+    training: Training, outcome: Supervision, engine: Engine, trains_trunk: bool
+) -> Iterator[str]:
+    """Say which results of a step have another device, dtype or shape than they should."""
+    settings = training.model.settings
+    lengths_B = lengths_of(outcome.carry.examples.boxes, settings)
+    lanes, state = (len(lengths_B),), (int(lengths_B.sum()), settings.dim)
+    results = {
+        "y": (outcome.carry.state.y, engine.dtype, state),
+        "z": (outcome.carry.state.z, engine.dtype, state),
+        "token loss": (outcome.losses.tokens, torch.float64, lanes),
+        "halt loss": (outcome.losses.halt, FLOAT, lanes),
+        "accuracy": (outcome.losses.accuracy, FLOAT, lanes),
+        "exact": (outcome.losses.exact, torch.bool, lanes),
+        "halt logits": (outcome.halt_B, FLOAT, lanes),
+        "row gradients": (outcome.row_gradients_BD, FLOAT, (*lanes, settings.dim)),
+        "sums": (training.sums, torch.float64, tuple(training.sums.shape)),
+        "rows": (training.table.values, FLOAT, (len(training.table.values), settings.dim)),
+    }
+    for name, parameter in training.model.named_parameters():
+        shape = tuple(parameter.shape)
+        results[name] = (parameter, FLOAT, shape)
+        results[f"average of {name}"] = (training.ema.average[name], FLOAT, shape)
+        if (parameter.grad is not None) != trains_trunk:
+            yield f"gradient of {name}: {parameter.grad}"
+        elif trains_trunk:
+            results[f"gradient of {name}"] = (parameter.grad, FLOAT, shape)
+    for name, (tensor, *expected) in results.items():
+        found = [tensor.dtype, tuple(tensor.shape)]
+        if [*found, tensor.device] != [*expected, engine.device]:
+            yield f"{name}: expected {expected}, got {found} on {tensor.device}"
+
+
+def unexpected_waits(watch: Watch, engine: Engine, num_passes: int) -> Iterator[str]:
+    """Say how the waits of a training step differ from one at its end, for what was fetched."""
+    expected = {"fetch": num_passes + (engine.world.size > 1)}
+    if engine.dtype == HALF:
+        expected["_all_finite"] = 1
+    found = {"fetch": watch.waits["fetch"] + watch.waits["fetch of the newest"]}
+    found |= {name: count for name, count in watch.waits.items() if "fetch" not in name}
+    if found != expected:
+        yield f"waits: expected {expected}, got {found}"
+    before, place = watch.first_wait or (0, "nowhere")
+    if before < watch.last_backward:
+        yield f"a fetch is awaited before the last backward pass has ended: {place}"
+
+
+def run_prediction(
+    watch: Watch,
+    setup: Setup,
+    device: torch.device,
+    dtype: torch.dtype = BFLOAT,
+    world: World = ALONE,
+    settings: PredictSettings = ONE_STEP,
+) -> dict[str, Any]:
+    """Answer two groups of views, the first ones of each again on the full canvas."""
+    host = torch.device("cpu")  # where the rows of weights lie that were read from a file
+    weights = Weights(put_on(device, setup.model), setup.table(host), setup.dataset.index,
+                      np.empty(0, np.uint64), "", "")  # fmt: skip
+    tasks = setup.dataset.tasks[:30]
+    work = plan_work(weights, tasks, 1 + VIEWS)
+    model, said, told = setup.model.settings, [], []
+    lengths = lengths_of(solver.predict.make_views(model, tasks, work).boxes, model)
+    half = -(-int(lengths.sum()) // (2 * world.size))
+    engine = Engine(device, dtype, planned_tokens=half, world=world, say=said.append)
+    watch.allowed = ("answer.<locals>.<genexpr>",)
+    watch.allowed += ("answer.<locals>.begin",) if settings.stop_when_halted else ()
+    found = predict(weights, tasks, work, settings, engine, lambda views, flop: told.append(views))
+    if len(found) != len(work.tasks) or not any(found):
+        watch.faults.append("predictions are missing")
+    if not watch.waits["fetch"]:
+        watch.faults.append("the device had nothing to do while answers were awaited")
+    return {"views": len(found), "operations": watch.operations, "said": said}
+
+
+def report(name: str, body: Callable[[Watch], dict[str, Any]], **of_case) -> None:
+    """Print what the body counts, and the faults that were seen while it ran."""
+    started, plant = time.perf_counter(), of_case.pop("plant", nullcontext())
+    counted: dict[str, Any] = {}
+    with watched() as watch, plant:
+        try:
+            counted = body(watch)
+        except Exception as error:
+            watch.faults.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+    seconds = round(time.perf_counter() - started, 1)
+    seen = {"waits": dict(watch.waits), "faults": list(dict.fromkeys(watch.faults))}
+    line = {"case": name, **counted, **seen, "seconds": seconds}
+    print(json.dumps(line), flush=True)
+
+
+def run_recipe(name: str, device: torch.device) -> None:
+    setup = Setup.of(RECIPES[name]())
+    for dtype, world, trains in TRAININGS:
+        body = partial(run_training, setup=setup, device=device, dtype=dtype, world=world,
+                       trains=trains)  # fmt: skip
+        report(f"{name} training {str(dtype)[6:]} {world.size}", body)
+    body = partial(run_prediction, setup=setup, device=device, world=AMONG_FOUR)
+    report(f"{name} prediction", body)
+
+
+def run_options(device: torch.device) -> None:
+    """Run what no recipe chooses, with the model of arc1-fast, one of each kind."""
+    fast, demo = RECIPES["arc1-fast"](), RECIPES["demo"]()
+    setup = Setup.of(fast)
+    run = partial(run_training, device=device)
+    report("recompute", partial(run, setup=setup, recompute=True))
+    report("frozen", partial(run, setup=setup, dtype=HALF, trains=(False,)))
+    report("passes", partial(run, setup=setup, tokens=20_000, world=AMONG_FOUR))
+    changes: dict[str, dict[str, Any]] = {
+        "dropout": {"dropout": 0.1},
+        "gradient_cycles": {"num_cycles": 3, "gradient_cycles": 2},
+        "conv_width": {"conv_width": 3},
+        "full canvas": {"canvas": "full"},
+    }
+    for name, change in changes.items():
+        report(name, partial(run, setup=Setup.of(fast, **change)))
+    report("mlp", partial(run, setup=Setup.of(demo, canvas="full", variant="mlp")))
+    answer = partial(run_prediction, setup=setup, device=device)
+    two_steps = replace(ONE_STEP, num_supervision_steps=2)
+    report("two steps", partial(answer, settings=two_steps))
+    stopping = replace(two_steps, stop_when_halted=True)
+    report("stop_when_halted", partial(answer, settings=stopping))
+    report("out of range", partial(answer, dtype=HALF), plant=patch.object(Watch, "finite", False))
+
+
+def run_plants(device: torch.device) -> None:
+    """Run cases with a fault put in, with the model of the demo."""
+    setup = Setup.of(RECIPES["demo"]())
+    for name, (in_training, place, fault) in PLANTS.items():
+        body = partial(run_training if in_training else run_prediction, setup=setup, device=device)
+        report(name, body, plant=patch(place, fault))
+
+
+def main(names: list[str]) -> None:
+    device = open_card()
+    dist.init_process_group(f"{device.type}:fake,cpu:fake", store=FakeStore(),
+                            rank=AMONG_FOUR.rank, world_size=AMONG_FOUR.size)  # fmt: skip
+    for name in names:
+        if name == "options":
+            run_options(device)
+        elif name == "plants":
+            run_plants(device)
+        else:
+            run_recipe(name, device)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,101 @@
+"""The compiled cycle: few graphs serve all that a run does, and none is needed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from augment.dataset import ExampleStream
+from solver.batch import batches
+from solver.checkpoint import Weights
+from solver.cpu_attention import attend_on_cpu
+from solver.model import TRM
+from solver.predict import plan_work, predict
+from solver.settings import PredictSettings
+from solver.train import start_training, train_step
+
+ARC1_LIKE = replace(SMALL_MODEL, canvas="box", num_cycles=3, num_latent_steps=2)
+FAST_LIKE = replace(
+    SMALL_MODEL, canvas="box", num_cycles=1, num_latent_steps=2, rows_per="task", rotary="grid"
+)
+MOST_GRAPHS = 5
+# torch's compiler looks at the gradients of its arguments, and warns of that itself.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def flash(monkeypatch):
+    """Take the way of a GPU with FlashAttention, with a kernel of the CPU."""
+
+    def varlen_attn(q, k, v, bounds, _, longest, __):
+        return attend_on_cpu(q, k, v, bounds)
+
+    monkeypatch.setattr("solver.model.choose_kernel", lambda device, dtype: "flash")
+    monkeypatch.setattr("solver.attention.varlen_attn", varlen_attn)
+
+
+def compile_with(backend, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *a, **more: compile_(*a, backend=backend, **more))
+
+
+def train_steps(dataset, engine, model, steps=(4096, 4096, 4096, 1), frozen=1):
+    """Steps with these positions at once; then some that train the rows alone."""
+    settings = replace(SHORT_TRAINING, num_steps=len(steps) + frozen, global_batch=6)
+    training = start_training(TRM(model), make_table(dataset), settings, engine)
+    losses = []
+    examples = batches(ExampleStream(dataset, 0), settings, model, engine.world, 0)
+    for batch, tokens in zip(examples, [*steps, *[4096] * frozen], strict=True):
+        engine.tokens_per_pass = tokens
+        share = 1.0 if training.step >= len(steps) else 0.0
+        train_step(training, batch, replace(settings, rows_only_share=share), engine)
+        losses.append(training.sums.tolist())
+    return training, losses
+
+
+def predict_views(training, dataset, engine, num_views):
+    weights = Weights(training.model, training.table, dataset.index, np.empty(0, np.uint64), "", "")
+    work = plan_work(weights, dataset.tasks[:num_views], num_views)
+    some = work.between(0, num_views)
+    settings = PredictSettings(num_supervision_steps=2)
+    return predict(weights, dataset.tasks, some, settings, engine, lambda views, flop: None)
+
+
+@pytest.mark.parametrize("model", [ARC1_LIKE, FAST_LIKE], ids=["arc1", "arc1-fast"])
+def test_few_graphs_serve_training_and_prediction(small_tasks, engine, flash, monkeypatch, model):
+    counter = CompileCounterWithBackend("eager")
+    compile_with(counter, monkeypatch)
+    dataset = make_dataset(small_tasks, model.rows_per)
+    said = []
+    compiled = replace(engine, compile=True, say=said.append)
+    training, _ = train_steps(dataset, compiled, model)
+    for num_views in (4, 1, 3):
+        predict_views(training, dataset, compiled, num_views)
+    assert compiled.compile, said
+    assert 0 < counter.frame_count <= MOST_GRAPHS
+
+
+def test_where_compiling_fails_the_model_runs_as_it_is(small_dataset, engine, monkeypatch):
+    def refuse(graph, inputs):
+        raise RuntimeError("no compiler is here\nand a long story")
+
+    compile_with(refuse, monkeypatch)
+    said = []
+    compiled = replace(engine, compile=True, say=said.append)
+    _, found = train_steps(small_dataset, compiled, ARC1_LIKE)
+    _, expected = train_steps(small_dataset, replace(engine), ARC1_LIKE)
+    assert found == expected
+    (line,) = said
+    assert line.startswith("cpu: warning: the compiled model failed, going on without compiling")
+    assert "no compiler is here" in line
+    assert not compiled.compile
