@@ -49,7 +49,7 @@ def pack(folder: Path) -> None:
 
 
 def unpack(folder: Path) -> None:
-    """Bring back what :func:`pack` wrote, unless what lies here already has come further."""
+    """Bring back what :func:`pack` wrote, unless a training has begun here."""
     parts = sorted(folder.glob("state.[0-9][0-9][0-9]"))
     if not parts or newest_step():
         return
@@ -76,9 +76,8 @@ def describe(state: dict[str, Any]) -> str:
         ("ARC-AGI-1 evaluation", json.dumps(state.get("score", "not answered yet"))),
         ("seconds of all calls", state["spent_seconds"]),
     ]
-    return (
-        "\n".join(["| what | figure |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)]) + "\n"
-    )
+    lines = ["| what | figure |", "|---|---|", *(f"| {what} | {figure} |" for what, figure in rows)]
+    return "\n".join(lines) + "\n"
 
 
 def install(wheels: Path) -> str:

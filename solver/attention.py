@@ -18,6 +18,9 @@ try:
 except ImportError:  # torch before 2.10
     varlen_attn = None  # type: ignore[assignment]
 
+HAS_VARLEN = varlen_attn is not None
+"""Whether this torch has FlashAttention for sequences of different lengths."""
+
 _FLASH = (8, 0)  # the compute capability from which GPUs run FlashAttention
 _NO_MASK = 0  # of the memory-efficient kernel
 
@@ -44,7 +47,7 @@ def choose_kernel(device: torch.device, dtype: torch.dtype) -> Kernel:
     if device.type == "cpu":
         return "cpu"
     is_half = dtype in (torch.bfloat16, torch.float16)
-    has_flash = varlen_attn is not None and torch.cuda.get_device_capability(device) >= _FLASH
+    has_flash = HAS_VARLEN and torch.cuda.get_device_capability(device) >= _FLASH
     return "flash" if is_half and has_flash else "efficient"
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from augment.errors import InputError
+from solver.attention import HAS_VARLEN
 from solver.device import choose_device, choose_dtype, prepare_device
 from solver.model import TRM
 from solver.settings import EngineSettings
@@ -109,6 +110,8 @@ def open_engine(settings: EngineSettings, say: Callable[[str], object]) -> Engin
     """Return the engine of this process, joined with the others that torchrun started."""
     device = choose_device(settings)
     prepare_device(device)
+    if device.type == "cuda" and not HAS_VARLEN:
+        say(f"torch {torch.__version__} has no varlen_attn, as torch 2.10 has: attention is slower")
     return Engine(
         device,
         choose_dtype(settings, device),
