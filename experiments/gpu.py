@@ -35,6 +35,7 @@ RATES_SECONDS = 180.0
 SCORE_SHARE, LEAST_SCORE_SECONDS = 0.12, 60.0  # of all the time, to answer the evaluation tasks
 # Of each piece: a training process until it trains, a look at held-out tasks, files at the end.
 STARTING_SECONDS, HELD_OUT_SECONDS, SAVING_SECONDS = 15.0, 50.0, 20.0
+PROBE_SECONDS = 30.0  # of a first leg where nobody knows the speed
 SECONDS_TO_END = 40.0  # of a program whose time is over
 DECAY_SHARE, WARM_UP = 0.3, 100  # the schedule; ten warm-ups fit into any run that is planned
 # What a test on a CPU does instead.
@@ -133,7 +134,7 @@ def measure(program: Program) -> None:
 
 
 def train(program: Program) -> bool:
-    """Pretrain as long as there is time; return whether it is done."""
+    """Pretrain for a leg of the time that is left; return whether this call has time for one."""
     from pipeline.recipes import load_recipe
 
     state = program.state
@@ -148,7 +149,10 @@ def train(program: Program) -> bool:
         return False
     batch = load_recipe(RECIPE, program.settings().split()).train.global_batch
     step = newest_step()
-    state["num_steps"] = plan_steps(state, step, of_all, batch)
+    rate = steps_per_second(state, batch)
+    if not rate:  # a first leg tells
+        seconds = min(seconds, (PROBE_SECONDS + STARTING_SECONDS) * program.scale)
+    state["num_steps"] = plan_steps(state.get("num_steps", 0), step, rate * of_all)
     before = time.monotonic()
     changes = program.settings(
         f"data.trained={','.join(trained_sources())}",
@@ -168,19 +172,27 @@ def train(program: Program) -> bool:
     took, reached = time.monotonic() - before, newest_step()
     state["legs"].append({"steps": reached - step, "seconds": round(took, 1)})
     state["trained"] = reached >= state["num_steps"] or of_all - took < 10 * program.scale
-    look_at_held_out(program, reached)
-    return bool(state["trained"])
+    if rate:
+        look_at_held_out(program, reached)
+    return True
 
 
-def plan_steps(state: dict[str, Any], step: int, seconds: float, batch: int) -> int:
-    """Return the steps of the whole training, by the rate so far, until the rates begin to fall."""
-    planned = int(state.get("num_steps", 0))
-    rate = state.get("rates", {}).get(f"{RECIPE}_train_examples_per_second", 0.0) / batch
-    if state["legs"]:
-        rate = sum(leg["steps"] for leg in state["legs"]) / sum(x["seconds"] for x in state["legs"])
-    if not rate:
+def steps_per_second(state: dict[str, Any], batch: int) -> float:
+    """Return the steps a second of the training so far, or as measured before it; 0 if unknown."""
+    legs = state["legs"]
+    if legs:
+        return float(sum(leg["steps"] for leg in legs) / sum(leg["seconds"] for leg in legs))
+    return float(state.get("rates", {}).get(f"{RECIPE}_train_examples_per_second", 0.0) / batch)
+
+
+def plan_steps(planned: int, step: int, more: float) -> int:
+    """Return the steps of the whole training: with ``more``, unless the rates fall already.
+
+    ``planned`` is what was planned before, 0 if nothing was, and ``more`` 0 if nobody knows.
+    """
+    if not more:
         return planned or 100_000
-    steps = max(10 * WARM_UP, step + int(0.95 * rate * seconds))
+    steps = max(10 * WARM_UP, step + int(0.95 * more))
     decays = planned and step >= (1 - DECAY_SHARE) * min(planned, steps)
     return planned if decays else steps
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from augment.boxes import full_boxes
 from augment.dataset import Examples, ExampleStream
+from augment.errors import InputError
 from augment.tokens import PAD
 from pipeline.console import say
 from solver.attention import Sequences, attend, choose_kernel
@@ -249,7 +250,10 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--dtypes", nargs="+", default=["auto", "float32"])
     options = parser.parse_args()
-    num_wrong = check_all(options.device, options.dtypes)
+    try:
+        num_wrong = check_all(options.device, options.dtypes)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
     say(f"checks: {num_wrong} wrong" if num_wrong else "checks: all right")
     raise SystemExit(1 if num_wrong else 0)
 

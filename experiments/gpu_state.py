@@ -4,6 +4,7 @@ import json
 import shutil
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,11 @@ def describe(state: dict[str, Any]) -> str:
 
 
 def install(wheels: Path) -> str:
-    """Unzip the wheels and return the folder, for Python's path."""
+    """Unzip the wheels of packages that are missing here; return the folder, for Python's path."""
     target = RUN / "packages"
+    installed = {distribution.name.lower() for distribution in metadata.distributions()}
     for wheel in sorted(wheels.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(target)
+        if wheel.name.partition("-")[0].replace("_", "-").lower() not in installed:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(target)
     return str(target.resolve())
