@@ -224,9 +224,11 @@ def require_memory(plan: Mapping[str, float], engine: Engine, available_bytes: f
     parts = ", ".join(f"{name} {part / _GB:.2f}" for name, part in plan.items() if part)
     line = f"{total / _GB:.2f} GB planned of {available_bytes / _GB:.1f} ({parts})"
     if total > available_bytes:
+        half = engine.tokens_per_pass // 2  # none of 1, and 0 would mean as many as fit
+        smaller = f"engine.tokens_per_pass={half} or " if half else ""
         raise InputError(
-            f"memory: {line}; engine.tokens_per_pass={engine.tokens_per_pass // 2} or "
-            "engine.recompute=true takes less, and so does a smaller batch"
+            f"memory: {line}; {smaller}engine.recompute=true takes less, and so does a smaller "
+            "batch"
         )
     return line
 

@@ -67,7 +67,7 @@ def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):
     assert engine.tokens_per_pass == 64 * 116
     plan_training(model, 60, stream, settings, engine, 0.02)
     assert 1 < engine.tokens_per_pass < 64 * 116
-    with pytest.raises(InputError, match=r"^memory: .*engine\.recompute"):
+    with pytest.raises(InputError, match=r"^memory: .*\); engine\.recompute"):
         plan_training(model, 60, stream, settings, engine, 0.001)
 
 
