@@ -38,7 +38,7 @@ class Labelled(NamedTuple):
 
     label: str
     grid: Grid | None
-    answer: Grid | None = None
+    solution: Grid | None = None
     """Cells that differ from this one are crossed out, where the sizes are the same."""
 
 
@@ -77,8 +77,8 @@ def _draw(shown: Labelled, left: float, top: float) -> Iterator[str]:
         return
     height, width = grid.shape
     cell = _SIDE / max(height, width)
-    place = f"translate({left:g} {top:g}) scale({cell:g})"
-    yield f'<g transform="{place}" shape-rendering="crispEdges">'
+    position = f"translate({left:g} {top:g}) scale({cell:g})"
+    yield f'<g transform="{position}" shape-rendering="crispEdges">'
     for y, row in enumerate(grid.tolist()):
         start = 0
         for x in range(1, width + 1):
@@ -91,8 +91,8 @@ def _draw(shown: Labelled, left: float, top: float) -> Iterator[str]:
     lines = [f"M{x} 0V{height}" for x in range(width + 1)]
     lines += [f"M0 {y}H{width}" for y in range(height + 1)]
     yield f'<path d="{"".join(lines)}" stroke="{_LINES}" stroke-width=".04" fill="none"/>'
-    if shown.answer is not None and shown.answer.shape == grid.shape:
-        for y, x in np.argwhere(grid != shown.answer).tolist():
+    if shown.solution is not None and shown.solution.shape == grid.shape:
+        for y, x in np.argwhere(grid != shown.solution).tolist():
             ink = "#FFFFFF" if grid[y, x] in WITH_LIGHT_INK else "#000000"
             cross = f"M{x + 0.2:g} {y + 0.2:g}l.6 .6m0 -.6l-.6 .6"
             yield f'<path d="{cross}" stroke="{ink}" stroke-width=".12"/>'

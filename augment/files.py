@@ -1,4 +1,4 @@
-"""JSON with errors a person can act on, atomic replacement, and folders that know their hashes."""
+"""JSON with clear errors, files and folders replaced atomically, and files checked by hash."""
 
 import hashlib
 import json
@@ -35,12 +35,12 @@ def parse_unique_json(content: bytes, path: Path) -> object:
     """Like :func:`parse_json`, but a repeated key is an error instead of a silent overwrite."""
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        values = dict(pairs)
+        if len(values) < len(pairs):
             keys = [key for key, _ in pairs]
             repeated = next(key for key in keys if keys.count(key) > 1)
-            raise InputError(f"{path}: {repeated!r} stands there twice")
-        return found
+            raise InputError(f"{path}: duplicate key {repeated!r}")
+        return values
 
     try:
         value: object = json.loads(content, object_pairs_hook=unique)
@@ -53,7 +53,7 @@ def parse_unique_json(content: bytes, path: Path) -> object:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to fill, which takes the place of ``folder`` only if all went well."""
+    """Yield an empty folder to fill; it replaces ``folder`` only if no error is raised."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -66,7 +66,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content`` so that a reader sees the old file or the new one, whole."""
+    """Replace ``path`` by ``content``; a reader sees all of the old file or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process number keeps two writers of one path from sharing a temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

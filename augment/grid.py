@@ -1,5 +1,7 @@
-"""Grids: the only kind of picture ARC knows."""
+"""Grids: rectangles of colors, the only kind of picture that ARC knows."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -30,7 +32,7 @@ def check_grid(raw: object, where: str) -> Grid:
             raise InputError(f"{where}: row {number} has {len(row)} cells, row 0 has {len(raw[0])}")
     if len(raw) > MAX_SIDE or len(raw[0]) > MAX_SIDE:
         raise InputError(
-            f"{where}: the grid is {len(raw)}x{len(raw[0])}, at most {MAX_SIDE}x{MAX_SIDE} goes"
+            f"{where}: the grid is {len(raw)}x{len(raw[0])}, larger than {MAX_SIDE}x{MAX_SIDE}"
         )
     # bool is an int to isinstance, so the types themselves are compared.
     cells = list(chain.from_iterable(raw))
@@ -54,3 +56,39 @@ def shorten(value: object, limit: int = 60) -> str:
     """Return ``repr(value)``, cut so that an error stays one readable line."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridStore:
+    """Many grids in one array: grid g is ``cells[starts[g]:]`` as (heights[g], widths[g])."""
+
+    cells: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    heights: NDArray[np.int64]
+    widths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, grids: Iterable[Grid]) -> "GridStore":
+        """Return the grids stored one after the other."""
+        grids = list(grids)
+        shapes = np.array([grid.shape for grid in grids], dtype=np.int64).reshape(-1, 2)
+        cells = np.concatenate([np.empty(0, np.uint8), *(grid.ravel() for grid in grids)])
+        return cls.cut(cells, *shapes.T)
+
+    @classmethod
+    def cut(
+        cls, cells: NDArray[np.uint8], heights: NDArray[np.int64], widths: NDArray[np.int64]
+    ) -> "GridStore":
+        """Return the grids of these sizes that stand one after the other in ``cells``."""
+        sizes = heights * widths
+        return cls(cells, np.cumsum(sizes) - sizes, heights, widths)
+
+    def __iter__(self) -> Iterator[Grid]:
+        """Yield the grids; they are parts of ``cells``, not copies."""
+        columns = (self.starts, self.heights, self.widths)
+        for start, height, width in zip(*(column.tolist() for column in columns), strict=True):
+            yield self.cells[start : start + height * width].reshape(height, width)
+
+    def sizes(self, grid_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return heights and widths (N, 2) of the grids."""
+        return np.stack([self.heights[grid_ids], self.widths[grid_ids]], axis=1)

@@ -1,7 +1,7 @@
-"""Which row of the puzzle embedding belongs to which task and view."""
+"""The puzzle index: which row of the puzzle table belongs to which task and view."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ RowsPer = Literal["view", "task"]
 
 @dataclass(frozen=True, eq=False)
 class PuzzleIndex:
-    """The tasks of an embedding table in order, and the views of each.
+    """The tasks of a puzzle table in order, and the views of each.
 
     The views of task t are ``codes[starts[t]:starts[t + 1]]``, the identity first. Row 0 is blank.
     The digest of its demonstrations ties a row to what it was trained on, not only to a name.
@@ -45,7 +45,7 @@ class PuzzleIndex:
     ) -> "PuzzleIndex":
         """Return the index of ``tasks`` with the identity and up to ``views_per_task`` more views.
 
-        Only what a solver may see decides which views are distinct; answers play no part.
+        Only what a solver may see decides which views are distinct; solutions play no part.
         ``on_task`` is called after each task.
         """
         codes = []
@@ -59,6 +59,11 @@ class PuzzleIndex:
             np.concatenate([np.empty(0, np.uint32), *codes]),
             rows_per,
         )
+
+    @classmethod
+    def empty(cls, rows_per: RowsPer) -> "PuzzleIndex":
+        """Return the index of no tasks."""
+        return cls.of([], 0, 0, rows_per)
 
     @property
     def num_rows(self) -> int:
@@ -127,19 +132,9 @@ class PuzzleIndex:
             assert index.rows_per in get_args(RowsPer)
             assert len(index.task_ids) == len(index.task_digests) == len(index.starts) - 1
         except (AssertionError, EOFError, KeyError, OSError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a saved row map ({error!r})") from None
+            raise InputError(f"{path}: not a saved puzzle index ({error!r})") from None
         if len(index.codes) != index.starts[-1]:
             raise InputError(
                 f"{path}: {index.starts[-1]} views, but views.npy holds {len(index.codes)}"
             )
         return index
-
-
-def tasks_by_id(tasks: Iterable[Task]) -> dict[str, Task]:
-    """Return the tasks by their id; an id that comes twice is an :class:`InputError`."""
-    found: dict[str, Task] = {}
-    for task in tasks:
-        if task.task_id in found:
-            raise InputError(f"task {task.task_id!r} comes twice among the tasks")
-        found[task.task_id] = task
-    return found

@@ -39,8 +39,8 @@ def size_rules(train: Sequence[Pair]) -> Iterator[SizeRule]:
 def infer_output_size(task: Task, test: int) -> Size | None:
     """Return the output size of a test by the first rule that holds, None when none does."""
     size = task.test_inputs[test].shape
-    found = (rule(size) for rule in size_rules(task.train))
-    return next((size for size in found if size is not None), None)
+    sizes = (rule(size) for rule in size_rules(task.train))
+    return next((size for size in sizes if size is not None), None)
 
 
 def usual_output_size(task: Task) -> Size:

@@ -8,14 +8,11 @@ while the model works. All of them stand in this file, because a change elsewher
 numba compile its stored results again.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from augment.grid import NUM_COLORS, Grid
+from augment.grid import NUM_COLORS, Grid, GridStore
 from augment.view import INVERSE_DIHEDRAL, NUM_COLOR_MAPS, ViewCodes, color_maps
 
 PAD = 0
@@ -47,42 +44,6 @@ def decode_grid(canvas: Canvas) -> Grid | None:
     if height == 0:
         return None
     return np.ascontiguousarray(canvas[:height, :width] - FIRST_COLOR)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GridStore:
-    """Many grids in one array: grid g is ``cells[starts[g]:]`` as (heights[g], widths[g])."""
-
-    cells: NDArray[np.uint8]
-    starts: NDArray[np.int64]
-    heights: NDArray[np.int64]
-    widths: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, grids: Iterable[Grid]) -> "GridStore":
-        """Return the grids stored one after the other."""
-        grids = list(grids)
-        shapes = np.array([grid.shape for grid in grids], dtype=np.int64).reshape(-1, 2)
-        cells = np.concatenate([np.empty(0, np.uint8), *(grid.ravel() for grid in grids)])
-        return cls.cut(cells, *shapes.T)
-
-    @classmethod
-    def cut(
-        cls, cells: NDArray[np.uint8], heights: NDArray[np.int64], widths: NDArray[np.int64]
-    ) -> "GridStore":
-        """Return the grids of these sizes that stand one after the other in ``cells``."""
-        sizes = heights * widths
-        return cls(cells, np.cumsum(sizes) - sizes, heights, widths)
-
-    def __iter__(self) -> Iterator[Grid]:
-        """Yield the grids; they are parts of ``cells``, not copies."""
-        columns = (self.starts, self.heights, self.widths)
-        for start, height, width in zip(*(column.tolist() for column in columns), strict=True):
-            yield self.cells[start : start + height * width].reshape(height, width)
-
-    def sizes(self, grid_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return heights and widths (N, 2) of the grids."""
-        return np.stack([self.heights[grid_ids], self.widths[grid_ids]], axis=1)
 
 
 def encode_grids(

@@ -166,7 +166,7 @@ def sample_views(grids: Sequence[Grid], task_id: str, count: int, seed: int) -> 
 
 def _symmetries(grids: Iterable[Grid]) -> list[tuple[int, NDArray[np.int64]]]:
     """Return every (dihedral, color map) that leaves all the grids as they are."""
-    found = [(0, np.arange(NUM_COLORS))]
+    symmetries = [(0, np.arange(NUM_COLORS))]
     for dihedral in range(1, NUM_DIHEDRALS):
         links = np.zeros((NUM_COLORS, NUM_COLORS), dtype=np.bool_)  # [color turned, color before]
         for grid in grids:
@@ -179,8 +179,8 @@ def _symmetries(grids: Iterable[Grid]) -> list[tuple[int, NDArray[np.int64]]]:
             if links.sum(1).max() > 1 or links[0, 1:].any():
                 break
         else:
-            found.append((dihedral, links.argmax(1)))
-    return found
+            symmetries.append((dihedral, links.argmax(1)))
+    return symmetries
 
 
 def _canonical_keys(

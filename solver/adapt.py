@@ -1,101 +1,74 @@
-"""Test-time training: a row that was never trained means nothing, so unseen tasks are learned.
+"""Test-time training: the beginning of a training run on tasks that the weights do not know.
 
-All tasks are trained together on their demonstrations, each visited once an epoch whatever the
-number of its views. Rows that the weights have trained for a task go on from there, all others
-start at the mean of the trained rows. Answers play no part.
+A puzzle row that was never trained means nothing, so all such tasks are trained together on their
+demonstrations. Rows that the weights have trained for a task go on from there, all others start at
+the mean of the trained rows. Solutions play no part.
 """
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from augment.dataset import Dataset, ExampleStream
+from augment.dataset import Dataset
 from augment.puzzles import PuzzleIndex
 from augment.task import Task
-from solver.checkpoint import Weights
+from augment.view import ViewCodes
 from solver.engine import Engine
-from solver.model import TRM
-from solver.puzzle_embedding import PuzzleTable
+from solver.puzzle_table import PuzzleTable
 from solver.settings import AdaptSettings, ModelSettings
 from solver.train import Training, start_training
+from solver.weights import Weights
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Adaptation:
-    """A test-time training run: what it started from, what it learns, and how far it has come."""
-
-    start: Weights
-    dataset: Dataset
-    stream: ExampleStream
-    training: Training
-
-    def weights(self) -> Weights:
-        """Return weights as they are now: the averaged model with the present rows.
-
-        The model is a copy; the rows are not, so training must not go on while these are used.
-        """
-        training = self.training
-        averaged = copy.deepcopy(training.model).requires_grad_(False)
-        averaged.load_state_dict(training.ema.state_of(averaged))
-        start, step = self.start, training.step
-        source, digest = f"{start.source}, {step} steps on the tasks", f"{start.digest}+{step}"
-        return Weights(averaged, training.table, self.dataset.index, start.taught, source, digest)
+def make_adaptation_dataset(
+    tasks: Sequence[Task], views_per_task: int, views_seed: int, model: ModelSettings
+) -> Dataset:
+    """Return the data set of test-time training: demonstrations of ``tasks`` under their views."""
+    tasks = tuple(task.without_solutions() for task in tasks)
+    index = PuzzleIndex.of(tasks, views_per_task, views_seed, model.rows_per)
+    return Dataset(tasks, index, (False,) * len(tasks), model.canvas_side)
 
 
 def start_adaptation(
-    weights: Weights,
-    tasks: Sequence[Task],
-    views_per_task: int,
-    views_seed: int,
-    settings: AdaptSettings,
-    engine: Engine,
-) -> Adaptation:
-    """Return the beginning of training ``weights`` on ``tasks``; ``weights`` stays as it is."""
+    weights: Weights, dataset: Dataset, settings: AdaptSettings, engine: Engine
+) -> Training:
+    """Return the beginning of training ``weights`` on ``dataset``; ``weights`` are not changed."""
     model = copy.deepcopy(weights.model)
-    model.settings = architecture = _recursion(model.settings, settings)
-    tasks = [task.without_answers() for task in tasks]
-    index = PuzzleIndex.of(tasks, views_per_task, views_seed, architecture.rows_per)
-    dataset = Dataset(tuple(tasks), index, (False,) * len(tasks), architecture.canvas_side)
-    table = PuzzleTable(index.num_rows, weights.table.mean_row)
-    for position, task in enumerate(tasks):
-        _take_over_rows(weights, task, index, position, table)
-    training = start_training(model, table, settings, engine)
-    return Adaptation(weights, dataset, ExampleStream(dataset, settings.seed), training)
+    model.settings = _with_recursion(model.settings, settings)
+    table = PuzzleTable(dataset.index.num_rows, weights.table.mean_row)
+    for position, task in enumerate(dataset.tasks):
+        _copy_trained_rows(weights, task, dataset.index, position, table)
+    return start_training(model, table, settings, engine)
 
 
-def new_weights(model: ModelSettings, seed: int) -> Weights:
-    """Return what test-time training from scratch starts with: a model that knows nothing."""
-    index = PuzzleIndex.of([], 0, 0, model.rows_per)
-    table = PuzzleTable(index.num_rows, torch.zeros(model.dim))
-    taught = np.empty(0, np.uint64)
-    trm = TRM(model, seed).requires_grad_(False)
-    return Weights(trm, table, index, taught, "a new model", f"{model} {seed}")
-
-
-def _recursion(model: ModelSettings, settings: AdaptSettings) -> ModelSettings:
-    """Return the architecture with the recursion that ``settings`` ask for."""
+def _with_recursion(model: ModelSettings, settings: AdaptSettings) -> ModelSettings:
+    """Return the architecture with the recursion that ``settings`` name, where they name one."""
     names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
     return replace(model, **{n: getattr(settings, n) or getattr(model, n) for n in names})
 
 
-def _take_over_rows(
+def _copy_trained_rows(
     weights: Weights, task: Task, index: PuzzleIndex, position: int, table: PuzzleTable
 ) -> None:
-    """Put the rows that ``weights`` have trained for views of the task into ``table``."""
-    known = weights.index.find(task)
-    if known is None:
+    """Copy the rows that ``weights`` have trained for views of the task into ``table``."""
+    old_position = weights.index.find(task)
+    if old_position is None:
         return
-    (rows, codes), (old_rows, old_codes) = (
-        some.rows(np.full(some.num_views[at], at), np.arange(some.num_views[at]))
-        for some, at in ((index, position), (weights.index, known))
-    )
+    rows, codes = _rows_of_task(index, position)
+    old_rows, old_codes = _rows_of_task(weights.index, old_position)
     if index.rows_per == "task":
         rows, old_rows = rows[:1], old_rows[:1]
     else:
-        _, of_new, of_old = np.intersect1d(codes, old_codes, return_indices=True)
-        rows, old_rows = rows[of_new], old_rows[of_old]
-    trained = weights.table.is_trained(old_rows)
-    table.put(rows[trained], weights.table.look_up(old_rows[trained]))
+        _, new, old = np.intersect1d(codes, old_codes, return_indices=True)
+        rows, old_rows = rows[new], old_rows[old]
+    is_trained = weights.table.is_trained(old_rows)
+    table.put(rows[is_trained], weights.table.look_up(old_rows[is_trained]))
+
+
+def _rows_of_task(index: PuzzleIndex, position: int) -> tuple[NDArray[np.int64], ViewCodes]:
+    """Return row and code of each view of a task."""
+    num_views = index.num_views[position]
+    return index.rows(np.full(num_views, position), np.arange(num_views))

@@ -2,7 +2,7 @@
 
 Shapes: N positions of all sequences, B sequences, E = B + 1 bounds, H heads, K head width.
 
-Nothing is filled up or masked: torch's kernels for sequences of different lengths do it on GPUs,
+Nothing is padded or masked: torch's kernels for sequences of different lengths do it on GPUs,
 and :mod:`solver.cpu_attention` on a CPU.
 """
 

@@ -2,11 +2,11 @@
 
 Shapes: N positions of all sequences, B sequences, E = B + 1, L positions of the longest, H heads,
 K head width. Backward on a CPU also: R = N * H rows, one for each position and head, M such rows
-after sequences were filled up, I heads of sequences computed together, S columns that may fill up.
+after sequences were padded, I heads of sequences computed together, S columns that may be padding.
 
 torch's fused attention does the forward pass, for neighbours of equal length at once. Its
 backward pass takes 4-6 times as long as plain products at the lengths used here, so the backward
-pass is written out: heads of sequences of almost the same length are multiplied together, filled up
+pass is written out: heads of sequences of almost the same length are multiplied together, padded
 to a multiple of a few positions. Their scores are few enough to stay in the caches from one product
 to the next, and lie in memory that is taken once: to take new memory costs more than to fill it.
 """
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-# The backward pass on a CPU fills sequences up to multiples of this: products are slower where the
+# The backward pass on a CPU pads sequences to multiples of this: products are slower where the
 # rows of scores do not begin where a vector register does.
 _LENGTH_STEP = 8
 # The same where numbers take less than 32 bits: there the matrix library compiles products for
@@ -113,9 +113,9 @@ class _Block(NamedTuple):
     """Heads of sequences that are multiplied together."""
 
     rows: slice
-    """Where they stand among all rows that are filled up (M)."""
+    """Where they stand among all rows that are padded (M)."""
     shape: tuple[int, int]
-    """I and the length L that all are filled up to."""
+    """I and the length L that all are padded to."""
     shortest: int
     """The least length before that."""
     fills_IS: Tensor | None
@@ -123,7 +123,7 @@ class _Block(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How the heads of sequences are filled up and put together."""
+    """How the heads of sequences are padded and put together."""
 
     sources_M: Tensor
     """The row among R that each filled-up row takes; what fills up repeats the last."""
@@ -144,7 +144,7 @@ def _layout_of(bounds_E: Tensor, like_NHK: Tensor) -> _Layout:
 # The backward passes through one group ask for the same layout again and again.
 @lru_cache(maxsize=4)
 def _lay_out(starts: tuple[int, ...], num_heads: int, step: int) -> _Layout:
-    """Return the layout of sequences that start at 0, filled up to multiples of ``step``."""
+    """Return the layout of sequences that start at 0, padded to multiples of ``step``."""
     starts_E = np.array(starts)
     lengths_B = np.diff(starts_E)
     order = np.argsort(-lengths_B, kind="stable")[: np.count_nonzero(lengths_B)]
@@ -214,8 +214,8 @@ def _probabilities(q_ILK: Tensor, k_ILK: Tensor, block: _Block, scores: Tensor) 
 
 def _take_back(x_MK: Tensor, layout: _Layout, like_NHK: Tensor) -> Tensor:
     """Return (N, H, K): the rows in the order of the positions, 0 after the last sequence."""
-    found = x_MK.index_select(0, layout.places)
-    num_idle = like_NHK.shape[0] * like_NHK.shape[1] - len(found)
-    if num_idle:
-        found = F.pad(found, (0, 0, 0, num_idle))
-    return found.view(like_NHK.shape)
+    gathered = x_MK.index_select(0, layout.places)
+    num_padding = like_NHK.shape[0] * like_NHK.shape[1] - len(gathered)
+    if num_padding:
+        gathered = F.pad(gathered, (0, 0, 0, num_padding))
+    return gathered.view(like_NHK.shape)

@@ -1,4 +1,4 @@
-"""Which device computes, in which precision, how much at once, in how many processes."""
+"""The engine: device, dtype and process group of a run, and how much is computed at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,16 +10,15 @@ from augment.errors import InputError
 from solver.attention import HAS_VARLEN
 from solver.device import choose_device, choose_dtype, prepare_device
 from solver.model import TRM
+from solver.process_group import ProcessGroup, join_process_group
 from solver.settings import EngineSettings
-from solver.world import World, join_world
 
-# Positions computed together unless the settings or the memory plan of a training say otherwise.
-# A CPU gains nothing beyond its caches. On a GPU, which training fills up to its memory, this many
-# views are predicted between two looks at the clock.
+# Positions of a pass, unless the settings or the memory plan of a training run say otherwise. A CPU
+# gains nothing beyond its caches. A GPU predicts this many between two looks at the deadline.
 _TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65_536}
 _HEAD_WIDTH_STEP = 8  # GPUs' attention kernels read this many values of a head at once
-# Training, a frozen trunk, prediction, and float32 for views that leave float16's range need a
-# compiled cycle each, with and without gradient; torch's own limit is 8.
+# Training, training of puzzle rows alone, prediction, and float32 for views that leave float16's
+# range need a compiled graph each, with and without gradient; torch's own limit is 8.
 _MOST_GRAPHS = 64
 
 Result = TypeVar("Result")
@@ -35,16 +34,21 @@ class Engine:
     recompute: bool = False
     planned_tokens: int = _TOKENS_PER_PASS["cpu"]
     """Positions predicted together, the same on every process."""
-    world: World = field(default_factory=World)
+    group: ProcessGroup = field(default_factory=ProcessGroup)
     say: Callable[[str], object] = print
     plans_by_memory: bool = False
-    """Whether ``tokens_per_pass`` is to follow from the memory that a training finds free."""
+    """Whether a training run sets ``tokens_per_pass`` by the memory it finds free."""
     tokens_per_pass: int = field(init=False)
-    """What is left of ``planned_tokens`` after the memory of this process did not suffice."""
-    _compiled_cycle: Callable[..., Any] | None = field(init=False, default=None)
+    """At most ``planned_tokens``; halved after an out-of-memory error of this process."""
+    _compiled_recursion: Callable[..., Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.tokens_per_pass = self.planned_tokens
+
+    def describe(self) -> str:
+        """Return where the engine computes, for the log."""
+        processes = f", {self.group.size} processes" if self.group.size > 1 else ""
+        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}{processes}"
 
     def prepare(self, model: TRM) -> TRM:
         """Return the model, moved here in place and compiled where that is asked for."""
@@ -57,20 +61,20 @@ class Engine:
                     f"{_HEAD_WIDTH_STEP}"
                 )
         model.recompute = self.recompute
-        if self.compile and self._compiled_cycle is None:
+        if self.compile and self._compiled_recursion is None:
             torch._dynamo.config.recompile_limit = _MOST_GRAPHS
-            # The cycle, which a supervision step repeats: one layer would leave sums between the
-            # passes uncompiled, and a whole step takes minutes to compile.
-            self._compiled_cycle = torch.compile(TRM.cycle, dynamic=True)
-        model.run_cycle = self._compiled_cycle or TRM.cycle
+            # The latent recursion, which a supervision step repeats: one layer would leave sums
+            # between the passes uncompiled, and a whole step takes minutes to compile.
+            self._compiled_recursion = torch.compile(TRM.latent_recursion, dynamic=True)
+        model.recursion = self._compiled_recursion or TRM.latent_recursion
         return model.to(self.device)
 
-    def attempt(self, model: TRM, compute: Callable[[], Result]) -> Result:
-        """Return what ``compute`` returns with ``model``, called again after what can be mended.
+    def retry(self, model: TRM, compute: Callable[[], Result]) -> Result:
+        """Return the result of ``compute``; retry it after an error that can be worked around.
 
-        After an out-of-memory error half as much is computed at once, and where compiling fails
-        the model runs as it is; a line says so. Raises :class:`InputError` when even a single
-        example at once takes too much.
+        After an out-of-memory error passes are half as large, and after a failed compilation
+        ``model`` runs uncompiled; a line of the log says so. Raises :class:`InputError` when a
+        pass of one example takes too much memory.
         """
         while True:
             try:
@@ -80,10 +84,10 @@ class Engine:
             except (InputError, FloatingPointError):
                 raise
             except Exception as error:
-                if self._compiled_cycle is None:
+                if self._compiled_recursion is None:
                     raise
-                self._compiled_cycle, self.compile = None, False
-                model.run_cycle = TRM.cycle
+                self._compiled_recursion, self.compile = None, False
+                model.recursion = TRM.latent_recursion
                 # A compiler's own first line says that it failed, the second why.
                 reason = " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
                 self.say(
@@ -118,7 +122,7 @@ def open_engine(settings: EngineSettings, say: Callable[[str], object]) -> Engin
         device.type == "cuda" if settings.compile == "auto" else settings.compile == "true",
         settings.recompute,
         settings.tokens_per_pass or _TOKENS_PER_PASS[device.type],
-        join_world(device),
+        join_process_group(device),
         say,
         plans_by_memory=device.type == "cuda" and not settings.tokens_per_pass,
     )

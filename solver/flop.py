@@ -32,6 +32,6 @@ def flop_of_training(model: ModelSettings, lengths: NDArray[np.int64]) -> float:
 def flop_of_prediction(
     model: ModelSettings, lengths: NDArray[np.int64], num_supervision_steps: int
 ) -> float:
-    """Return the FLOP of answering with so many supervision steps."""
+    """Return the FLOP of predicting with so many supervision steps."""
     passes = num_supervision_steps * model.num_cycles * (model.num_latent_steps + 1)
     return passes * flop_of_pass(model, lengths)

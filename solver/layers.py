@@ -1,7 +1,8 @@
 """The layers of the network: post-norm, no learned gains, weights in float32 cast at use.
 
-Shapes: N positions of all examples, one after another, B examples of L positions, D width, H heads,
-K head width, M positions of the canvas and its prefix. Source: the TRM reference.
+Shapes: N positions of a packed batch, B examples of L positions, D width, H heads, K head width,
+M positions of the prefix and the canvas, A axes that positions are counted along. Source: the TRM
+reference.
 """
 
 import math
@@ -46,67 +47,35 @@ def rms_norm(x: Tensor, eps: float) -> Tensor:
     return (x_float * torch.rsqrt(x_float.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
 
 
-class Places(NamedTuple):
-    """Where the positions of several examples lie: on the canvas, and one after another."""
+class Layout(NamedTuple):
+    """Rotary tables and sequence bounds of a packed batch, as the layers need them."""
 
     cos_N1K: Tensor
     sin_N1K: Tensor
     sequences: Sequences
-    offsets_N: Tensor | None = None
-    """The position within its example; only a convolution asks for it."""
-
-
-class SequenceConvolution(nn.Module):
-    """x + a depth-wise causal convolution of x along each example's positions.
-
-    Source: URM (arXiv 2512.14693) puts a short convolution between the projections of SwiGLU.
-    """
-
-    def __init__(self, num_taps: int, width: int):
-        """Start at zero, where it changes nothing."""
-        super().__init__()
-        self.taps_TD = nn.Parameter(torch.zeros(num_taps, width))
-
-    def forward(self, x_ND: Tensor, offsets_N: Tensor) -> Tensor:
-        """Return (N, D)."""
-        taps_TD = self.taps_TD.to(x_ND.dtype)
-        mixed = x_ND + taps_TD[0] * x_ND
-        for distance in range(1, len(taps_TD)):
-            before_ND = F.pad(x_ND[:-distance], (0, 0, distance, 0))
-            inside_N1 = (offsets_N >= distance)[:, None]
-            mixed = mixed + taps_TD[distance] * before_ND * inside_N1
-        return mixed
 
 
 class SwiGLU(nn.Module):
     """down(silu(gate) * up), the gate being the first half of one fused projection."""
 
-    def __init__(
-        self, width: int, expansion: float, generator: torch.Generator, conv_width: int = 0
-    ):
+    def __init__(self, width: int, expansion: float, generator: torch.Generator):
         """Build for ``width``; see :func:`swiglu_width`."""
         super().__init__()
         inner = swiglu_width(width, expansion)
         self.gate_up = Linear(width, 2 * inner, generator)
-        self.conv = SequenceConvolution(conv_width, inner) if conv_width else None
         self.down = Linear(inner, width, generator)
 
-    def forward(self, x: Tensor, places: Places | None = None) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return the same shape."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
-        inner = F.silu(gate) * up
-        if self.conv is not None:
-            assert places is not None
-            assert places.offsets_N is not None
-            inner = self.conv(inner, places.offsets_N)
-        return self.down(inner)  # type: ignore[no-any-return]
+        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
 
 
 class Rotary(nn.Module):
     """Rotary positions, tabulated in float32.
 
-    They count from the first prefix slot along the flat canvas; or one half of a head turns with
-    the row and the other with the column, the prefix lying in a row of its own above the canvas.
+    Flat positions count from the first prefix token on along the canvas. Grid positions rotate one
+    half of a head by the row and the other by the column; the prefix is a row above the canvas.
     """
 
     cos_MK: Tensor
@@ -119,9 +88,11 @@ class Rotary(nn.Module):
         if settings.rotary == "flat":
             coordinates_AM = torch.arange(settings.length)[None]
         else:
-            slots = torch.stack([torch.zeros(prefix), torch.arange(prefix)])
-            cells = torch.stack([torch.arange(side**2) // side + 1, torch.arange(side**2) % side])
-            coordinates_AM = torch.cat([slots, cells], dim=1)
+            prefix_2P = torch.stack([torch.zeros(prefix), torch.arange(prefix)])
+            cells_2S = torch.stack(
+                [torch.arange(side**2) // side + 1, torch.arange(side**2) % side]
+            )
+            coordinates_AM = torch.cat([prefix_2P, cells_2S], dim=1)
         part = settings.dim // settings.num_heads // len(coordinates_AM)
         frequencies = settings.rotary_base ** (-torch.arange(0, part, 2).float() / part)
         angles = torch.cat([torch.outer(c.float(), frequencies) for c in coordinates_AM], dim=-1)
@@ -134,12 +105,12 @@ class Rotary(nn.Module):
         return self.cos_MK[positions_N, None], self.sin_MK[positions_N, None]
 
 
-def turn(x_NHK: Tensor, places: Places) -> Tensor:
-    """Return the queries or keys turned by their positions, in rotate-half form and float32."""
+def apply_rotary(x_NHK: Tensor, layout: Layout) -> Tensor:
+    """Return queries or keys rotated by their positions, in rotate-half form and float32."""
     x = x_NHK.float()
     left, right = x.chunk(2, dim=-1)
-    turned = x * places.cos_N1K + torch.cat([-right, left], dim=-1) * places.sin_N1K
-    return turned.to(x_NHK.dtype)
+    rotated = x * layout.cos_N1K + torch.cat([-right, left], dim=-1) * layout.sin_N1K
+    return rotated.to(x_NHK.dtype)
 
 
 class Attention(nn.Module):
@@ -152,11 +123,11 @@ class Attention(nn.Module):
         self.qkv = Linear(dim, 3 * dim, generator)
         self.output = Linear(dim, dim, generator)
 
-    def forward(self, x_ND: Tensor, places: Places) -> Tensor:
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """Return (N, D)."""
         q, k, v = rearrange(self.qkv(x_ND), "n (three h k) -> three n h k", three=3,
                             h=self.num_heads)  # fmt: skip
-        mixed = attend(turn(q, places), turn(k, places), v, places.sequences)
+        mixed = attend(apply_rotary(q, layout), apply_rotary(k, layout), v, layout.sequences)
         return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
 
 
@@ -168,13 +139,13 @@ class AttentionLayer(nn.Module):
         super().__init__()
         self.eps = settings.norm_eps
         self.attention = Attention(settings.dim, settings.num_heads, generator)
-        self.mlp = SwiGLU(settings.dim, settings.expansion, generator, settings.conv_width)
+        self.mlp = SwiGLU(settings.dim, settings.expansion, generator)
         self.dropout = nn.Dropout(settings.dropout) if settings.dropout else nn.Identity()
 
-    def forward(self, x_ND: Tensor, places: Places) -> Tensor:
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """Return (N, D)."""
-        x_ND = rms_norm(x_ND + self.dropout(self.attention(x_ND, places)), self.eps)
-        return rms_norm(x_ND + self.dropout(self.mlp(x_ND, places)), self.eps)
+        x_ND = rms_norm(x_ND + self.dropout(self.attention(x_ND, layout)), self.eps)
+        return rms_norm(x_ND + self.dropout(self.mlp(x_ND)), self.eps)
 
 
 class MLPLayer(nn.Module):
@@ -189,8 +160,8 @@ class MLPLayer(nn.Module):
         self.mlp = SwiGLU(settings.dim, settings.expansion, generator)
         self.dropout = nn.Dropout(settings.dropout) if settings.dropout else nn.Identity()
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Return (N, D); N is a multiple of the one length."""
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
+        """Return (N, D); N is a multiple of the one length, so no layout is needed."""
         x_BDL = x_ND.view(-1, self.length, x_ND.shape[-1]).transpose(1, 2)
         x_BDL = rms_norm(x_BDL + self.dropout(self.position_mlp(x_BDL)), self.eps)
         x_ND = x_BDL.transpose(1, 2).flatten(0, 1)

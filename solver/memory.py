@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from augment.boxes import full_boxes
-from augment.dataset import ExampleStream
 from augment.errors import InputError
+from augment.examples import ExampleStream
 from solver.engine import Engine
 from solver.loss import compute_losses
 from solver.model import TRM
@@ -188,20 +188,20 @@ def plan_training(
     0 takes what a GPU has free, or a machine's whole memory over its processes. Raises
     :class:`InputError` when there is less than the run takes.
     """
-    world, on_gpu = engine.world, engine.device.type != "cpu"
-    positions = expected_positions(model, stream, -(-settings.global_batch // world.size))
+    group, on_gpu = engine.group, engine.device.type != "cpu"
+    positions = expected_positions(model, stream, -(-settings.global_batch // group.size))
     available = limit_gb * _GB or _free_bytes(engine)
     if engine.plans_by_memory:
         fitting = fitting_positions(
             model, num_rows, positions, engine.dtype, available,
-            num_processes=world.size, on_gpu=on_gpu,
+            num_processes=group.size, on_gpu=on_gpu,
         )  # fmt: skip
         # A pass may be larger by less than one example.
         spare = 0 if fitting == positions else model.settings.length
         engine.tokens_per_pass = max(1, fitting - spare)
     at_once = min(positions, engine.tokens_per_pass + model.settings.length)
     plan = plan_memory(
-        model, num_rows, at_once, positions, engine.dtype, num_processes=world.size, on_gpu=on_gpu
+        model, num_rows, at_once, positions, engine.dtype, num_processes=group.size, on_gpu=on_gpu
     )
     return require_memory(plan, engine, available)
 

@@ -1,10 +1,12 @@
 """The Tiny Recursion Model, in the letters of its paper: question x, answer y, latent z.
 
-"Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871). One small network is
-applied again and again: it improves the latent z from x and y, then the answer y from z.
+"Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871). One small network
+updates the latent z from x, y and z several times, and then the answer y from y and z: a *latent
+recursion*. Several of these, only the last with a gradient, make the *deep recursion* of a
+supervision step.
 
-Shapes: G examples packed end to end, N positions of all of them, P prefix tokens before the cells
-of each, D width, V tokens, F features of a view.
+Shapes: N positions of a packed batch, G examples in it, P prefix tokens before the cells of each, D
+width, V tokens, F features of a view.
 """
 
 import math
@@ -20,7 +22,7 @@ from augment.grid import NUM_COLORS
 from augment.tokens import NUM_TOKENS
 from augment.view import NUM_DIHEDRALS
 from solver.attention import Sequences, choose_kernel
-from solver.layers import AttentionLayer, Linear, MLPLayer, Places, Rotary, truncated_normal_
+from solver.layers import AttentionLayer, Layout, Linear, MLPLayer, Rotary, truncated_normal_
 from solver.packing import Packed
 from solver.settings import ModelSettings
 
@@ -28,7 +30,7 @@ _HALT_BIAS = -5.0
 
 
 class State(NamedTuple):
-    """What slots remember between supervision steps: answer y and latent z, (N, D) each."""
+    """What a lane keeps between supervision steps: answer y and latent z, (N, D) each."""
 
     y: Tensor
     z: Tensor
@@ -45,10 +47,10 @@ class Network(nn.Module):
         self.rotary = Rotary(settings) if is_attention else None
         self.layers = nn.ModuleList(kind(settings, generator) for _ in range(settings.num_layers))
 
-    def forward(self, x_ND: Tensor, places: Places | None) -> Tensor:
+    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """Return (N, D)."""
         for layer in self.layers:
-            x_ND = layer(x_ND) if places is None else layer(x_ND, places)
+            x_ND = layer(x_ND, layout)
         return x_ND
 
 
@@ -63,8 +65,10 @@ class TRM(nn.Module):
         super().__init__()
         self.settings = settings
         self.recompute = False
-        self.run_cycle: Callable[[TRM, Tensor, Tensor, Tensor, Places | None], State] = TRM.cycle
-        """The cycle as it is, or compiled; no method, so that copies of the model share it."""
+        self.recursion: Callable[[TRM, Tensor, Tensor, Tensor, Layout], State] = (
+            TRM.latent_recursion
+        )
+        """The latent recursion, perhaps compiled; an attribute, which copies of the model share."""
         dim = settings.dim
         generator = torch.Generator().manual_seed(seed)
         self.token_embedding = nn.Parameter(
@@ -88,7 +92,7 @@ class TRM(nn.Module):
         self.register_buffer("z_start", truncated_normal_(torch.empty(dim), 1.0, generator))
 
     def start(self, num_positions: int, dtype: torch.dtype) -> State:
-        """Return the state of fresh slots with ``num_positions`` in all."""
+        """Return the state before the first supervision step, for ``num_positions`` in all."""
         shape = (num_positions, self.settings.dim)
         starts = (self.y_start.to(dtype), self.z_start.to(dtype))
         return State(*(start.expand(shape).contiguous() for start in starts))
@@ -103,53 +107,50 @@ class TRM(nn.Module):
             starts_F = torch.arange(packed.views_GF.shape[1], device=rows_GD.device) - 1
             starts_F = (NUM_DIHEDRALS + starts_F * NUM_COLORS).clamp(min=0)
             prefix.append(F.embedding(packed.views_GF + starts_F, self.view_embedding))
-        empty = self.settings.prefix_length - self.settings.num_told_slots
+        empty = self.settings.prefix_length - self.settings.num_prefix_tokens_used
         prefix.append(rows_GD.new_zeros(len(rows_GD), empty, rows_GD.shape[1]))
         sources = torch.cat([self.token_embedding, torch.cat(prefix, dim=1).flatten(0, 1)])
         # Not sources[...]: a GPU adds up that one's gradients of equal tokens one after another.
         return F.embedding(packed.sources_N, sources) * math.sqrt(self.settings.dim)
 
-    def places(self, packed: Packed, dtype: torch.dtype) -> Places | None:
-        """Return where the positions lie; None where the layers know it by themselves."""
-        if self.net.rotary is None:
-            return None
-        cos_N1K, sin_N1K = self.net.rotary(packed.positions_N)
-        bounds_E, offsets_N = packed.bounds_E, None
-        if self.settings.conv_width:
-            positions_N = torch.arange(len(packed.owners_N), device=bounds_E.device)
-            offsets_N = positions_N - bounds_E[packed.owners_N]
+    def layout(self, packed: Packed, dtype: torch.dtype) -> Layout:
+        """Return what the layers need to know of a packed batch; ``dtype`` is that of x."""
+        bounds_E = packed.bounds_E
+        cos_N1K = sin_N1K = bounds_E.new_empty(0)  # not used by an MLP over positions
+        if self.net.rotary is not None:
+            cos_N1K, sin_N1K = self.net.rotary(packed.positions_N)
         kernel = choose_kernel(bounds_E.device, dtype)
-        return Places(cos_N1K, sin_N1K, Sequences(bounds_E, packed.longest, kernel), offsets_N)
+        return Layout(cos_N1K, sin_N1K, Sequences(bounds_E, packed.longest, kernel))
 
-    def improve(self, x: Tensor, places: Places | None) -> Tensor:
-        """Run one pass of the network, with or without keeping what its backward pass needs."""
+    def apply_network(self, x: Tensor, layout: Layout) -> Tensor:
+        """Return the network's output; with ``recompute`` its backward pass computes it again."""
         if self.recompute and torch.is_grad_enabled():
-            improved: Tensor = checkpoint(self.net, x, places, use_reentrant=False)
-            return improved
-        return self.net(x, places)  # type: ignore[no-any-return]
+            output: Tensor = checkpoint(self.net, x, layout, use_reentrant=False)
+            return output
+        return self.net(x, layout)  # type: ignore[no-any-return]
 
-    def cycle(self, x: Tensor, y: Tensor, z: Tensor, places: Places | None) -> State:
-        """Return y and z after n updates of the latent and one of the answer."""
+    def latent_recursion(self, x: Tensor, y: Tensor, z: Tensor, layout: Layout) -> State:
+        """Latent recursion: return y and z after n updates of z and one of y."""
         for _ in range(self.settings.num_latent_steps):
-            z = self.improve(z + (y + x), places)
-        y = self.improve(y + z, places)
+            z = self.apply_network(z + (y + x), layout)
+        y = self.apply_network(y + z, layout)
         return State(y, z)
 
     def forward(self, state: State, x_ND: Tensor, packed: Packed) -> tuple[State, Tensor, Tensor]:
-        """Run one supervision step: T cycles, the gradient flowing through the last ones only.
+        """Deep recursion: return the outcome of T latent recursions, the last with a gradient.
 
         Returns the detached state, token logits (N, V), which mean nothing at the prefix, and halt
         logits (G,) in float32, read at the first token of each prefix.
         """
         y, z = state
-        places = self.places(packed, x_ND.dtype)
+        layout = self.layout(packed, x_ND.dtype)
         with torch.no_grad():
-            # Detached, so that whatever x comes from, one compiled cycle serves.
+            # Detached, so that one compiled graph serves, whatever x comes from.
             without_gradient = x_ND.detach()
             for _ in range(self.settings.num_cycles - self.settings.gradient_cycles):
-                y, z = self.run_cycle(self, without_gradient, y, z, places)
+                y, z = self.recursion(self, without_gradient, y, z, layout)
         for _ in range(self.settings.gradient_cycles):
-            y, z = self.run_cycle(self, x_ND, y, z, places)
+            y, z = self.recursion(self, x_ND, y, z, layout)
         logits_NV = self.output_head(y)
         # The halt head's second logit is the reference's, whose training leaves it unused.
         halt_G = self.halt_head(y[packed.bounds_E[:-2]].float())[:, 0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from augment.boxes import Boxes, full_boxes
-from augment.dataset import view_features
+from augment.examples import view_features
 from augment.tokens import NUM_TOKENS, PAD
 from augment.view import ViewCodes
 from solver.device import to_device
@@ -125,8 +125,8 @@ def pack(
     sources_N[on_canvas] = inputs[at]
     labels_N = np.full(padded, IGNORED, dtype=np.int32)
     if labels is not None:
-        told = labels[at].astype(np.int32)
-        labels_N[on_canvas] = np.where(told == PAD, IGNORED, told)
+        tokens = labels[at].astype(np.int32)
+        labels_N[on_canvas] = np.where(tokens == PAD, IGNORED, tokens)
     bounds_E = np.concatenate([starts, [num_positions, padded]])
     owners_N = np.pad(owners_N, padding, constant_values=len(members))
     sent = upload(

@@ -1,10 +1,11 @@
-"""Views of test inputs to predictions, with each view undone.
+"""Prediction: the queries of a plan to output grids, with each view undone.
 
-Shapes: B views, G of them in a pass, N their positions, S cells of the canvas, D width, V tokens.
+A predictor takes a plan group by group, so that its caller can look at the deadline in between.
+
+Shapes: N queries, G queries of one pass, M positions of a pass, S cells of the canvas, V tokens.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -13,309 +14,189 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from augment.boxes import Boxes, full_boxes, infer_test_boxes, reaches_border
-from augment.dataset import encode_test_inputs
-from augment.predictions import Prediction
-from augment.task import Task
+from augment.boxes import reaches_border
+from augment.prediction import Prediction
 from augment.tokens import decode_grids
-from augment.view import ViewCodes
-from solver.checkpoint import Weights
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
 from solver.flop import flop_of_prediction
 from solver.model import State
-from solver.packing import Packed, boxes_for, lengths_of, pack, plan_passes, upload
-from solver.settings import ModelSettings, PredictSettings
-
-_LEAST_GROUPS = 8
-_LEAST_TOKENS = 8192  # positions of a group, where the engine plans for that many
+from solver.packing import Packed, pack, plan_passes, upload
+from solver.queries import Group, Plan, share_groups
+from solver.weights import Weights
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """What to predict: task (its number among those asked for), test, view (its number), row, code.
+class Predictor:
+    """Predicts a plan in parts: its caller submits the :attr:`groups` of a part, and joins.
 
-    All columns are (N,).
+    The first part is the whole plan. The second one makes predictions again, on the full canvas,
+    that reach beyond the box inferred for them. Queries never submitted have no prediction.
     """
 
-    tasks: NDArray[np.int64]
-    tests: NDArray[np.int64]
-    views: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    codes: ViewCodes
+    def __init__(
+        self, weights: Weights, plan: Plan, engine: Engine, *, stop_when_halted: bool = False
+    ) -> None:
+        """Begin with ``plan``; with ``stop_when_halted`` a halted query takes no further step."""
+        self._model = engine.prepare(weights.model).eval()
+        self._table, self._engine, self._stops = weights.table, engine, stop_when_halted
+        self._plan, self._inputs_NS = plan, plan.inputs()
+        self._canvases_NS = np.zeros_like(self._inputs_NS)
+        self._q_N = np.zeros(len(plan.boxes), dtype=np.float32)
+        self._is_done_N = np.zeros(len(plan.boxes), dtype=bool)
+        self._running: list[_Output] = []
+        self.num_outgrown = 0
+        """Predictions that reach beyond the box inferred for them, known after the first join."""
+        self._begin_part(plan, np.arange(len(plan.boxes)))
 
-    def between(self, first: int, stop: int) -> "Work":
-        """Return what concerns the views ``first`` to ``stop`` (excluded) of every test."""
-        chosen = (first <= self.views) & (self.views < stop)
-        return Work(*(getattr(self, field.name)[chosen] for field in fields(self)))
+    def _begin_part(self, part: Plan, queries: NDArray[np.int64]) -> None:
+        """Take the groups from ``part``, which is the plan of these queries."""
+        self._part, self._queries = part, queries
+        self._inputs = self._inputs_NS if part is self._plan else self._inputs_NS[queries]
+        self._canvases = np.zeros_like(self._inputs)
+        self._q = np.zeros(len(queries), dtype=np.float32)
+        self._is_done = np.zeros(len(queries), dtype=np.uint8)
+        group = self._engine.group
+        groups = part.groups(self._engine.planned_tokens) if len(queries) else []
+        self.groups = share_groups(groups, group.size)[group.rank]
+        """The groups of this process in this part, the shortest queries first."""
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether no part is left; the same on every process."""
+        return len(self._queries) == 0
 
-def plan_work(weights: Weights, tasks: Sequence[Task], num_views: int) -> Work:
-    """Return every test of ``tasks``, all known to ``weights``, under its first views."""
-    index = weights.index
-    columns = []
-    for number, task in enumerate(tasks):
-        position = index.find(task)
-        assert position is not None, task.task_id
-        views = np.arange(min(num_views, index.num_views[position]))
-        rows, codes = index.rows(np.full(len(views), position), views)
-        for test in range(len(task.test_inputs)):
-            numbers = np.full_like(views, number), np.full_like(views, test)
-            columns.append((*numbers, views, rows, codes))
-    return Work(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    def submit(self, group: Group) -> float:
+        """Begin to predict a group, and wait for the one before it, whose FLOP are returned."""
+        begun = self._engine.retry(self._model, partial(self._begin_group, group.members))
+        flop = self._finish(self._running)  # the device already has the new group
+        self._running = begun
+        return flop
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Views:
-    """The views to answer as arrays: tokens (., S), puzzle rows, codes, boxes (., 4)."""
-
-    inputs: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-    codes: ViewCodes
-    boxes: Boxes
-
-
-def make_views(model: ModelSettings, tasks: Sequence[Task], work: Work) -> Views:
-    """Return the views of ``work`` as a model answers them, in boxes or on the full canvas."""
-    asked = (tasks, work.tasks, work.tests, work.codes, model.canvas_side)
-    boxes = boxes_for(model, infer_test_boxes(*asked))
-    return Views(encode_test_inputs(*asked), work.rows, work.codes, boxes)
-
-
-def predict(
-    weights: Weights,
-    tasks: Sequence[Task],
-    work: Work,
-    settings: PredictSettings,
-    engine: Engine,
-    on_views: Callable[[int, float], object],
-    has_time_for: Callable[[float], bool] = lambda flop: True,
-) -> list[Prediction | None]:
-    """Return the predictions of ``work``, planned for ``weights`` and ``tasks``, in its order.
-
-    A view whose answer reaches beyond the box inferred for it is answered again on the full
-    canvas. ``on_views`` is told how many views this process finished, and the FLOP they took.
-    Groups are the same whatever the number of processes, which share them by the FLOP they take,
-    so the predictions are the same too. Each process answers its shortest views first and stops
-    where ``has_time_for`` the next one's FLOP says no; what was not answered is None.
-    """
-    model = engine.prepare(weights.model).eval()
-    side = model.settings.canvas_side
-    views = make_views(model.settings, tasks, work)
-    canvases, qs, answered = answer(weights, views, settings, engine, on_views, has_time_for)
-    outgrown_B = reaches_border(canvases.reshape(-1, side, side), views.boxes) & answered
-    again = np.flatnonzero(outgrown_B)
-    if len(again):
-        if engine.world.leads:
-            engine.say(
-                f"predict: {len(again)} of {len(qs)} answers reach beyond the box inferred for "
-                "them; these views are answered again on the full canvas"
-            )
-        full = full_boxes(len(again), side)
-        outgrown = Views(views.inputs[again], work.rows[again], work.codes[again], full)
-        larger, larger_qs, reached = answer(
-            weights, outgrown, settings, engine, lambda _, flop: on_views(0, flop), has_time_for
+    def join(self) -> float:
+        """Wait for all processes to finish the part; return the FLOP of this one's last group."""
+        flop = self._finish(self._running)
+        self._running = []
+        group, device = self._engine.group, self._engine.device
+        # Each process filled in its own queries of zeroed arrays, so the sums hold all of them.
+        canvases, q, is_done = (
+            group.all_reduce(to_device(array, device)).cpu().numpy()
+            for array in (self._canvases, self._q, self._is_done)
         )
-        canvases[again[reached]], qs[again[reached]] = larger[reached], larger_qs[reached]
-    grids = decode_grids(canvases.reshape(-1, side, side), work.codes)
-    columns = (work.tasks, work.tests, grids, qs.tolist(), work.views.tolist(), answered)
-    return [
-        Prediction(tasks[task].task_id, int(test), grid, q, view) if is_answered else None
-        for task, test, grid, q, view, is_answered in zip(*columns, strict=True)
-    ]
+        done = np.flatnonzero(is_done)
+        targets = self._queries[done]
+        self._canvases_NS[targets], self._q_N[targets] = canvases[done], q[done]
+        self._is_done_N[targets] = True
+        again = np.empty(0, np.int64)
+        if self._part is self._plan:
+            outgrows_N = reaches_border(self._grids_on_canvas(), self._plan.boxes)
+            again = np.flatnonzero(outgrows_N & self._is_done_N)
+            self.num_outgrown = len(again)
+        self._begin_part(self._plan.take(again).on_full_canvas(), again)
+        return flop
 
+    def predictions(self) -> list[Prediction | None]:
+        """Return the prediction of each query, in their order; None where there is none."""
+        queries = self._plan.queries
+        grids = decode_grids(self._grids_on_canvas(), queries.codes)
+        columns = (queries.tasks, queries.tests, grids, self._q_N.tolist(), queries.views.tolist())
+        return [
+            Prediction(self._plan.tasks[task].task_id, int(test), grid, q, view)
+            if is_done
+            else None
+            for task, test, grid, q, view, is_done in zip(*columns, self._is_done_N, strict=True)
+        ]
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Demonstrations:
-    """What checks the views of a piece of work: their tasks' demonstrations, as if tests."""
+    def _grids_on_canvas(self) -> NDArray[np.uint8]:
+        side = self._plan.model.canvas_side
+        return self._canvases_NS.reshape(-1, side, side)
 
-    tasks: Sequence[Task]
-    work: Work
-    of_work: NDArray[np.int64]
-    """The task and view of each item of the original work, as a number (N,)."""
-    of_demonstration: NDArray[np.int64]
-    """The same of each demonstration under a view (M,)."""
+    @torch.no_grad()
+    def _begin_group(self, members: NDArray[np.int64]) -> list["_Output"]:
+        engine, lengths = self._engine, self._part.lengths
+        passes = plan_passes(lengths[members], engine.tokens_per_pass)
+        return [out for part in passes for out in self._begin_pass(members[part], engine.dtype)]
 
-
-def plan_demonstrations(tasks: Sequence[Task], work: Work) -> Demonstrations:
-    """Return every demonstration of the tasks in ``work`` under every view in it."""
-    asked = [
-        replace(task, test_inputs=tuple(pair.input for pair in task.train), answers=None)
-        for task in tasks
-    ]
-    (numbers, _), firsts, of_work = np.unique(
-        [work.tasks, work.views], axis=1, return_index=True, return_inverse=True
-    )
-    counts = np.array([len(tasks[number].train) for number in numbers])
-    of_demonstration = np.repeat(np.arange(len(counts)), counts)
-    tests = np.concatenate([np.arange(count) for count in counts])
-    at = firsts[of_demonstration]
-    checked = Work(work.tasks[at], tests, work.views[at], work.rows[at], work.codes[at])
-    return Demonstrations(asked, checked, of_work.ravel(), of_demonstration)
-
-
-def reproduce_demonstrations(
-    weights: Weights,
-    tasks: Sequence[Task],
-    work: Work,
-    settings: PredictSettings,
-    engine: Engine,
-    on_views: Callable[[int, float], object],
-    has_time_for: Callable[[float], bool] = lambda flop: True,
-) -> NDArray[np.float64]:
-    """Return of every task and view in ``work`` (N,) which share of the demonstrations comes out.
-
-    The outputs of demonstrations are predicted as if they were tests. NaN where time was short.
-    """
-    plan = plan_demonstrations(tasks, work)
-    found = predict(weights, plan.tasks, plan.work, settings, engine, on_views, has_time_for)
-
-    def is_right(prediction: Prediction | None, task: int, demonstration: int) -> float:
-        if prediction is None:
-            return np.nan
-        expected = tasks[task].train[demonstration].output
-        return float(prediction.grid is not None and np.array_equal(prediction.grid, expected))
-
-    right = list(map(is_right, found, plan.work.tasks, plan.work.tests))
-    counts = np.bincount(plan.of_demonstration)
-    shares: NDArray[np.float64] = np.bincount(plan.of_demonstration, weights=right) / counts
-    return shares[plan.of_work]
-
-
-def flop_of_work(
-    model: ModelSettings, tasks: Sequence[Task], work: Work, settings: PredictSettings
-) -> float:
-    """Return the FLOP that ``work`` takes, checks and all, unless answers outgrow their boxes."""
-    pieces = [(tasks, work)]
-    if settings.checks_demonstrations:
-        plan = plan_demonstrations(tasks, work)
-        pieces.append((plan.tasks, plan.work))
-    flop, num_steps = 0.0, settings.num_supervision_steps_of(model)
-    for some, part in pieces:
-        boxes = infer_test_boxes(some, part.tasks, part.tests, part.codes, model.canvas_side)
-        lengths = lengths_of(boxes_for(model, boxes), model)
-        flop += flop_of_prediction(model, lengths, num_steps)
-    return flop
-
-
-def share_by_work(costs: Sequence[float], num_processes: int) -> list[list[int]]:
-    """Return the numbers of the groups of each process, about equal in cost.
-
-    Groups come with the longest views first; each process takes its own the other way round.
-    """
-    shares: list[list[int]] = [[] for _ in range(num_processes)]
-    loads = [0.0] * num_processes
-    for number in sorted(range(len(costs)), key=lambda n: (-costs[n], n)):
-        lightest = loads.index(min(loads))
-        shares[lightest].append(number)
-        loads[lightest] += costs[number]
-    return [sorted(share, reverse=True) for share in shares]
-
-
-def tokens_of_group(total: int, planned_tokens: int) -> int:
-    """Return the positions of each group of work that has ``total`` of them.
-
-    Little work is split too, the same way for any number of processes, so that several GPUs share
-    it; but into groups that a GPU still computes at full speed.
-    """
-    return min(planned_tokens, max(total // _LEAST_GROUPS, _LEAST_TOKENS))
-
-
-def answer(
-    weights: Weights,
-    views: Views,
-    settings: PredictSettings,
-    engine: Engine,
-    on_views: Callable[[int, float], object],
-    has_time_for: Callable[[float], bool] = lambda flop: True,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the predicted canvases (., S), halting probabilities, and which views have them."""
-    model, device, world = weights.model, engine.device, engine.world
-    num_steps = settings.num_supervision_steps_of(model.settings)
-    canvases = np.zeros_like(views.inputs)
-    qs = np.zeros(len(canvases), dtype=np.float32)
-    answered = np.zeros(len(canvases), dtype=np.uint8)
-    lengths = lengths_of(views.boxes, model.settings)
-
-    def begin(members: NDArray[np.int64], dtype: torch.dtype) -> Iterator[_Answers]:
-        rows_GD = to_device(weights.table.look_up(views.rows[members]), device)
-        packed = pack(model.settings, device, members, views.inputs, views.codes, views.boxes)
-        x_ND = model.embed(packed, rows_GD).to(dtype)
-        state, flop = model.start(len(x_ND), dtype), 0.0
-        for step in range(1, num_steps + 1):
-            state, logits_NV, halt_G = model(state, x_ND, packed)
-            flop += flop_of_prediction(model.settings, lengths[members], 1)
-            if step == num_steps:
-                yield _Answers.of(packed, logits_NV, halt_G, flop)
-            elif settings.stop_when_halted and (halted := (halt_G > 0).cpu().numpy()).any():
-                # Those that go on will answer again, later, and better.
-                yield _Answers.of(packed, logits_NV, halt_G, flop)
+    def _begin_pass(self, members: NDArray[np.int64], dtype: torch.dtype) -> Iterator["_Output"]:
+        """Yield the outputs of a pass: those of queries that halt early, and of all others."""
+        model, plan, settings = self._model, self._part, self._plan.model
+        device, lengths = self._engine.device, plan.lengths
+        columns = (self._inputs, plan.queries.codes, plan.boxes)
+        rows_GD = to_device(self._table.look_up(plan.queries.rows[members]), device)
+        packed = pack(settings, device, members, *columns)
+        x_MD = model.embed(packed, rows_GD).to(dtype)
+        state, flop = model.start(len(x_MD), dtype), 0.0
+        for step in range(1, plan.num_steps + 1):
+            state, logits_MV, halt_G = model(state, x_MD, packed)
+            flop += flop_of_prediction(settings, lengths[members], 1)
+            if step == plan.num_steps:
+                yield _Output.of(packed, logits_MV, halt_G, flop)
+            elif self._stops and (halted := (halt_G > 0).cpu().numpy()).any():
+                # Queries that go on replace this prediction by a later, better one.
+                yield _Output.of(packed, logits_MV, halt_G, flop)
                 flop = 0.0
                 if halted.all():
                     return
                 members, before = members[~halted], packed
-                packed = pack(
-                    model.settings, device, members, views.inputs, views.codes, views.boxes
+                packed = pack(settings, device, members, *columns)
+                kept = np.zeros(len(packed.examples_N), dtype=np.int64)
+                examples = before.examples_N[: before.num_positions]
+                kept[: packed.num_positions] = np.isin(examples, members).nonzero()[0]
+                (at,) = upload((kept,), device)
+                x_MD, state = x_MD[at], State(state.y[at], state.z[at])
+
+    @torch.no_grad()
+    def _finish(self, outputs: Sequence["_Output"], dtype: torch.dtype | None = None) -> float:
+        """Wait for the outputs and keep them; return the FLOP they took.
+
+        Queries whose numbers left float16's range are computed again in float32.
+        """
+        flop = 0.0
+        for output in outputs:
+            packed = output.packed
+            is_finite = output.is_finite().item()  # here the host waits for the device
+            flop += output.flop
+            if (dtype or self._engine.dtype) == torch.float16 and not is_finite:
+                self._engine.say(
+                    f"predict: {len(packed.members)} views left float16's range: in float32"
                 )
-                going_on = np.zeros(len(packed.examples_N), dtype=np.int64)
-                examples_N = before.examples_N[: before.num_positions]
-                going_on[: packed.num_positions] = np.isin(examples_N, members).nonzero()[0]
-                (at,) = upload((going_on,), device)
-                x_ND, state = x_ND[at], State(state.y[at], state.z[at])
-
-    @torch.no_grad()
-    def begin_all(members: NDArray[np.int64]) -> list[_Answers]:
-        parts = plan_passes(lengths[members], engine.tokens_per_pass)
-        return [answers for part in parts for answers in begin(members[part], engine.dtype)]
-
-    @torch.no_grad()
-    def finish(running: Iterable[_Answers], dtype: torch.dtype = engine.dtype) -> None:
-        for answers in running:
-            packed = answers.packed
-            is_finite = answers.finite().item()  # Here the host waits for the device.
-            on_views(0, answers.flop)
-            if dtype == torch.float16 and not is_finite:
-                engine.say(f"predict: {len(packed.members)} views left float16's range: in float32")
-                finish(begin(packed.members, torch.float32), torch.float32)
+                again = list(self._begin_pass(packed.members, torch.float32))
+                flop += self._finish(again, torch.float32)
                 continue
             on_canvas = packed.cells_N >= 0
             at = (packed.examples_N[on_canvas], packed.cells_N[on_canvas])
-            canvases[at] = answers.tokens_N().numpy()[on_canvas]
-            qs[packed.members] = answers.q_G().numpy()
-            answered[packed.members] = 1
-
-    groups = plan_passes(lengths, tokens_of_group(int(lengths.sum()), engine.planned_tokens))
-    costs = [flop_of_prediction(model.settings, lengths[group], num_steps) for group in groups]
-    members, running = groups[0][:0], list[_Answers]()
-    for number in share_by_work(costs, world.size)[world.rank]:
-        if not has_time_for(costs[number]):
-            break
-        following = engine.attempt(model, partial(begin_all, groups[number]))
-        finish(running)  # The device already has its next group.
-        on_views(len(members), 0.0)
-        members, running = groups[number], following
-    finish(running)
-    on_views(len(members), 0.0)
-    # Each process filled its own views of zeroed arrays, so the sums hold all of them.
-    canvases, qs, answered = (
-        world.sum_(to_device(array, device)).cpu().numpy() for array in (canvases, qs, answered)
-    )
-    return canvases, qs, answered.astype(bool)
+            self._canvases[at] = output.tokens().numpy()[on_canvas]
+            self._q[packed.members] = output.q().numpy()
+            self._is_done[packed.members] = 1
+        return flop
 
 
-class _Answers(NamedTuple):
-    """The answers of a pass, on their way from the device."""
+class _Output(NamedTuple):
+    """The output of a pass, on its way from the device."""
 
     packed: Packed
-    tokens_N: Callable[[], Tensor]
-    q_G: Callable[[], Tensor]
-    finite: Callable[[], Tensor]
+    tokens: Callable[[], Tensor]
+    """Waits for the tokens (M,)."""
+    q: Callable[[], Tensor]
+    """Waits for the halting probabilities (G,)."""
+    is_finite: Callable[[], Tensor]
     flop: float
-    """What they took since the answers before them."""
+    """The FLOP since the output before this one."""
 
     @classmethod
-    def of(cls, packed: Packed, logits_NV: Tensor, halt_G: Tensor, flop: float) -> "_Answers":
-        tokens_N = logits_NV.argmax(-1).to(torch.uint8)
-        finite = logits_NV.isfinite().all() & halt_G.isfinite().all()
-        tokens, q, is_finite = map(begin_fetch, (tokens_N, halt_G.sigmoid(), finite))
-        return cls(packed, tokens, q, is_finite, flop)
+    def of(cls, packed: Packed, logits_MV: Tensor, halt_G: Tensor, flop: float) -> "_Output":
+        tokens_M = logits_MV.argmax(-1).to(torch.uint8)
+        is_finite = logits_MV.isfinite().all() & halt_G.isfinite().all()
+        tokens, q, finite = map(begin_fetch, (tokens_M, halt_G.sigmoid(), is_finite))
+        return cls(packed, tokens, q, finite, flop)
+
+
+def predict(
+    weights: Weights, plan: Plan, engine: Engine, *, stop_when_halted: bool = False
+) -> list[Prediction | None]:
+    """Return the predictions of all queries of ``plan``, without a look at the time."""
+    predictor = Predictor(weights, plan, engine, stop_when_halted=stop_when_halted)
+    while not predictor.is_finished:
+        for group in predictor.groups:
+            predictor.submit(group)
+        predictor.join()
+    return predictor.predictions()

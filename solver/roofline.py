@@ -158,7 +158,7 @@ def prediction_time(
     lengths: NDArray[np.int64],
     positions_at_once: int,
 ) -> Time:
-    """Return the time of answering views of these lengths (N,), shared by all the cards."""
+    """Return the time of predicting views of these lengths (N,), shared by all the cards."""
     squares = float(np.square(lengths.astype(float)).sum())
     load = _Load(float(lengths.sum()) / card.count, squares / card.count, positions_at_once)
     cycles = num_supervision_steps * model.num_cycles
@@ -179,7 +179,7 @@ def prediction_time(
 
 
 def prediction_bytes(model: ModelSettings, positions_at_once: int, width: int) -> dict[str, float]:
-    """Return the bytes that answering takes on each card, by purpose, rows left out.
+    """Return the bytes that prediction takes on each card, by purpose, rows left out.
 
     ``width``: of a number of the state, bytes.
     """

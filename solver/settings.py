@@ -1,4 +1,4 @@
-"""Settings of the solver. Importing them does not import torch.
+"""Settings of the solver; importing them does not import torch.
 
 The text beside a type says what the setting means and its unit; ``--help`` prints it.
 """
@@ -29,14 +29,22 @@ class ModelSettings:
     dim: Annotated[int, "width D of the state"] = 512
     num_heads: Annotated[int, "attention heads"] = 8
     num_layers: Annotated[int, "layers of the one network"] = 2
-    expansion: Annotated[float, "SwiGLU expansion; its width is 2/3 of that, up to a 256"] = 4.0
-    prefix_length: Annotated[int, "slots before the canvas; the first carries the puzzle row"] = 16
+    expansion: Annotated[
+        float, "SwiGLU expansion; inner width = 2/3 x expansion x dim, rounded up to 256"
+    ] = 4.0
+    prefix_length: Annotated[
+        int, "prefix tokens before the canvas; the first is the puzzle row"
+    ] = 16
     rows_per: Annotated[
         RowsPer, "a puzzle row per view (reference), or per task with the view told in the prefix"
     ] = "view"
-    num_cycles: Annotated[int, "T: cycles per supervision step; all but the last have no grad"] = 3
-    num_latent_steps: Annotated[int, "n: updates of z before each update of y"] = 4
-    max_supervision_steps: Annotated[int, "N_sup: supervision steps at which a slot halts"] = 16
+    num_cycles: Annotated[
+        int, "T: latent recursions per supervision step; only the last has a gradient"
+    ] = 3
+    num_latent_steps: Annotated[
+        int, "n: updates of z in a latent recursion, before its update of y"
+    ] = 4
+    max_supervision_steps: Annotated[int, "N_sup: supervision steps after which a lane halts"] = 16
     norm_eps: Annotated[float, "epsilon of the RMS norm"] = 1e-5
     rotary: Annotated[
         Literal["flat", "grid"],
@@ -45,19 +53,16 @@ class ModelSettings:
     rotary_base: Annotated[float, "base of the rotary positions; 100 suits rows and columns"] = (
         10000.0
     )
-    gradient_cycles: Annotated[int, "cycles, the last ones, that the gradient flows through"] = 1
-    conv_width: Annotated[
-        int, "taps of a depth-wise convolution inside SwiGLU, along the positions; 0 = none"
-    ] = 0
-    dropout: Annotated[
-        float, "share of sub-layers' outputs dropped in training; drawn for each group computed"
-    ] = 0.0
+    gradient_cycles: Annotated[
+        int, "latent recursions, the last ones, that the gradient flows through"
+    ] = 1
+    dropout: Annotated[float, "share of sub-layers' outputs dropped in training"] = 0.0
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least={
             "dim": 2, "num_heads": 1, "num_layers": 1, "num_cycles": 1, "num_latent_steps": 1,
             "max_supervision_steps": 1, "expansion": 0.01, "norm_eps": 0.0, "rotary_base": 1.0,
-            "gradient_cycles": 1, "conv_width": 0, "dropout": 0.0,
+            "gradient_cycles": 1, "dropout": 0.0,
         })  # fmt: skip
         require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
         require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
@@ -70,20 +75,14 @@ class ModelSettings:
             self.canvas == "full" or self.variant == "attention",
             "model.canvas=box needs model.variant=attention: an MLP has one fixed length",
         )
-        require(
-            self.conv_width == 0 or self.variant == "attention",
-            "model.conv_width needs model.variant=attention",
-        )
-        require(
-            self.conv_width <= self.prefix_length,
-            f"model.conv_width must be at most model.prefix_length {self.prefix_length}",
-        )
         require(self.dropout < 1, f"model.dropout must be below 1, got {self.dropout}")
         require(
             self.gradient_cycles <= self.num_cycles,
             f"model.gradient_cycles must be at most model.num_cycles {self.num_cycles}",
         )
-        require(self.prefix_length >= self.num_told_slots, "model.prefix_length is too short")
+        require(
+            self.prefix_length >= self.num_prefix_tokens_used, "model.prefix_length is too short"
+        )
 
     @property
     def length(self) -> int:
@@ -91,8 +90,8 @@ class ModelSettings:
         return self.prefix_length + self.canvas_side**2
 
     @property
-    def num_told_slots(self) -> int:
-        """Prefix slots in use: the row, and with rows per task the view's ten features."""
+    def num_prefix_tokens_used(self) -> int:
+        """Prefix tokens in use: the row, and with rows per task the view's ten features."""
         return 1 if self.rows_per == "view" else 1 + NUM_COLORS
 
 
@@ -101,33 +100,32 @@ class TrainSettings:
     """One training run: pretraining, or test-time training on tasks never seen."""
 
     num_steps: Annotated[int, "supervision steps to train for; 0 = no training"] = 518_000
-    global_batch: Annotated[int, "slots over all processes"] = 768
+    global_batch: Annotated[int, "lanes over all processes"] = 768
     optimizer: Annotated[
-        Literal["adam_atan2", "muon", "normuon"],
+        Literal["adam_atan2", "normuon"],
         "of the network's matrices; all other weights take AdamATan2 (reference)",
     ] = "adam_atan2"
-    lr: Annotated[float, "learning rate of the trunk"] = 1e-4
-    matrix_lr: Annotated[float, "learning rate of what (Nor)Muon trains; 0 = train.lr"] = 0.0
+    lr: Annotated[float, "learning rate of the trunk, the model without its puzzle rows"] = 1e-4
+    matrix_lr: Annotated[float, "learning rate of what NorMuon trains; 0 = lr"] = 0.0
     betas: Annotated[tuple[float, float], "AdamATan2 betas"] = (0.9, 0.95)
     weight_decay: Annotated[float, "weight decay of the trunk"] = 0.1
     atan2_scale: Annotated[float, "AdamATan2's a: scale of its steps"] = 1.0
-    rows_lr: Annotated[float, "learning rate of the puzzle rows (sign descent)"] = 1e-2
+    rows_lr: Annotated[float, "learning rate of the puzzle rows (sign SGD)"] = 1e-2
     rows_weight_decay: Annotated[float, "weight decay of the puzzle rows in a batch"] = 0.1
     warmup_steps: Annotated[int, "steps over which both learning rates rise linearly"] = 2000
     schedule: Annotated[
-        Literal["constant", "cosine", "wsd"],
-        "both learning rates beside warm-up: constant (reference), cosine to zero over the run, or "
-        "stable and then linear to zero",
+        Literal["constant", "wsd"],
+        "learning rates after warm-up: constant (reference), or stable and then linear to zero",
     ] = "constant"
     decay_share: Annotated[float, "share of the run in which wsd falls to zero"] = 0.3
     ema_rate: Annotated[float, "rate of the trunk's moving average"] = 0.999
     ema_share: Annotated[
         float,
-        "span of the average as a share of the steps so far, up to ema_rate's; 0 = ema_rate's",
+        "span of the average as a share of the steps so far, up to that of ema_rate; 0 = ema_rate",
     ] = 0.0
     halt_exploration: Annotated[float, "chance per step of a random minimum of steps"] = 0.1
     rows_only_share: Annotated[
-        float, "share of the run, its first, that trains the puzzle rows alone; 1 = never the trunk"
+        float, "first share of the run in which only puzzle rows train; 1 = all of it"
     ] = 0.0
     seed: Annotated[int, "seed of weights, sampling and exploration"] = 0
     time_limit_seconds: Annotated[float, "stop (resumable) after this long; 0 = no limit"] = 0.0
@@ -146,13 +144,13 @@ class TrainSettings:
         require(self.halt_exploration <= 1, "halt_exploration must be at most 1")
         require(
             self.matrix_lr == 0 or self.optimizer != "adam_atan2",
-            "matrix_lr needs optimizer=muon or normuon",
+            "matrix_lr needs optimizer=normuon",
         )
         for name in ("decay_share", "ema_share", "rows_only_share"):
             value = getattr(self, name)
             require(value <= 1, f"{name} must be at most 1, got {value}")
 
-    def at_half_the_rates(self) -> Self:
+    def with_half_the_learning_rates(self) -> Self:
         """Return the same settings with half of every learning rate."""
         halves = {name: getattr(self, name) / 2 for name in ("lr", "rows_lr", "matrix_lr")}
         return replace(self, **halves)
@@ -163,7 +161,8 @@ class AdaptSettings(TrainSettings):
     """Test-time training: a training run that starts from weights, and how it starts."""
 
     start: Annotated[
-        Literal["weights", "scratch"], "train further what is known, or a new model of model.*"
+        Literal["weights", "scratch"],
+        "start from the weights, or from scratch with a new model of model.*",
     ] = "weights"
     time_limit_seconds: Annotated[float, "time that all of it may take; 0 = no limit"] = 0.0
     num_cycles: Annotated[int, "model.num_cycles from here on; 0 = as the weights have it"] = 0
@@ -177,73 +176,6 @@ class AdaptSettings(TrainSettings):
         require_numbers(self, at_least={
             "num_cycles": 0, "num_latent_steps": 0, "max_supervision_steps": 0,
         })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointSettings:
-    """What a training run keeps, and how often."""
-
-    every: Annotated[int, "steps between checkpoints"] = 5000
-    every_seconds: Annotated[float, "seconds between checkpoints, whatever the steps"] = 600.0
-    keep: Annotated[int, "newest checkpoints kept"] = 2
-    carry: Annotated[bool, "keep the slots' states too: exact resumption, large files"] = True
-
-    def __post_init__(self) -> None:
-        require_numbers(self, at_least={"every": 1, "every_seconds": 0.1, "keep": 1})
-
-
-@dataclass(frozen=True, slots=True)
-class PredictSettings:
-    """How views become predictions."""
-
-    num_views: Annotated[int, "views predicted per test, the identity first"] = 1000
-    num_supervision_steps: Annotated[int, "supervision steps; 0 = as many as in training"] = 0
-    stop_when_halted: Annotated[
-        bool, "a view whose halt logit says so takes no further supervision steps"
-    ] = False
-    adapt: Annotated[
-        Literal["unseen", "all"],
-        "train before predicting: the tasks that the weights do not know, or all",
-    ] = "unseen"
-    early_views: Annotated[int, "views of every test answered when training is half done"] = 8
-    ranking: Annotated[
-        Literal["count", "q", "demonstrations"],
-        "what orders the candidates: votes, votes weighted by q, or by the share of demonstrations "
-        "that come out right under their view, which takes several times the time",
-    ] = "demonstrations"
-    pool: Annotated[
-        Literal["newest", "all"],
-        "votes that count for a test: of the newest weights (older ones come after), or all alike",
-    ] = "newest"
-    refuse_taught: Annotated[
-        bool, "do not answer tasks whose answers the weights were taught: their score means nothing"
-    ] = True
-    time_limit_seconds: Annotated[
-        float, "from the start of the process to its end, training and all; 0 = no limit"
-    ] = 0.0
-    deadline: Annotated[
-        float, "Unix time at which the process must have ended, in seconds; 0 = none"
-    ] = 0.0
-    training_share: Annotated[
-        float, "share of the time that training gets at least, however long all views would take"
-    ] = 0.5
-
-    def __post_init__(self) -> None:
-        require_numbers(self, at_least={
-            "num_views": 1, "num_supervision_steps": 0, "early_views": 0, "time_limit_seconds": 0,
-            "deadline": 0, "training_share": 0,
-        })  # fmt: skip
-        share = self.training_share
-        require(share < 1, f"predict.training_share must be below 1, got {share}")
-
-    @property
-    def checks_demonstrations(self) -> bool:
-        """Whether the demonstrations are answered too, under every view."""
-        return self.ranking == "demonstrations"
-
-    def num_supervision_steps_of(self, model: ModelSettings) -> int:
-        """Return how many supervision steps a prediction takes."""
-        return self.num_supervision_steps or model.max_supervision_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +197,7 @@ class EngineSettings:
         bool, "compute passes again for their gradient: less memory, a third more time"
     ] = False
     memory_gb: Annotated[
-        float, "memory that test-time training must fit into, GB; 0 = what the device has"
+        float, "memory that training must fit into, GB; 0 = what the device has"
     ] = 0.0
 
     def __post_init__(self) -> None:

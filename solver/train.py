@@ -1,10 +1,11 @@
-"""Training with deep supervision: the step, and the one loop around it.
+"""Training with deep supervision: the supervision step, the training step and the loop.
 
-Shapes: B slots of this process, G examples of a pass, N positions of a pass, D width, V tokens.
+Shapes: B lanes of this process, G lanes of one pass, N positions of a pass, D width, V tokens, C
+lanes of all processes.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,36 +14,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from augment.dataset import ExampleStream
-from solver.batch import (
-    Batch,
-    Carry,
-    StateWriter,
-    batches,
-    gather_state,
-    refill,
-    start_carry,
-)
+from augment.examples import ExampleStream
+from solver.carry import Carry, StateWriter, gather_state, refill, start_carry
 from solver.device import begin_fetch, to_device
+from solver.ema import EMA
 from solver.engine import Engine
 from solver.flop import flop_of_training
+from solver.loader import Batch, batches
 from solver.loss import Losses, compute_losses
+from solver.loss_scale import LossScale
 from solver.model import TRM
-from solver.optimizer import EMA, LossScale, ema_rate, make_optimizer, rate_factor, set_rates
-from solver.pace import Pace
+from solver.optimizer import make_optimizer
 from solver.packing import lengths_of, pack, plan_passes
-from solver.puzzle_embedding import PuzzleTable
+from solver.process_group import ProcessGroup
+from solver.progress import TrainingProgress
+from solver.puzzle_table import PuzzleTable
+from solver.schedule import ema_rate, lr_multiplier, set_learning_rates
 from solver.settings import ModelSettings, TrainSettings
-from solver.world import World
 
-_DROPOUT = 2  # what this generator is for; sampling and exploration have numbers of their own
+# Part of the seed of this random generator; sampling and exploration have other numbers.
+_DROPOUT = 2
 
 METRICS = ("loss", "accuracy", "exact_accuracy", "halt_accuracy", "supervision_steps")
 
 
 @dataclass(slots=True)
 class Training:
-    """Everything a run changes as it goes on."""
+    """The state of a training run: all that a step changes."""
 
     model: TRM
     table: PuzzleTable
@@ -51,18 +49,17 @@ class Training:
     scale: LossScale
     carry: Carry
     step: int
-    passed: float
-    """Share of the run that lies before the next step."""
+    progress: float
+    """The share of the run before the next step, 0..1."""
     sums: Tensor
-    """Since the last report: FLOP, steps, halted slots, then the sums behind :data:`METRICS`."""
+    """Since the last report: FLOP, steps, halted lanes, then the sums behind :data:`METRICS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
     """Means over the steps since the last report, over all processes, and the FLOP these took.
 
-    The loss is per slot and step; all others are over the slots that halted. NaN where there is
-    nothing to take the mean of.
+    The loss is per lane and step; all others are over the lanes that halted, NaN where none did.
     """
 
     step: int
@@ -77,7 +74,7 @@ def start_training(
 ) -> Training:
     """Return the beginning of a run that trains ``model`` and ``table``, in place."""
     engine.prepare(model)
-    share = engine.world.share(settings.global_batch)
+    share = engine.group.share(settings.global_batch)
     return Training(
         model,
         table.to(engine.device),
@@ -86,14 +83,14 @@ def start_training(
         LossScale(engine.dtype),
         start_carry(model, share.stop - share.start, engine.device, engine.dtype),
         step=0,
-        passed=0.0,
+        progress=0.0,
         sums=torch.zeros(3 + len(METRICS), dtype=torch.float64, device=engine.device),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """The outcome of one supervision step, in the order of the slots, before any weight changed."""
+    """The outcome of one supervision step, in the order of the lanes, before any weight changed."""
 
     carry: Carry
     losses: Losses
@@ -109,7 +106,7 @@ def supervise(
     engine: Engine,
     loss_scale: float = 1.0,
 ) -> Supervision:
-    """Let halted slots take their entry, run one supervision step, and decide who halts.
+    """Refill halted lanes, run one supervision step with its backward pass, update the halt flags.
 
     The gradients of the summed loss, times ``loss_scale``, are added to those of the model.
     """
@@ -133,56 +130,56 @@ def supervise(
         (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
         assert rows_GD.grad is not None
         parts.append((Losses(*(part.detach() for part in losses)), rows_GD.grad, halt_G.detach()))
-    # Only here the host waits for the device, which has the last backward pass before it.
+    # The host waits for the device only here, after it has queued the last backward pass.
     for members, wait in fetches:
         wants_to_halt_B[members] = wait().numpy()
     halted_B = wants_to_halt_B & (steps_B >= batch.min_steps_B)
     halted_B |= steps_B >= settings.max_supervision_steps
 
     order = np.concatenate([members for members, _ in fetches])
-    slots = to_device(np.argsort(order), device)
+    lanes_B = to_device(np.argsort(order), device)
     all_losses, row_gradients, halts = zip(*parts, strict=True)
     return Supervision(
-        Carry(examples, steps_B, halted_B, states.finish()),
-        Losses(*(torch.cat(part)[slots] for part in zip(*all_losses, strict=True))),
-        torch.cat(row_gradients)[slots],
-        torch.cat(halts)[slots],
+        Carry(examples, steps_B, halted_B, states.state),
+        Losses(*(torch.cat(part)[lanes_B] for part in zip(*all_losses, strict=True))),
+        torch.cat(row_gradients)[lanes_B],
+        torch.cat(halts)[lanes_B],
     )
 
 
 def train_step(training: Training, batch: Batch, settings: TrainSettings, engine: Engine) -> None:
-    """Run one supervision step of every slot and update trunk, rows and moving average."""
-    model, table, world, scale = training.model, training.table, engine.world, training.scale
+    """Run one supervision step of every lane and update trunk, rows and moving average."""
+    model, table, group, scale = training.model, training.table, engine.group, training.scale
     carry = training.carry
     rows_B = np.where(carry.halted_B, batch.examples.rows, carry.examples.rows)
-    rows_of_all = _begin_concat(rows_B, engine)
-    trains_trunk = training.passed >= settings.rows_only_share
+    rows_of_all = _begin_gathering(rows_B, group)
+    trains_trunk = training.progress >= settings.rows_only_share
     model.requires_grad_(trains_trunk)
 
     def compute() -> Supervision:
         training.optimizer.zero_grad()
         if model.settings.dropout:
-            # Dropout draws from torch's own generator; a run that goes on draws the same again.
-            torch.manual_seed(_dropout_seed(settings.seed, training.step, world.rank))
+            # Dropout draws from torch's global generator; a resumed run must draw the same.
+            torch.manual_seed(_dropout_seed(settings.seed, training.step, group.rank))
         return supervise(model, table, carry, batch, engine, scale.factor)
 
-    outcome = engine.attempt(model, compute)
+    outcome = engine.retry(model, compute)
     training.step += 1
     training.carry = outcome.carry
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    _sum_over_processes(gradients, world)
-    row_gradients_BD = world.concat(outcome.row_gradients_BD)
-    if scale.is_used and not scale.keep(_all_finite([*gradients, row_gradients_BD])):
-        # States may be out of range too, so every slot starts afresh.
+    _sum_over_processes(gradients, group)
+    row_gradients_CD = group.all_gather(outcome.row_gradients_BD)
+    if scale.is_used and not scale.update(_all_finite([*gradients, row_gradients_CD])):
+        # States may be out of range too, so every lane starts afresh.
         training.carry = replace(outcome.carry, halted_B=np.ones_like(outcome.carry.halted_B))
         return
 
-    factor = rate_factor(training.step, training.passed, settings)
-    rows_lr = settings.rows_lr * factor
-    table.descend(rows_of_all(), row_gradients_BD, rows_lr, settings.rows_weight_decay)
+    multiplier = lr_multiplier(training.step, training.progress, settings)
+    rows_lr = settings.rows_lr * multiplier
+    table.sign_sgd_step(rows_of_all(), row_gradients_CD, rows_lr, settings.rows_weight_decay)
     if trains_trunk:
         torch._foreach_div_(gradients, settings.global_batch * scale.factor)
-        set_rates(training.optimizer, factor)
+        set_learning_rates(training.optimizer, multiplier)
         training.optimizer.step()
         training.ema.update(model, ema_rate(training.step, settings))
     training.sums += _sum_metrics(outcome, model.settings, engine.device)
@@ -192,17 +189,19 @@ def _dropout_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, _DROPOUT, step, rank]).generate_state(1)[0])
 
 
-def _begin_concat(rows: NDArray[np.int64], engine: Engine) -> Callable[[], NDArray[np.int64]]:
-    """Begin to join the rows of all processes; return what waits for that."""
-    if engine.world.size == 1:
-        return lambda: rows
-    wait = begin_fetch(engine.world.concat(to_device(rows, engine.device)))
+def _begin_gathering(
+    rows_B: NDArray[np.int64], group: ProcessGroup
+) -> Callable[[], NDArray[np.int64]]:
+    """Begin to gather the rows of all processes; return a function that waits for them (C,)."""
+    if group.size == 1:
+        return lambda: rows_B
+    wait = begin_fetch(group.all_gather(to_device(rows_B, group.device)))
     return lambda: wait().numpy()
 
 
-def _sum_over_processes(gradients: list[Tensor], world: World) -> None:
-    if world.size > 1 and gradients:
-        flat = world.sum_(torch.cat([gradient.flatten() for gradient in gradients]))
+def _sum_over_processes(gradients: list[Tensor], group: ProcessGroup) -> None:
+    if group.size > 1 and gradients:
+        flat = group.all_reduce(torch.cat([gradient.flatten() for gradient in gradients]))
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -234,23 +233,23 @@ def _sum_metrics(outcome: Supervision, settings: ModelSettings, device: torch.de
     )
 
 
-def take_metrics(training: Training, settings: TrainSettings, world: World) -> Metrics:
+def take_metrics(training: Training, settings: TrainSettings, group: ProcessGroup) -> Metrics:
     """Return the means since the last report, and start anew."""
-    flop, steps, halted, loss, *of_halted = world.sum_(training.sums).tolist()
+    flop, steps, halted, loss, *of_halted = group.all_reduce(training.sums).tolist()
     training.sums.zero_()
-    # Every process counted its steps, and its share of the batch in each.
-    num_slots = steps / world.size * settings.global_batch
-    sums = ((loss, num_slots), *((value, halted) for value in of_halted))
+    # Every process counted each step, and its own lanes in it.
+    num_lanes = steps / group.size * settings.global_batch
+    sums = ((loss, num_lanes), *((value, halted) for value in of_halted))
     means = [value / count if count else math.nan for value, count in sums]
-    lr = settings.lr * rate_factor(training.step + 1, training.passed, settings)
+    lr = settings.lr * lr_multiplier(training.step + 1, training.progress, settings)
     return Metrics(training.step, lr, flop, dict(zip(METRICS, means, strict=True)))
 
 
-def require_finite(training: Training, world: World) -> None:
+def require_finite(training: Training, group: ProcessGroup) -> None:
     """Raise ``FloatingPointError`` on every process unless loss, trunk and rows are finite."""
     tensors = (training.sums, training.table.values, *training.model.parameters())
     finite = torch.stack([tensor.detach().sum().isfinite() for tensor in tensors]).all()
-    if world.any(not finite.item(), finite.device):
+    if group.any(not finite.item()):
         raise FloatingPointError(f"the loss or the weights are not finite at step {training.step}")
 
 
@@ -259,45 +258,20 @@ def train(
     stream: ExampleStream,
     settings: TrainSettings,
     engine: Engine,
-    pace: Pace,
-    *,
-    on_step: Callable[[], None],
-    on_metrics: Callable[[Metrics], None],
-    checkpoint_every: int | None = None,
-    on_checkpoint: Callable[[], None] = lambda: None,
-) -> None:
-    """Go on with ``training`` until ``settings.num_steps`` or until ``pace`` says stop.
+    progress: TrainingProgress,
+) -> Iterator[int]:
+    """Take the steps of a training run one by one; yield the number of steps after each.
 
-    ``on_checkpoint`` is called on every process at regular steps, when ``pace`` wants it, and at
-    the end, but only with finite weights: see :func:`require_finite`.
+    It ends after ``settings.num_steps``, or when ``progress`` says that the run is over.
     """
-    world = engine.world
-    saved_step = training.step
     training.model.train()
-    upcoming = batches(
-        stream,
-        settings,
-        training.model.settings,
-        world,
-        training.step,
-    )
-    goes_on = pace.goes_on(training.step)
-    training.passed = pace.passed
-    for batch in upcoming:
-        if not goes_on:
-            break
+    progress.advance(training.step)
+    training.progress = progress.share
+    loader = batches(stream, settings, training.model.settings, engine.group, training.step)
+    for batch in loader:
+        if progress.is_over:
+            return
         train_step(training, batch, settings, engine)
-        on_step()
-        goes_on = pace.goes_on(training.step)
-        training.passed = pace.passed
-        if training.step % settings.log_every == 0:
-            require_finite(training, world)
-            on_metrics(take_metrics(training, settings, world))
-        by_steps = checkpoint_every is not None and training.step % checkpoint_every == 0
-        if by_steps or pace.wants_checkpoint():
-            require_finite(training, world)
-            on_checkpoint()
-            saved_step = training.step
-    if saved_step != training.step:
-        require_finite(training, world)
-        on_checkpoint()
+        progress.advance(training.step)
+        training.progress = progress.share
+        yield training.step

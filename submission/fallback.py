@@ -1,4 +1,4 @@
-"""Plausible answers where the model has none: better than an empty grid, and always legal."""
+"""Fallback attempts where the model has none: better than an empty grid, and always legal."""
 
 from collections import Counter
 from collections.abc import Iterator

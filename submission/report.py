@@ -1,7 +1,7 @@
 """The page of a run, to be looked at: its score, every task with its votes, and its training.
 
-One file that needs no network: :data:`_PAGE` holds style and script, the run's data stands in it
-as JSON. Source of the published scores: the papers and the ARC Prize leaderboard of 2025.
+One file that needs no network: ``report.html`` with style and scripts in it, and the
+run's data as JSON.
 """
 
 from collections import defaultdict
@@ -16,7 +16,7 @@ import orjson
 from augment.drawing import COLORS, WITH_LIGHT_INK
 from augment.files import read_bytes, write_atomic
 from augment.grid import Grid
-from augment.predictions import Prediction
+from augment.prediction import Prediction
 from augment.task import Task
 from submission.score import OUTCOMES, score_json, score_submission
 from submission.vote import Candidate, TestKey, measure_support
@@ -25,29 +25,24 @@ from submission.writer import Submission
 _PAGE = Path(__file__).with_name("report.html")
 _CANDIDATES = 8  # drawn for each test
 _POINTS = 400  # of each curve
-_CURVES = ("loss", "exact_accuracy", "supervision_steps", "examples_per_second", "lr")
-# Percent of all evaluation tasks, in two attempts unless said: ARC-AGI-1, ARC-AGI-2.
-_PUBLISHED = (
-    ("TRM, 7M parameters, 3 days of 4 H100", "44.6", "7.8"),
-    ("TRM trained again by others", "40 to 43", "3 to 6"),
-    ("TRM with 6 latent steps, one run", "52.75", ""),
-    ("HRM", "40.3", "5.0"),
-    ("URM, in one attempt", "53.8", "16.0"),
-    ("VARC", "54.5", "6 to 10"),
-    ("mdlARC, 2 hours of one RTX 5090", "44", "7"),
-)
+_CURVES = (
+    "loss", "exact_accuracy", "eval_loss", "eval_exact_accuracy", "eval_pass@2",
+    "supervision_steps", "examples_per_second", "lr",
+)  # fmt: skip
+# Published scores: percent of all evaluation tasks, in two attempts unless said, with their source.
+_PUBLISHED = Path(__file__).with_name("published.json")
 
 
 def write_report(
     path: Path,
     name: str,
     versions: Mapping[str, object],
-    answers: Mapping[str, object] | None,
+    predictions: Mapping[str, object] | None,
     training: Sequence[Mapping[str, object]],
 ) -> None:
     """Replace ``path`` by the page of a run called ``name``.
 
-    ``versions`` of the code by stage; ``answers`` is of :func:`describe_answers`, each of
+    ``versions`` of the code by stage; ``predictions`` is of :func:`describe_predictions`, each of
     ``training`` of :func:`describe_training`.
     """
     data = {
@@ -55,17 +50,20 @@ def write_report(
         "versions": versions,
         "colors": COLORS,
         "with_light_ink": WITH_LIGHT_INK,
-        "published": _PUBLISHED,
+        "published": orjson.loads(read_bytes(_PUBLISHED)),
         "outcomes": OUTCOMES,
-        "answers": answers,
+        "predictions": predictions,
         "training": training,
     }
     # No markup can begin in the data, whatever a task is called.
     content = orjson.dumps(data).replace(b"<", b"\\u003c")
-    write_atomic(path, read_bytes(_PAGE).replace(b'"DATA"', content))
+    page = read_bytes(_PAGE).replace(b"/* STYLE */", read_bytes(_PAGE.with_suffix(".css")))
+    page = page.replace(b"/* SCRIPT */", read_bytes(_PAGE.with_suffix(".js")))
+    page = page.replace(b"/* TRAINING */", read_bytes(_PAGE.with_name("report_training.js")))
+    write_atomic(path, page.replace(b'"DATA"', content))
 
 
-def describe_answers(
+def describe_predictions(
     tasks: Sequence[Task],
     submission: Submission,
     candidates: Mapping[TestKey, Sequence[Candidate]] | None,
@@ -73,36 +71,36 @@ def describe_answers(
     canvas_side: int | None,
     benchmark: str | None,
 ) -> dict[str, object]:
-    """Return what the page shows of the answers to ``tasks``.
+    """Return what the page shows of the predictions of ``tasks``.
 
     ``candidates`` stand as the submission chose them, made from ``predictions``, of which the
     empty ones are named; None without votes to look at. ``canvas_side`` is that of the weights,
     ``benchmark`` the one whose published scores compare; None where that is not known.
     """
     score = None
-    if all(task.answers is not None for task in tasks):
+    if all(task.solutions is not None for task in tasks):
         score = score_submission(submission, tasks, candidates)
     ranked = candidates or {}
     empty: Mapping[TestKey, set[int]] = defaultdict(set)
     for prediction in predictions:
         if prediction.grid is None:
             empty[prediction.task_id, prediction.test].add(prediction.view)
-    of_task = {found.task_id: found for found in score.tasks} if score else {}
+    scores = {of_task.task_id: of_task for of_task in score.tasks} if score else {}
     described = []
     for task in tasks:
-        found = of_task.get(task.task_id)
+        of_task = scores.get(task.task_id)
         tests = [
             {
                 **_describe_test(task, test, submission, ranked),
-                "outcome": None if found is None else found.outcomes[test],
-                "rank": None if found is None or found.votes is None else found.votes[test],
+                "outcome": None if of_task is None else of_task.outcomes[test],
+                "rank": None if of_task is None or of_task.votes is None else of_task.votes[test],
                 "dropped": sorted(empty.get((task.task_id, test), ())),
             }
             for test in range(len(task.test_inputs))
         ]
         described.append({
             "id": task.task_id,
-            "outcome": None if found is None else found.outcome,
+            "outcome": None if of_task is None else of_task.outcome,
             "cells": max(prod(grid.shape) for grid in task.visible_grids),
             "longest_side": task.longest_side(),
             **asdict(measure_support(task, ranked)),
@@ -120,14 +118,14 @@ def describe_answers(
 def _describe_test(
     task: Task, test: int, submission: Submission, candidates: Mapping[TestKey, Sequence[Candidate]]
 ) -> dict[str, object]:
-    found = candidates.get((task.task_id, test), ())
+    ranked = candidates.get((task.task_id, test), ())
     return {
         "input": _encode(task.test_inputs[test]),
-        "answer": None if task.answers is None else _encode(task.answers[test]),
+        "solution": None if task.solutions is None else _encode(task.solutions[test]),
         "attempts": [_encode(grid) for grid in submission.attempts[task.task_id][test]],
-        "votes": sum(candidate.votes for candidate in found if not candidate.is_older),
-        "num_candidates": sum(not candidate.is_older for candidate in found),
-        "num_older": sum(candidate.is_older for candidate in found),
+        "votes": sum(candidate.votes for candidate in ranked if not candidate.is_older),
+        "num_candidates": sum(not candidate.is_older for candidate in ranked),
+        "num_older": sum(candidate.is_older for candidate in ranked),
         "candidates": [
             {
                 "grid": _encode(candidate.grid),
@@ -136,7 +134,7 @@ def _describe_test(
                 "reproduced": candidate.mean_reproduced,
                 "is_older": candidate.is_older,
             }
-            for candidate in found[:_CANDIDATES]
+            for candidate in ranked[:_CANDIDATES]
         ],
     }
 
@@ -157,13 +155,18 @@ def describe_training(
         **{
             curve: [_mean(lines[n].get(curve) for n in part) for part in parts] for curve in _CURVES
         },
-        "last": {curve: lines[-1].get(curve) if lines else None for curve in _CURVES},
+        "last": {curve: _last(line.get(curve) for line in lines) for curve in _CURVES},
     }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(f"{sum(known) / len(known):.6g}") if known else None
+
+
+def _last(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return known[-1] if known else None
 
 
 def _encode(grid: Grid) -> str:

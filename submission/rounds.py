@@ -1,4 +1,4 @@
-"""Rounds: predictions that came together, kept in a folder of their own with their hashes."""
+"""Rounds: the predictions of some views of all tests, each in a folder with their hashes."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from augment.errors import InputError
 from augment.files import hash_file, read_description, replace_folder, write_description
-from augment.predictions import Prediction
+from augment.prediction import Prediction
 
-_FORMAT = 1
+_FORMAT = 2
 _DESCRIPTION = "round.json"
 _PREDICTIONS = "predictions.npz"
 
@@ -21,8 +21,8 @@ _PREDICTIONS = "predictions.npz"
 class Round:
     """The views ``first`` to ``stop`` (excluded) of all tests of some tasks, by some weights."""
 
-    made_by: str
-    """A digest of all that decides the predictions but for the steps of test-time training."""
+    fingerprint: str
+    """Of all that decides the predictions, but for the steps of test-time training."""
     step: int
     """The steps of test-time training that the weights had behind them; 0 for none."""
     task_ids: tuple[str, ...]
@@ -33,16 +33,16 @@ class Round:
     predictions: Sequence[Prediction]
 
 
-def write_round(folder: Path, found: Round) -> None:
-    """Write the round as ``folder``, which appears only when it is whole."""
-    numbers = {task_id: number for number, task_id in enumerate(found.task_ids)}
-    grids = [p.grid for p in found.predictions]
+def write_round(folder: Path, round_: Round) -> None:
+    """Write the round as ``folder``, which appears only when it is complete."""
+    numbers = {task_id: number for number, task_id in enumerate(round_.task_ids)}
+    grids = [p.grid for p in round_.predictions]
     columns: dict[str, NDArray[np.generic]] = {
-        "task": np.array([numbers[p.task_id] for p in found.predictions], dtype=np.int32),
-        "test": np.array([p.test for p in found.predictions], dtype=np.int32),
-        "view": np.array([p.view for p in found.predictions], dtype=np.int32),
-        "q": np.array([p.q for p in found.predictions]),
-        "reproduced": np.array([p.reproduced for p in found.predictions]),
+        "task": np.array([numbers[p.task_id] for p in round_.predictions], dtype=np.int32),
+        "test": np.array([p.test for p in round_.predictions], dtype=np.int32),
+        "view": np.array([p.view for p in round_.predictions], dtype=np.int32),
+        "q": np.array([p.q for p in round_.predictions]),
+        "reproduced": np.array([p.reproduced for p in round_.predictions]),
         "shape": np.array([(0, 0) if g is None else g.shape for g in grids], dtype=np.uint8),
         "cells": np.concatenate(
             [np.empty(0, np.uint8), *(g.ravel() for g in grids if g is not None)]
@@ -52,12 +52,12 @@ def write_round(folder: Path, found: Round) -> None:
         np.savez_compressed(temporary / _PREDICTIONS, allow_pickle=False, **columns)
         description = {
             "format": _FORMAT,
-            "made_by": found.made_by,
-            "step": found.step,
-            "first": found.first,
-            "stop": found.stop,
-            "complete": found.complete,
-            "task_ids": found.task_ids,
+            "fingerprint": round_.fingerprint,
+            "step": round_.step,
+            "first": round_.first,
+            "stop": round_.stop,
+            "complete": round_.complete,
+            "task_ids": round_.task_ids,
             "files": {_PREDICTIONS: hash_file(temporary / _PREDICTIONS)},
         }
         write_description(temporary / _DESCRIPTION, description)
@@ -85,7 +85,7 @@ def read_round(folder: Path) -> Round:
             for shape, cells, task, test, q, view, reproduced in rows
         ]
     return Round(
-        raw["made_by"],
+        raw["fingerprint"],
         raw["step"],
         task_ids,
         raw["first"],
@@ -113,7 +113,8 @@ def by_step(rounds: Iterable[Round]) -> dict[int, list[Prediction]]:
 
     A view votes once for a test: where rounds overlap, the later one counts.
     """
-    found: Mapping[int, dict[tuple[str, int, int], Prediction]] = defaultdict(dict)
-    for one in rounds:
-        found[one.step].update({(p.task_id, p.test, p.view): p for p in one.predictions})
-    return {step: list(predictions.values()) for step, predictions in found.items()}
+    views_by_step: Mapping[int, dict[tuple[str, int, int], Prediction]] = defaultdict(dict)
+    for round_ in rounds:
+        views = {(p.task_id, p.test, p.view): p for p in round_.predictions}
+        views_by_step[round_.step].update(views)
+    return {step: list(views.values()) for step, views in views_by_step.items()}

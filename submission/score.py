@@ -24,7 +24,7 @@ OUTCOMES = (
     "never seen",
     "not solved",
 )
-"""What becomes of a test, from the best to the worst; the last where nobody looked at votes."""
+"""The outcomes of a test, from the best to the worst; the last is used without votes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +34,18 @@ class TaskScore:
     task_id: str
     attempts: tuple[int | None, ...]
     votes: tuple[int | None, ...] | None
-    """Position among all candidates; None without votes to look at."""
+    """Position among all candidates; None without votes."""
 
     @property
     def outcomes(self) -> tuple[str, ...]:
-        """What became of each test: one of :data:`OUTCOMES`."""
+        """The outcome of each test: one of :data:`OUTCOMES`."""
         ranks = (None,) * len(self.attempts) if self.votes is None else self.votes
         pairs = zip(self.attempts, ranks, strict=True)
         return tuple(self._outcome(attempt, rank) for attempt, rank in pairs)
 
     @property
     def outcome(self) -> str:
-        """What became of the task: the worst of its tests."""
+        """The outcome of the task: the worst of its tests."""
         return max(self.outcomes, key=OUTCOMES.index)
 
     def _outcome(self, attempt: int | None, rank: int | None) -> str:
@@ -113,25 +113,25 @@ def score_submission(
     tasks: Sequence[Task],
     candidates: Mapping[TestKey, Sequence[Candidate]] | None = None,
 ) -> Score:
-    """Return the scores of ``tasks``, whose answers must be known."""
+    """Return the scores of ``tasks``, whose solutions must be known."""
     scores = []
     for task in tasks:
-        assert task.answers is not None, task.task_id
-        numbered = list(enumerate(task.answers))
+        assert task.solutions is not None, task.task_id
+        numbered = list(enumerate(task.solutions))
         attempts = submission.attempts[task.task_id]
         votes = None
         if candidates is not None:
             votes = tuple(
-                _position(answer, [c.grid for c in candidates.get((task.task_id, test), ())])
-                for test, answer in numbered
+                _position(solution, [c.grid for c in candidates.get((task.task_id, test), ())])
+                for test, solution in numbered
             )
-        found = tuple(_position(answer, attempts[test]) for test, answer in numbered)
-        scores.append(TaskScore(task.task_id, found, votes))
+        positions = tuple(_position(solution, attempts[test]) for test, solution in numbered)
+        scores.append(TaskScore(task.task_id, positions, votes))
     return Score(tuple(scores))
 
 
-def _position(answer: Grid, grids: Sequence[Grid]) -> int | None:
-    return next((n for n, grid in enumerate(grids) if np.array_equal(grid, answer)), None)
+def _position(solution: Grid, grids: Sequence[Grid]) -> int | None:
+    return next((n for n, grid in enumerate(grids) if np.array_equal(grid, solution)), None)
 
 
 def pass_json(score: Score) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from augment.drawing import Labelled, draw_columns
 from augment.grid import Grid, grid_key
-from augment.predictions import Prediction
+from augment.prediction import Prediction
 from augment.task import Task
 
 TestKey = tuple[str, int]
@@ -29,9 +29,9 @@ class Candidate:
     votes: int
     mean_q: float
     mean_reproduced: float | None = None
-    """The mean share of demonstrations reproduced under these views; None where nobody looked."""
+    """The mean share of demonstrations reproduced under these views; None if not measured."""
     is_older: bool = False
-    """Whether only weights older than the newest that answered this test voted for it."""
+    """True if no vote for it comes from the newest weights for this test."""
 
     def _repr_svg_(self) -> str:
         label = f"{self.votes} vote{'' if self.votes == 1 else 's'}, q {self.mean_q:.2f}"
@@ -95,55 +95,57 @@ def count_votes(predictions: Iterable[Prediction], rule: Rule = by_count) -> Tal
         grids.setdefault(key, prediction.grid)
         votes[prediction.task_id, prediction.test][key].append(prediction)
     ranked = {}
-    for test, found in votes.items():
-        candidates = [_candidate(grids[key], voters) for key, voters in sorted(found.items())]
+    for test, voters_by_grid in votes.items():
+        candidates = [_candidate(grids[k], voters) for k, voters in sorted(voters_by_grid.items())]
         ranked[test] = sorted(candidates, key=rule, reverse=True)  # stable, so ties stay in order
     return Tally(ranked, num_empty)
 
 
 def pool_votes(
-    by_weights: Mapping[int, Iterable[Prediction]], rule: Rule = by_count, pool: Pool = "newest"
+    by_step: Mapping[int, Iterable[Prediction]], rule: Rule = by_count, pool: Pool = "newest"
 ) -> Tally:
-    """Return the votes of several weights, numbered by the steps they were trained for.
+    """Return the votes of several weights, which are numbered by their training steps.
 
     ``newest``: of each test the candidates of the newest weights come first, then those that only
     older ones voted for. ``all``: every vote counts alike.
     """
     if pool == "all":
-        return count_votes((p for some in by_weights.values() for p in some), rule)
+        return count_votes((p for predictions in by_step.values() for p in predictions), rule)
     merged: dict[TestKey, dict[bytes, Candidate]] = defaultdict(dict)
     num_empty = 0
-    for _, predictions in sorted(by_weights.items(), reverse=True):
+    for _, predictions in sorted(by_step.items(), reverse=True):
         tally = count_votes(predictions, rule)
         num_empty += tally.num_empty
         for test, candidates in tally.candidates.items():
             is_older = test in merged
             for candidate in candidates:
-                found = replace(candidate, is_older=is_older)
-                merged[test].setdefault(grid_key(candidate.grid), found)
-    return Tally({test: list(found.values()) for test, found in merged.items()}, num_empty)
+                key = grid_key(candidate.grid)
+                merged[test].setdefault(key, replace(candidate, is_older=is_older))
+    return Tally({test: list(ranked.values()) for test, ranked in merged.items()}, num_empty)
 
 
 def measure_support(task: Task, candidates: Mapping[TestKey, Sequence[Candidate]]) -> Support:
     """Return how the views voted on ``task``."""
-    found = [
+    ranked_by_test = [
         [c for c in candidates.get((task.task_id, test), ()) if not c.is_older]
         for test in range(len(task.test_inputs))
     ]
-    votes = [sum(candidate.votes for candidate in ranked) for ranked in found]
-    firsts = [(ranked[0], count) for ranked, count in zip(found, votes, strict=True) if ranked]
+    votes = [sum(candidate.votes for candidate in ranked) for ranked in ranked_by_test]
+    firsts = [
+        (ranked[0], count) for ranked, count in zip(ranked_by_test, votes, strict=True) if ranked
+    ]
     return Support(
         sum(votes),
-        math.fsum(first.votes / count for first, count in firsts) / len(found),
-        math.fsum(first.mean_q for first, _ in firsts) / len(found),
+        math.fsum(first.votes / count for first, count in firsts) / len(ranked_by_test),
+        math.fsum(first.mean_q for first, _ in firsts) / len(ranked_by_test),
     )
 
 
 def _candidate(grid: Grid, voters: list[Prediction]) -> Candidate:
-    looked = [p.reproduced for p in voters if not math.isnan(p.reproduced)]
+    reproduced = [p.reproduced for p in voters if not math.isnan(p.reproduced)]
     return Candidate(
         grid,
         len(voters),
         math.fsum(p.q for p in voters) / len(voters),
-        math.fsum(looked) / len(voters) if looked else None,
+        math.fsum(reproduced) / len(voters) if reproduced else None,
     )

@@ -26,7 +26,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many tests the model answered, with one grid or more, and how many only a guess."""
+    """How many tests have an attempt by the model, and how many only fallback attempts."""
 
     model: int
     fallback: int
@@ -38,28 +38,28 @@ class Coverage:
 
 def choose_attempts(task: Task, test: int, candidates: Sequence[Candidate]) -> tuple[Grid, Grid]:
     """Return the two best candidates, completed by plausible grids; the two always differ."""
-    found: dict[bytes, Grid] = {}
+    distinct: dict[bytes, Grid] = {}
     for grid in chain((c.grid for c in candidates), plausible_grids(task, test)):
-        found.setdefault(grid_key(grid), grid)
-        if len(found) == len(ATTEMPTS):
+        distinct.setdefault(grid_key(grid), grid)
+        if len(distinct) == len(ATTEMPTS):
             break
-    first, second = found.values()
+    first, second = distinct.values()
     return first, second
 
 
 def build_submission(
     tasks: Iterable[Task], candidates: Mapping[TestKey, Sequence[Candidate]]
 ) -> tuple[Submission, Coverage]:
-    """Return a submission that answers every test of every task, in order."""
+    """Return a submission with two attempts at every test of every task, in order."""
     attempts: dict[str, list[tuple[Grid, Grid]]] = {}
-    answered = {True: 0, False: 0}
+    counts = {True: 0, False: 0}
     for task in tasks:
         attempts[task.task_id] = []
         for test in range(len(task.test_inputs)):
-            found = candidates.get((task.task_id, test), ())
-            answered[bool(found)] += 1
-            attempts[task.task_id].append(choose_attempts(task, test, found))
-    return Submission(attempts), Coverage(model=answered[True], fallback=answered[False])
+            ranked = candidates.get((task.task_id, test), ())
+            counts[bool(ranked)] += 1
+            attempts[task.task_id].append(choose_attempts(task, test, ranked))
+    return Submission(attempts), Coverage(model=counts[True], fallback=counts[False])
 
 
 def write_submission(path: Path, submission: Submission, tasks: Iterable[Task]) -> None:
@@ -92,7 +92,7 @@ def parse_submission(raw: object, path: Path, tasks: Iterable[Task]) -> Submissi
         if not isinstance(tests, list):
             raise InputError(f"{where}: expected a list of attempts, got {shorten(tests)}")
         if len(tests) != len(task.test_inputs):
-            raise InputError(f"{where}: {len(tests)} answers for {len(task.test_inputs)} tests")
+            raise InputError(f"{where}: attempts at {len(tests)} of {len(task.test_inputs)} tests")
         attempts[task.task_id] = [
             _read_attempts(pair, f"{where}, test {number}") for number, pair in enumerate(tests)
         ]

@@ -1,6 +1,6 @@
-"""The table of puzzle rows, and the sparse sign descent that trains it.
+"""The puzzle table: the learned vectors of tasks (or views), trained by sparse sign SGD.
 
-Shapes: B slots, U distinct rows, D width.
+Shapes: B rows looked up, U distinct rows, D width.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from solver.device import to_device
 
-_SMALLEST = 1024
+_SMALLEST = 1024  # rows that the table grows by, at least
 
 
 class PuzzleTable:
@@ -24,14 +24,14 @@ class PuzzleTable:
     def __init__(self, num_rows: int, start_D: Tensor):
         """Start every row at ``start_D``."""
         # Memory that was never written takes no room, whatever the size of this array.
-        self._places = np.zeros(num_rows, dtype=np.int32)
+        self._value_of_row = np.zeros(num_rows, dtype=np.int32)
         self._values = start_D[None].clone()
-        self._count = 1  # place 0 is that of all rows never trained
+        self._count = 1  # value 0 is shared by all rows never trained
 
     @property
     def num_rows(self) -> int:
         """The rows there are, trained or not, the blank row 0 included."""
-        return len(self._places)
+        return len(self._value_of_row)
 
     @property
     def start(self) -> Tensor:
@@ -50,7 +50,7 @@ class PuzzleTable:
 
     def is_trained(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of the rows (B,) were ever trained or put."""
-        trained: NDArray[np.bool_] = self._places[rows] != 0
+        trained: NDArray[np.bool_] = self._value_of_row[rows] != 0
         return trained
 
     def look_up(self, rows: NDArray[np.int64]) -> Tensor:
@@ -59,8 +59,8 @@ class PuzzleTable:
 
     def put(self, rows: NDArray[np.int64], values_UD: Tensor) -> None:
         """Replace distinct rows by ``values_UD``; from then on they count as trained."""
-        new = rows[self._places[rows] == 0]
-        self._places[new] = np.arange(self._count, self._count + len(new))
+        new = rows[self._value_of_row[rows] == 0]
+        self._value_of_row[new] = np.arange(self._count, self._count + len(new))
         self._count += len(new)
         missing = self._count - len(self._values)
         if missing > 0:
@@ -69,18 +69,18 @@ class PuzzleTable:
         self._values[self._at(rows)] = values_UD
 
     @torch.no_grad()
-    def descend(
+    def sign_sgd_step(
         self, rows: NDArray[np.int64], gradients_BD: Tensor, lr: float, weight_decay: float
     ) -> None:
-        """Take one step of sign descent on the rows that the slots used; others stay.
+        """Take one step of sign SGD on the ``rows`` (B,); all others stay as they are.
 
-        The gradients of slots with the same row are summed first. Source: the TRM reference
+        Gradients of the same row are summed first. Source: the TRM reference
         (SignSGD with decoupled weight decay).
         """
-        distinct, of_slot = np.unique(rows, return_inverse=True)
+        distinct, inverse = np.unique(rows, return_inverse=True)
         device = gradients_BD.device
         numbers_U1 = torch.arange(len(distinct), device=device)[:, None]
-        uses_UB = numbers_U1 == to_device(of_slot, device)
+        uses_UB = numbers_U1 == to_device(inverse, device)
         # A product sums in the same order everywhere; index_add does not on a GPU, and processes
         # whose sums differ in their last bit would take steps of different sign.
         summed_UD = uses_UB.to(gradients_BD.dtype) @ gradients_BD
@@ -89,7 +89,7 @@ class PuzzleTable:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint keeps: where rows start, and the trained ones by number."""
-        trained = np.flatnonzero(self._places)
+        trained = np.flatnonzero(self._value_of_row)
         rows_UD = self.look_up(trained)
         return {"start": self.start, "numbers": torch.from_numpy(trained), "rows": rows_UD}
 
@@ -106,4 +106,4 @@ class PuzzleTable:
         return self
 
     def _at(self, rows: NDArray[np.int64]) -> Tensor:
-        return to_device(self._places[rows], self._values.device)
+        return to_device(self._value_of_row[rows], self._values.device)

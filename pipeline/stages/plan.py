@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.console import say, say_table
-from pipeline.recipes import Settings
+from pipeline.settings import Settings
 from pipeline.workload import PredictionWork, TrainingWork, Workload, read_workload
 from solver.cards import CALIBRATION, TOKENS_ON_CPU, Card, choose_card, measure_cpu
 from solver.roofline import Time, prediction_bytes, prediction_time, training_time

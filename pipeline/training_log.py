@@ -1,9 +1,9 @@
-"""Where the metrics of training go: the screen, a file of the run, and what else is asked for."""
+"""The log of a training run: progress, ``metrics.jsonl``, and TensorBoard or Weights & Biases."""
 
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -14,21 +14,20 @@ import orjson
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
-from pipeline.console import Progress, warn
-from pipeline.recipes import LogSettings
-from pipeline.runs import Run
+from pipeline.console import ProgressBar, is_rank0, warn
+from pipeline.deadline import Leg
+from pipeline.run import Run
+from pipeline.settings import LogSettings
 from solver.settings import TrainSettings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it imports torch, which the command line does without
     from solver.train import Metrics
-    from solver.world import World
 
 
 class TrainingLog:
-    """Shows how far training is, and writes what it measures where ``log`` asks for it.
+    """Shows the progress of a training run, and writes its metrics where ``log`` asks for it.
 
-    Only the leading process shows and writes anything. Whatever fails here is said once, and
-    training goes on.
+    Only rank 0 shows and writes anything. Whatever fails here is logged once, and training goes on.
     """
 
     def __init__(
@@ -38,26 +37,23 @@ class TrainingLog:
         log: LogSettings,
         run: Run,
         first_step: int,
-        world: "World",
-        seconds_left: Callable[[], float],
-        budget: Callable[[], float],
+        leg: Leg,
     ) -> None:
-        """Begin after ``first_step``; what the run has of later steps is dropped."""
+        """Begin after ``first_step``; metrics of later steps are dropped."""
         self._batch = settings.global_batch
-        self._mark = (time.monotonic(), first_step)
-        self._leads = world.leads
-        self._progress = Progress(
+        self._last_time, self._last_step = time.monotonic(), first_step
+        self._shown: dict[str, float] = {}
+        self._bar = ProgressBar(
             stage,
             "step",
             settings.num_steps,
             log,
             first=first_step,
-            seconds_left=seconds_left,
-            budget=budget,
-            is_shown=world.leads,
+            seconds_left=lambda: leg.seconds_left,
+            budget=lambda: leg.deadline.seconds_left,
         )
         self._sinks: list[_Sink] = []
-        if not world.leads:
+        if not is_rank0():
             return
         sinks: list[Callable[[], _Sink]] = [partial(_File, run.metrics_of(stage), first_step)]
         if log.tensorboard:
@@ -65,7 +61,7 @@ class TrainingLog:
         if log.wandb:
             sinks.append(partial(_Wandb, log.wandb, run.folder, stage))
         for sink in sinks:
-            with _going_on():
+            with _warns():
                 self._sinks.append(sink())
 
     def __enter__(self) -> "TrainingLog":
@@ -73,23 +69,21 @@ class TrainingLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the progress and close what was opened."""
-        self._progress.close()
+        """Close the bar and all sinks."""
+        self._bar.close()
         for sink in self._sinks:
-            with _going_on():
+            with _warns():
                 sink.close()
 
-    def on_step(self) -> None:
+    def count_step(self) -> None:
         """Count a step."""
-        self._progress.update()
+        self._bar.update()
 
-    def on_metrics(self, metrics: "Metrics") -> None:
-        """Show and write what was measured since the last time."""
-        if not self._leads:
-            return
+    def write_metrics(self, metrics: "Metrics") -> None:
+        """Show and write the metrics of the steps since the last ones."""
         now = time.monotonic()
-        rate = (metrics.step - self._mark[1]) * self._batch / (now - self._mark[0])
-        self._mark = (now, metrics.step)
+        rate = (metrics.step - self._last_step) * self._batch / (now - self._last_time)
+        self._last_time, self._last_step = now, metrics.step
         values = {
             **metrics.values,
             "lr": metrics.lr,
@@ -97,17 +91,25 @@ class TrainingLog:
             "flop": metrics.flop,
         }
         shown = ("loss", "exact_accuracy", "supervision_steps", "lr", "examples_per_second")
-        self._progress.measure(**{name: values[name] for name in shown})
+        self._write(metrics.step, values, shown)
+
+    def write_evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Show and write what an evaluation after ``step`` measured."""
+        self._write(step, values, tuple(values))
+
+    def _write(self, step: int, values: dict[str, float], shown: Iterable[str]) -> None:
+        self._shown |= {name: values[name] for name in shown}
+        self._bar.measure(**self._shown)
         for sink in tuple(self._sinks):
             self._sinks.remove(sink)  # and back only where it works
-            with _going_on():
-                sink.write(metrics.step, values)
+            with _warns():
+                sink.write(step, values)
                 self._sinks.append(sink)
 
 
 @contextmanager
-def _going_on() -> Iterator[None]:
-    """Say what fails and go on: a disk, a network, or a program that may raise anything."""
+def _warns() -> Iterator[None]:
+    """Turn any error into a warning: a disk, a network or a foreign package must not end a run."""
     try:
         yield
     except Exception as error:
@@ -118,7 +120,7 @@ class _Sink(Protocol):
     """Where metrics go."""
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Write what was measured up to ``step``."""
+        """Write the values measured up to ``step``."""
 
     def close(self) -> None:
         """End writing."""
@@ -140,7 +142,7 @@ class _File:
 
 
 class _TensorBoard:
-    """Event files; what an earlier call wrote of later steps is to be forgotten."""
+    """Event files; those of later steps, by an earlier call, are purged."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -158,9 +160,9 @@ class _TensorBoard:
 
 
 class _Wandb:
-    """Weights & Biases: files for ``wandb sync``, unless it is told to be online and has a key.
+    """Weights & Biases: offline files for ``wandb sync``, unless online mode and a key are set.
 
-    Without a key it would ask for one, and without a network it would wait for it.
+    Online it would ask for a missing key, and wait for a missing network.
     """
 
     def __init__(self, project: str, folder: Path, stage: str) -> None:
@@ -183,34 +185,34 @@ class _Wandb:
 
 
 def require_packages(log: LogSettings) -> None:
-    """Raise :class:`InputError` where ``log`` asks for what is not installed."""
-    asked = {"tensorboard": log.tensorboard, "wandb": bool(log.wandb)}
-    for package, is_asked in asked.items():
-        if is_asked and find_spec(package) is None:
+    """Raise :class:`InputError` where ``log`` needs a package that is not installed."""
+    needed = {"tensorboard": log.tensorboard, "wandb": bool(log.wandb)}
+    for package, is_needed in needed.items():
+        if is_needed and find_spec(package) is None:
             raise InputError(
-                f"log.{package}: the package {package} is not here; pip install {package}"
+                f"log.{package}: the package {package} is not installed; pip install {package}"
             )
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """Return the lines of metrics in ``path``; a last one that was cut short is left out.
+    """Return the lines of metrics in ``path``, without a last one that was cut short.
 
-    What was not a number is None.
+    NaN is None.
     """
     *lines, _ = read_bytes(path).split(b"\n")
-    found = [parse_json(line, path) for line in lines]
-    for number, line in enumerate(found, start=1):
+    metrics = [parse_json(line, path) for line in lines]
+    for number, line in enumerate(metrics, start=1):
         if (
             not isinstance(line, dict)
             or not isinstance(line.get("step"), int)
             or not all(value is None or isinstance(value, int | float) for value in line.values())
         ):
             raise InputError(f"{path}: line {number} is not of the metrics of a run")
-    return found  # type: ignore[return-value]
+    return metrics  # type: ignore[return-value]
 
 
 def _cut_metrics(path: Path, step: int) -> None:
-    """Drop the lines after ``step``: training is going to write them again."""
+    """Drop the lines after ``step``, which training will write again."""
     if not path.exists():
         return
     try:

@@ -13,41 +13,43 @@ from torch import Tensor
 
 from augment.errors import InputError
 
-# Long enough for what the leading process does alone. After it a process that waits in vain fails,
-# and torchrun starts all again.
+# Longer than anything rank 0 does alone. A process that waits longer fails, and torchrun restarts
+# all processes.
 _LONGEST_WAIT = timedelta(minutes=5)
-# Processes that join can miss each other, and gloo then waits on past its own limit.
+# Processes that connect can miss each other, and gloo then waits on past its own timeout.
 _LONGEST_JOIN_SECONDS = 120.0
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
-_SHARED_MEMORY_OF_NCCL = 64 * 2**20  # bytes; a few MiB for each pair of GPUs that exchange
+_SHARED_MEMORY_OF_NCCL = 64 * 2**20  # bytes; a few MiB for each pair of GPUs that exchange data
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ProcessGroup:
     """This process among those of the run; with one process nothing is communicated."""
 
     rank: int = 0
     size: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+    """Where tensors must lie to be exchanged."""
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes the files and talks to the person."""
+    def is_rank0(self) -> bool:
+        """Whether this process writes the files and the log."""
         return self.rank == 0
 
     def share(self, total: int) -> slice:
-        """Return this process' equal part of ``total`` slots."""
+        """Return this process' equal part of ``total`` lanes."""
         if total % self.size:
             raise InputError(f"a batch of {total} does not divide over {self.size} processes")
         part = total // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace ``tensor`` by its sum over the processes, in place."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Replace ``tensor`` by its sum over the processes, in place, and return it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def concat(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """Return the equally shaped tensors of all processes, joined in order of rank."""
         if self.size == 1:
             return tensor
@@ -55,41 +57,44 @@ class World:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
-    def any(self, flag: bool, device: torch.device) -> bool:
+    def any(self, flag: bool) -> bool:
         """Return whether ``flag`` holds on any process."""
-        return bool(self.sum(flag, device))
+        return bool(self.sum(flag))
 
-    def sum(self, number: float, device: torch.device) -> float:
+    def sum(self, number: float) -> float:
         """Return the sum of a number over the processes."""
         if self.size == 1:
             return number
-        return self.sum_(torch.tensor(number, dtype=torch.float64, device=device)).item()
+        return self.all_reduce(self._tensor(number)).item()
 
-    def lead(self, number: float, device: torch.device) -> float:
-        """Return the number that the leading process gives."""
-        return self.sum(number if self.leads else 0, device)
-
-    def lowest(self, number: float, device: torch.device) -> float:
+    def min(self, number: float) -> float:
         """Return the smallest of the processes' numbers."""
         if self.size == 1:
             return number
-        tensor = torch.tensor(number, dtype=torch.float64, device=device)
+        tensor = self._tensor(number)
         dist.all_reduce(tensor, dist.ReduceOp.MIN)
         return tensor.item()
 
-    def wait(self) -> None:
+    def broadcast(self, number: float) -> float:
+        """Return the number of rank 0."""
+        return self.sum(number if self.is_rank0 else 0)
+
+    def barrier(self) -> None:
         """Return once every process has come here."""
         if self.size > 1:
             dist.barrier()
 
+    def _tensor(self, number: float) -> Tensor:
+        return torch.tensor(number, dtype=torch.float64, device=self.device)
 
-def join_world(device: torch.device) -> World:
-    """Return the world torchrun describes in the environment; one process without torchrun."""
+
+def join_process_group(device: torch.device) -> ProcessGroup:
+    """Return the group that torchrun describes in the environment; one process without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World()
+        return ProcessGroup(device=device)
     if not dist.is_initialized():
-        # Whoever waits in vain ends, with a failure, and torchrun starts all again.
+        # A process whose partners never come ends with a failure, and torchrun restarts all.
         limit = threading.Timer(_LONGEST_JOIN_SECONDS, os._exit, [1])
         limit.daemon = True
         limit.start()
@@ -100,11 +105,11 @@ def join_world(device: torch.device) -> World:
         else:
             dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
         limit.cancel()
-    return World(dist.get_rank(), size)
+    return ProcessGroup(dist.get_rank(), size, device)
 
 
 def _check_shared_memory() -> None:
-    """Have NCCL do without shared memory where a machine has next to none, such as a container."""
+    """Turn off NCCL's use of shared memory where there is next to none, as in some containers."""
     try:
         free = shutil.disk_usage(_SHARED_MEMORY).free
     except OSError:
@@ -118,7 +123,7 @@ def _check_shared_memory() -> None:
         )
 
 
-def leave_world() -> None:
-    """End communication, if there was any."""
+def leave_process_group() -> None:
+    """Leave the group, where there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""A task in the terminal, in ARC's colors; its digits say the same where there are no colors."""
+"""The stage show: draw a task in the terminal, as digits in ARC's colors."""
 
 import math
 import sys
@@ -12,9 +12,10 @@ import numpy as np
 from augment.drawing import COLORS, WITH_LIGHT_INK
 from augment.errors import InputError
 from augment.grid import Grid
-from augment.task import Task, read_challenges
+from augment.task import Task
+from augment.task_files import read_challenges
 from pipeline.console import draw
-from pipeline.runs import Run
+from pipeline.run import Run
 from pipeline.sources import BUNDLED, load_source
 from submission.writer import ATTEMPTS, read_submission
 
@@ -33,13 +34,13 @@ def show(task_id: str, run: Run | None) -> None:
     for number, pair in enumerate(task.train):
         rows.append([_draw(f"demonstration {number}", pair.input), _draw("output", pair.output)])
     for test, grid in enumerate(task.test_inputs):
-        answer = None if task.answers is None else task.answers[test]
+        solution = None if task.solutions is None else task.solutions[test]
         row = [_draw(f"test {test}", grid)]
         if attempts:
             named = zip(ATTEMPTS, attempts[test], strict=True)
-            row += [_draw(name.replace("_", " "), found, answer) for name, found in named]
-        if answer is not None:
-            row.append(_draw("answer", answer))
+            row += [_draw(name.replace("_", " "), attempt, solution) for name, attempt in named]
+        if solution is not None:
+            row.append(_draw("solution", solution))
         rows.append(row)
     table = Table.grid(padding=(1, _GAP))
     width = get_terminal_size().columns if sys.stdout.isatty() else math.inf
@@ -62,26 +63,26 @@ def _find(task_id: str, run: Run | None) -> tuple[Task, Sequence[tuple[Grid, Gri
             if task.task_id == task_id:
                 return task, read_submission(run.submission, tasks).attempts[task_id]
         raise InputError(f"{run.challenges}: no task {task_id!r}")
-    looked_at = []
+    searched = []
     for name in BUNDLED:
         with suppress(InputError):  # a source that is not here, and cannot be fetched
             for task in load_source(name):
                 if task.task_id == task_id:
                     return task, ()
-            looked_at.append(name)
-    raise InputError(f"task {task_id!r} is in none of {', '.join(looked_at)}")
+            searched.append(name)
+    raise InputError(f"task {task_id!r} is in none of {', '.join(searched)}")
 
 
-def _draw(title: str, grid: Grid, answer: Grid | None = None) -> "Text":
-    """Return a grid of digits in their colors; cells that differ from the answer get a ``!``."""
+def _draw(title: str, grid: Grid, solution: Grid | None = None) -> "Text":
+    """Return a grid of digits in their colors; cells that differ from the solution get a ``!``."""
     from rich.text import Text
 
     wrong = np.zeros(grid.shape, dtype=bool)
-    if answer is not None:
-        solved = np.array_equal(grid, answer)
+    if solution is not None:
+        solved = np.array_equal(grid, solution)
         title += " (right)" if solved else " (wrong)"
-        if grid.shape == answer.shape:
-            wrong = grid != answer
+        if grid.shape == solution.shape:
+            wrong = grid != solution
     text = Text(title)
     for colors, marks in zip(grid.tolist(), wrong.tolist(), strict=True):
         text.append("\n")

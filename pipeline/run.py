@@ -1,11 +1,8 @@
-"""The folder of a run, where stages leave what later stages need."""
+"""The folder of a run, where each stage leaves what later stages read."""
 
-import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +10,14 @@ import orjson
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
-from pipeline.console import warn
-from pipeline.version import ROOT, code_version
+from pipeline.console import is_rank0, warn
+from pipeline.version import code_version
 from submission.rounds import round_folders
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``runs/NAME`` and the places in it."""
+    """The folder ``runs/NAME`` and the paths in it."""
 
     folder: Path
 
@@ -42,8 +39,13 @@ class Run:
         return self.folder / "checkpoints"
 
     def metrics_of(self, stage: str) -> Path:
-        """What a stage that trains has measured, a line per interval."""
+        """The metrics of a stage that trains, a line for each interval."""
         return self.folder / ("metrics.jsonl" if stage == "pretrain" else f"{stage}_metrics.jsonl")
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best evaluation during ``pretrain``."""
+        return self.folder / "best"
 
     @property
     def adapted(self) -> Path:
@@ -52,39 +54,39 @@ class Run:
 
     @property
     def votes(self) -> Path:
-        """The predictions of every round."""
+        """The predictions of every round, which vote."""
         return self.folder / "votes"
 
     @property
     def has_votes(self) -> bool:
-        """Whether any round has been answered."""
+        """Whether there is any round of predictions."""
         return bool(round_folders(self.votes))
 
     @property
     def submission(self) -> Path:
-        """The answers."""
+        """The two attempts at every test."""
         return self.folder / "submission.json"
 
     @property
     def challenges(self) -> Path:
-        """The tasks answered, in Kaggle's form."""
+        """The predicted tasks, in Kaggle's form."""
         return self.folder / "challenges.json"
 
     @property
     def solutions(self) -> Path:
-        """Their answers, where they are known."""
+        """Their solutions, where they are known."""
         return self.folder / "solutions.json"
 
     @property
     def report(self) -> Path:
-        """The page to look at."""
+        """The page of the run, for a browser."""
         return self.folder / "report" / "index.html"
 
     def record(self, stage: str, settings: Mapping[str, Any]) -> None:
-        """Note in ``config.json`` with which settings and code ``stage`` runs."""
+        """Write the settings and the code version of ``stage`` into ``config.json``."""
         try:
             stages = self.recorded()
-        except InputError as error:  # it is only a note
+        except InputError as error:
             warn(f"{error}; written anew")
             stages = {}
         stages[stage] = {"settings": settings, "code_version": code_version()}
@@ -95,27 +97,27 @@ class Run:
             warn(f"{path}: stays as it was ({error})")
 
     def recorded(self) -> dict[str, Any]:
-        """Return what :meth:`record` noted, by stage."""
+        """Return what :meth:`record` wrote, by stage."""
         path = self.folder / "config.json"
         if not path.exists():
             return {}
         stages = parse_json(read_bytes(path), path)
         if not isinstance(stages, dict) or not all(
-            isinstance(made, dict) and isinstance(made.get("settings"), dict)
-            for made in stages.values()
+            isinstance(stage, dict) and isinstance(stage.get("settings"), dict)
+            for stage in stages.values()
         ):
             raise InputError(f"{path}: not the settings of a run")
         return stages
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process and those it leads; refused when others have it.
+        """Lock the run for the processes of this command; raise where another one has the lock.
 
-        The lock goes with the process, however that ends.
+        The lock ends with the process, however that ends.
         """
         import fcntl
 
-        if not leads():
+        if not is_rank0():
             yield
             return
 
@@ -126,23 +128,3 @@ class Run:
             except BlockingIOError:
                 raise InputError(f"{self.folder}: another process is at work in it") from None
             yield
-
-
-def leads() -> bool:
-    """Return whether this process writes the files: the only one, or the first under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def digest(*parts: object) -> str:
-    """Return the SHA-256 of JSON values."""
-    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-@cache
-def code_digest() -> str:
-    """Return a digest of the code that decides what a model answers."""
-    hashed = hashlib.sha256()
-    for folder in ("augment", "solver"):
-        for path in sorted((ROOT / folder).glob("*.py")):
-            hashed.update(path.name.encode() + path.read_bytes())
-    return hashed.hexdigest()

@@ -1,0 +1,151 @@
+"""Every JSON form that tasks come in, read and written.
+
+Forms: one file per task (``{"train": [...], "test": [...]}``), one file for all
+(``{task_id: task}``), and Kaggle's two files (challenges, and solutions ``{task_id: [grid,
+...]}``).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+
+from augment.errors import InputError
+from augment.files import parse_json, parse_unique_json, read_bytes, write_atomic
+from augment.grid import Grid, check_grid, grid_key, shorten
+from augment.task import Pair, Task
+
+
+def parse_task(task_id: str, raw: object, where: str) -> Task:
+    """Return the task in the JSON value ``raw``; errors open with ``where`` and the task."""
+    where = f"{where}: task {shorten(task_id)}"
+    if not task_id.isprintable():
+        raise InputError(f"{where}: a task id is made of printable characters")
+    if not isinstance(raw, dict):
+        raise InputError(
+            f"{where}: a task is an object with 'train' and 'test', got {shorten(raw)}"
+        )
+    train = tuple(
+        Pair(_grid(pair, "input", location), _grid(pair, "output", location))
+        for pair, location in _pairs(raw, "train", where)
+    )
+    tests = list(_pairs(raw, "test", where))
+    test_inputs = tuple(_grid(pair, "input", location) for pair, location in tests)
+    is_solved = [pair.get("output") is not None for pair, _ in tests]
+    if any(is_solved) and not all(is_solved):
+        raise InputError(
+            f"{where}, test pair {is_solved.index(False)}: has no output while others have"
+        )
+    solutions = (
+        tuple(_grid(pair, "output", location) for pair, location in tests) if is_solved[0] else None
+    )
+    return Task(task_id, train, test_inputs, solutions)
+
+
+def _pairs(
+    task: dict[str, object], part: str, where: str
+) -> Iterable[tuple[dict[str, object], str]]:
+    pairs = task.get(part)
+    if not isinstance(pairs, list):
+        raise InputError(f"{where}: key {part!r} is missing or not a list")
+    if not pairs:
+        kind = "demonstrations" if part == "train" else "test inputs"
+        raise InputError(f"{where}: no {kind} ({part!r} is empty)")
+    for number, pair in enumerate(pairs):
+        location = f"{where}, {part} pair {number}"
+        if not isinstance(pair, dict):
+            raise InputError(f"{location}: a pair is an object, got {shorten(pair)}")
+        yield pair, location
+
+
+def _grid(pair: dict[str, object], key: str, where: str) -> Grid:
+    if key not in pair:
+        raise InputError(f"{where}: key {key!r} is missing")
+    return check_grid(pair[key], f"{where}, {key}")
+
+
+def read_task_file(path: Path) -> Task:
+    """Read one task from a file of its own; the file's stem is the task id."""
+    return parse_task(path.stem, parse_json(read_bytes(path), path), str(path))
+
+
+def read_task_folder(folder: Path) -> list[Task]:
+    """Read every ``*.json`` below ``folder`` as one task each, ordered by task id."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.json")):
+        if path.stem in paths:
+            raise InputError(f"{path}: task {path.stem!r} is also in {paths[path.stem]}")
+        paths[path.stem] = path
+    if not paths:
+        raise InputError(f"{folder}: no .json file below it")
+    return [read_task_file(path) for _, path in sorted(paths.items())]
+
+
+def read_challenges(challenges: Path, solutions: Path | None = None) -> list[Task]:
+    """Read a file with all tasks, with Kaggle's solutions beside it where there are any."""
+    return parse_challenges(_read_object(challenges), challenges, solutions)
+
+
+def parse_challenges(raw: object, challenges: Path, solutions: Path | None = None) -> list[Task]:
+    """Return the tasks of the JSON value ``raw``, read from the file ``challenges``."""
+    if not isinstance(raw, dict) or not raw:
+        raise InputError(f"{challenges}: expected an object of tasks, got {shorten(raw)}")
+    tasks = [parse_task(task_id, task, str(challenges)) for task_id, task in raw.items()]
+    return tasks if solutions is None else _join_solutions(tasks, solutions)
+
+
+def _join_solutions(tasks: Sequence[Task], path: Path) -> list[Task]:
+    raw = _read_object(path)
+    unknown = sorted(raw.keys() - {task.task_id for task in tasks})
+    if unknown:
+        raise InputError(f"{path}: task {unknown[0]!r} is not among the challenges")
+    joined = []
+    for task in tasks:
+        where = f"{path}: task {task.task_id!r}"
+        grids = raw.get(task.task_id)
+        if not isinstance(grids, list):
+            raise InputError(f"{where}: no list of solutions, got {shorten(grids)}")
+        if len(grids) != len(task.test_inputs):
+            raise InputError(
+                f"{where}: {len(grids)} solutions for {len(task.test_inputs)} test inputs"
+            )
+        solutions = tuple(
+            check_grid(grid, f"{where}, test pair {number}, output")
+            for number, grid in enumerate(grids)
+        )
+        for number, (pair, solution) in enumerate(zip(task.test_pairs, solutions, strict=False)):
+            if grid_key(pair.output) != grid_key(solution):
+                raise InputError(f"{where}, test pair {number}: not the output in the challenges")
+        joined.append(replace(task, solutions=solutions))
+    return joined
+
+
+def _read_object(path: Path) -> dict[str, object]:
+    raw = parse_unique_json(read_bytes(path), path)
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected an object of tasks, got {shorten(raw)}")
+    return raw
+
+
+def write_challenges(path: Path, tasks: Iterable[Task]) -> None:
+    """Write the tasks in Kaggle's challenges form: no solutions, in the order given."""
+    challenges = {
+        task.task_id: {
+            "train": [{"input": p.input.tolist(), "output": p.output.tolist()} for p in task.train],
+            "test": [{"input": grid.tolist()} for grid in task.test_inputs],
+        }
+        for task in tasks
+    }
+    write_atomic(path, orjson.dumps(challenges))
+
+
+def write_solutions(path: Path, tasks: Iterable[Task]) -> None:
+    """Write the solutions in Kaggle's solutions form; every task must have them."""
+    solutions = {}
+    for task in tasks:
+        assert task.solutions is not None, task.task_id
+        solutions[task.task_id] = [grid.tolist() for grid in task.solutions]
+    write_atomic(path, orjson.dumps(solutions))

@@ -1,0 +1,108 @@
+"""The evaluation of a pretraining run on held-out tests, whose solutions are never trained on.
+
+Shapes: N held-out pairs under their views, G of them in a pass, M positions of a pass, V tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+
+from augment.dataset import Dataset
+from augment.examples import Examples, encode_test_pairs
+from augment.puzzles import PuzzleIndex
+from augment.task import Task
+from solver.engine import Engine
+from solver.loss import compute_losses
+from solver.model import TRM
+from solver.packing import boxes_for, lengths_of, pack, plan_passes
+from solver.predict import predict
+from solver.puzzle_table import PuzzleTable
+from solver.queries import Plan, list_queries
+from solver.train import Training
+from solver.weights import Weights
+from submission.score import score_submission
+from submission.vote import count_votes
+from submission.writer import build_submission
+
+LOSS, EXACT, PASS2 = "eval_loss", "eval_exact_accuracy", "eval_pass@2"
+"""Names of what an evaluation measures, in ``metrics.jsonl``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Held-out tasks of a data set, and the first views of each under which they are predicted."""
+
+    tasks: Sequence[Task]
+    """With their solutions."""
+    index: PuzzleIndex
+    num_views: int
+    engine: Engine
+
+    @classmethod
+    def of(
+        cls, tasks: Sequence[Task], dataset: Dataset, num_views: int, engine: Engine
+    ) -> "Evaluation":
+        """Return the evaluation on the tests of ``tasks``, whose demonstrations are trained on."""
+        return cls([t for t in tasks if dataset.index.find(t) is not None], dataset.index,
+                   num_views, engine)  # fmt: skip
+
+    def measure(self, training: Training) -> dict[str, float]:
+        """Return held-out loss, exact accuracy and pass@2 of the averaged model.
+
+        Loss and exact accuracy are means over pairs under their views, with the true box, after all
+        supervision steps. pass@2 is the share of outputs that the two best candidates by votes
+        solve, with boxes inferred.
+        """
+        model = training.ema.averaged(training.model).eval()
+        loss, exact = self._measure_loss(model, training.table)
+        return {LOSS: loss, EXACT: exact, PASS2: self.score(model, training.table, (2,))[0]}
+
+    @torch.no_grad()
+    def _measure_loss(self, model: TRM, table: PuzzleTable) -> tuple[float, float]:
+        engine, settings = self.engine, model.settings
+        examples = self._examples(settings.canvas_side)
+        boxes = boxes_for(settings, examples.boxes)
+        columns = (examples.inputs, examples.codes, boxes, examples.labels)
+        passes = plan_passes(lengths_of(boxes, settings), engine.tokens_per_pass)
+        loss, exact = 0.0, 0.0
+        for members in passes[engine.group.rank :: engine.group.size]:
+            packed = pack(settings, engine.device, members, *columns)
+            rows_GD = table.look_up(examples.rows[members])
+            x_MD = model.embed(packed, rows_GD).to(engine.dtype)
+            state = model.start(len(x_MD), engine.dtype)
+            for _ in range(settings.max_supervision_steps):
+                state, logits_MV, halt_G = model(state, x_MD, packed)
+            losses = compute_losses(logits_MV, halt_G, packed.labels_N, packed.owners_N)
+            loss += losses.tokens.sum().item()
+            exact += float(losses.exact.sum())
+        count = len(examples.rows)
+        return engine.group.sum(loss) / count, engine.group.sum(exact) / count
+
+    def score(self, model: TRM, table: PuzzleTable, ks: Sequence[int]) -> list[float]:
+        """Return the share of outputs that the ``k`` best candidates by votes solve, for each k."""
+        weights = Weights(model, table, self.index, np.empty(0, np.uint64), "evaluation", "")
+        queries = list_queries(weights, self.tasks, self.num_views)
+        settings = model.settings
+        plan = Plan.of(settings, settings.max_supervision_steps, self.tasks, queries)
+        candidates = count_votes(filter(None, predict(weights, plan, self.engine))).candidates
+        submission, _ = build_submission(self.tasks, candidates)
+        score = score_submission(submission, self.tasks, candidates)
+        oracles = (score.oracle_pass_at(k) for k in ks)
+        return [0.0 if oracle is None else oracle[1] for oracle in oracles]
+
+    def _examples(self, canvas_side: int) -> Examples:
+        """Return the test pairs of all tasks under their first views, never translated."""
+        pairs, positions, views = [], [], []
+        for task in self.tasks:
+            position = self.index.find(task)
+            assert position is not None, task.task_id
+            num_views = min(self.num_views, int(self.index.num_views[position]))
+            for pair, view in product(task.test_pairs, range(num_views)):
+                pairs.append(pair)
+                positions.append(position)
+                views.append(view)
+        rows, codes = self.index.rows(np.array(positions), np.array(views))
+        return encode_test_pairs(pairs, rows, codes, canvas_side)

@@ -1,0 +1,149 @@
+"""Which tasks a run trains on, evaluates and predicts, and with which weights."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from augment.errors import InputError
+from augment.leakage import refuse_leaks, scoring_keys, without_twins
+from augment.task import Task, tasks_by_id
+from pipeline.console import warn
+from pipeline.run import Run
+from pipeline.settings import DataSettings, Settings
+from pipeline.sources import load_sources, within_side
+from pipeline.version import ROOT
+from solver.checkpoint_files import latest_checkpoint, rename_damaged
+
+if TYPE_CHECKING:  # these import torch, which some commands do without
+    from solver.engine import Engine
+    from solver.process_group import ProcessGroup
+    from solver.weights import Weights
+
+
+def choose_trained_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bool, ...]]:
+    """Return the tasks to train on, and of each whether its solutions are trained on too.
+
+    Raises :class:`InputError` where training would give a predicted solution away.
+    """
+    evaluated = choose_evaluated_tasks(data)
+    evaluated_ids = {task.task_id for task in evaluated}
+    trained = [t for t in load_trained(data) if t.task_id not in evaluated_ids]
+    predicted = load_sources(data.predicted)
+    refuse_leaks(trained, [*predicted, *evaluated])
+    trained = [t for t in trained if t.longest_side(with_solutions=True) <= data.max_side]
+    hidden = [task.without_solutions() for task in within_side(predicted, data.max_side)]
+    predicted_ids = {task.task_id for task in hidden}
+    hidden += [t.without_solutions() for t in evaluated if t.task_id not in predicted_ids]
+    tasks = tuple(tasks_by_id([*trained, *hidden]).values())
+    return tasks, (True,) * len(trained) + (False,) * len(hidden)
+
+
+def load_trained(data: DataSettings) -> list[Task]:
+    """Return the tasks of ``data.trained`` without those of ``data.left_out``."""
+    tasks = load_sources(data.trained)
+    unknown = set(data.left_out) - {task.task_id for task in tasks}
+    if unknown:
+        raise InputError(f"data.left_out: {', '.join(sorted(unknown))} not in data.trained")
+    return [task for task in tasks if task.task_id not in data.left_out]
+
+
+def choose_evaluated_tasks(data: DataSettings) -> list[Task]:
+    """Return the tasks, drawn from ``data.evaluated``, whose tests pretraining is evaluated on.
+
+    Only tasks that no other task gives away are drawn. Their solutions are never trained on.
+    """
+    if not data.evaluated:
+        return []
+    candidates = [t for t in load_sources(data.evaluated) if t.task_id not in data.left_out]
+    trained_ids = {task.task_id for task in candidates}
+    others = [t for t in load_trained(data) if t.task_id not in trained_ids]
+    alone = {task.task_id for task in without_twins([*candidates, *others])}
+    drawn = [
+        task
+        for task in candidates
+        if task.task_id in alone
+        and task.solutions is not None
+        and task.longest_side(with_solutions=True) <= data.max_side
+    ]
+    if not drawn:
+        raise InputError("data.evaluated: no task to evaluate on: none fits, or none has solutions")
+    order = np.random.default_rng(data.seed).permutation(len(drawn))[: data.num_evaluated]
+    return [drawn[number] for number in sorted(order.tolist())]
+
+
+def choose_predicted_tasks(settings: Settings) -> list[Task]:
+    """Return the tasks to predict."""
+    tasks = within_side(load_sources(settings.data.predicted), settings.data.max_side)
+    if not tasks:
+        raise InputError("no task to predict: data.predicted is empty or data.max_side too small")
+    return tasks
+
+
+def split_tasks(
+    tasks: Sequence[Task], weights: "Weights", settings: Settings
+) -> tuple[list[Task], list[Task]]:
+    """Return the tasks that the weights know, and those to train on first; solutions hidden.
+
+    Tasks that do not fit the weights' canvas are in neither.
+    """
+    side = weights.model.settings.canvas_side
+    fitting = within_side([task.without_solutions() for task in tasks], side)
+    if len(fitting) < len(tasks):
+        warn(
+            f"predict: {len(tasks) - len(fitting)} tasks do not fit the {side}x{side} canvas of "
+            "these weights and get fallback attempts"
+        )
+    if settings.predict.adapt == "all":
+        return [], fitting
+    known = [task for task in fitting if weights.index.find(task) is not None]
+    return known, [task for task in fitting if weights.index.find(task) is None]
+
+
+def choose_weights(
+    settings: Settings, run: Run, tasks: Iterable[Task], engine: "Engine"
+) -> "Weights":
+    """Return the weights to predict ``tasks`` with, which were not trained on their solutions."""
+    from solver.weights import load_weights, new_weights
+
+    if settings.adapt.start == "scratch":
+        return new_weights(settings.model, settings.adapt.seed)
+    weights = load_weights(find_weights(settings, run, engine.group))
+    leak = describe_leak(tasks, weights)
+    if leak and settings.predict.refuse_taught:
+        raise InputError(leak)
+    if leak:
+        warn(leak)
+    return weights
+
+
+def find_weights(settings: Settings, run: Run, group: "ProcessGroup | None" = None) -> Path:
+    """Return the checkpoint that ``settings`` name, else the run's newest, else what ships."""
+    if settings.weights:
+        return Path(settings.weights)
+    if group is None or group.is_rank0:
+        rename_damaged(run.checkpoints, warn)
+    if group is not None:
+        group.barrier()
+    latest = latest_checkpoint(run.checkpoints)
+    if latest is not None:
+        return latest
+    if settings.shipped_weights:
+        path = Path(settings.shipped_weights)
+        return path if path.exists() else ROOT / path
+    raise InputError(
+        f'{run.checkpoints}: no checkpoint; pretrain first, or name one: SET="weights=FOLDER"'
+    )
+
+
+def describe_leak(tasks: Iterable[Task], weights: "Weights") -> str:
+    """Return a line naming the tasks whose solutions the weights were trained on; or nothing."""
+    trained_on = set(weights.trained_on.tolist())
+    leaked = [task.task_id for task in tasks if not trained_on.isdisjoint(scoring_keys(task))]
+    if not leaked:
+        return ""
+    return (
+        f"{weights.source}: trained on the solutions of {len(leaked)} of the tasks to predict, "
+        f"so their score would mean nothing: {', '.join(leaked)}"
+    )

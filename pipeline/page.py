@@ -1,0 +1,59 @@
+"""The page of a run: what it predicted, and how it was trained, for a browser."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from augment.errors import InputError
+from pipeline.console import say, warn
+from pipeline.results import ResultFiles, settings_of_prediction
+from pipeline.run import Run
+from pipeline.training_log import read_metrics
+from submission.report import describe_predictions, describe_training, write_report
+from submission.writer import read_submission
+
+_STAGES_WITH_METRICS = ("pretrain", "adapt")
+# Sources that are all evaluation tasks of a benchmark, and the number of these.
+_BENCHMARKS = {"arc1/evaluation": ("ARC-AGI-1", 400), "arc2/evaluation": ("ARC-AGI-2", 120)}
+
+
+def write_page(run: Run, others: Sequence[Run] = ()) -> None:
+    """Write the page of a run, its curves of training beside those of ``others``."""
+    training = []
+    for shown in dict.fromkeys((run, *others)):
+        paths = {stage: shown.metrics_of(stage) for stage in _STAGES_WITH_METRICS}
+        existing = {stage: path for stage, path in paths.items() if path.exists()}
+        if not existing and shown != run:
+            raise InputError(f"{paths['pretrain']}: no metrics of training")
+        for stage, path in existing.items():
+            try:
+                lines = read_metrics(path)
+            except InputError as error:
+                warn(f"{error}; not drawn")
+                continue
+            training.append(describe_training(shown.folder.name, stage, lines))
+    predictions = _describe_predictions(run) if run.submission.exists() else None
+    if predictions is None and not training:
+        raise InputError(f"{run.folder}: nothing to report: no metrics, no predictions")
+    versions = {stage: record.get("code_version") for stage, record in run.recorded().items()}
+    write_report(run.report, run.folder.name, versions, predictions, training)
+    say(f"{run.report}: {run.report.stat().st_size / 1e3:,.0f} kB, to be opened in a browser")
+
+
+def _describe_predictions(run: Run) -> dict[str, object]:
+    files = ResultFiles.of_run(run)
+    tasks = files.read_tasks()
+    by_step, candidates = files.read_votes()
+    return describe_predictions(
+        tasks,
+        read_submission(files.submission, tasks),
+        candidates,
+        chain.from_iterable(by_step.values()),
+        settings_of_prediction(run, "model").get("canvas_side"),
+        _benchmark(settings_of_prediction(run, "data").get("predicted", ()), len(tasks)),
+    )
+
+
+def _benchmark(sources: Sequence[str], num_tasks: int) -> str | None:
+    """Return the benchmark whose evaluation tasks, all of them, were predicted; else None."""
+    name, size = _BENCHMARKS.get(sources[0], (None, 0)) if len(sources) == 1 else (None, 0)
+    return name if num_tasks == size else None

@@ -1,0 +1,152 @@
+"""A prediction run: test-time training in two legs, with rounds of predictions in between.
+
+All is under one deadline. What is done lies on disk, so that the same command goes on wherever this
+one ended.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from augment.task import Task
+from pipeline.console import say, warn
+from pipeline.deadline import Leg
+from pipeline.fingerprint import fingerprint, fingerprint_code, fingerprint_visible
+from pipeline.prediction_rounds import Predicted, PredictionRounds, plan_predictions
+from pipeline.run import Run
+from pipeline.settings import Settings
+from pipeline.training_run import TrainingRun, open_test_time_training
+from solver.weights import Weights
+
+# Shares of the time left for the rounds before training ends; the first shall reach every test.
+_SHARE_OF_FIRST_ROUND = 0.25
+_SHARE_OF_EARLY_ROUNDS = 0.1
+_VIEWS_MARGIN = 1.1  # of the time reserved for all views
+_TIMES_LATE = 2  # reserve so many times the delay of the first half of training for the second
+
+
+def adapted_weights(training_run: TrainingRun, start: Weights) -> Weights:
+    """Return the averaged weights of test-time training as they are now.
+
+    The model is a copy, the rows are not, so training must not go on while these are used.
+    """
+    training, step = training_run.training, training_run.step
+    return Weights(
+        training.ema.averaged(training.model),
+        training.table,
+        training_run.dataset.index,
+        start.trained_on,
+        f"{start.source}, {step} steps on the tasks",
+        f"{start.digest}+{step}",
+    )
+
+
+@dataclass(slots=True)
+class PredictionRun:
+    """One call of the stage ``predict``."""
+
+    settings: Settings
+    run: Run
+    rounds: PredictionRounds
+
+    def go_on(self, known: Sequence[Task], unseen: Sequence[Task], weights: Weights) -> None:
+        """Predict ``known`` as they are and ``unseen`` after training on them, in rounds.
+
+        A first round comes before any training, and an early one when half of it is done.
+        """
+        settings, predicted = self.settings.predict, list[Predicted]()
+        if known:
+            digest = self._fingerprint(weights.digest, known)
+            predicted.append(plan_predictions(known, weights, settings, digest))
+        if not unseen:
+            self.rounds.votes.resume([p.fingerprint for p in predicted])
+            for known_tasks in predicted:
+                self.rounds.measure_speed(known_tasks)
+            self.rounds.predict_views(predicted, settings.num_views)
+            return
+        training_run = open_test_time_training(
+            self.settings, self.run, self.rounds.engine, unseen, weights
+        )
+        identity = str(training_run.identity(0)["fingerprint"])
+        learned = plan_predictions(
+            unseen,
+            adapted_weights(training_run, weights),
+            settings,
+            self._fingerprint(identity, unseen),
+            training_run.step,
+        )
+        self.rounds.votes.resume([p.fingerprint for p in (*predicted, learned)])
+        self.rounds.measure_speed(learned)
+        if training_run.step == 0:
+            self.rounds.predict_views([*predicted, learned], 1, _SHARE_OF_FIRST_ROUND)
+        for until in self._legs(training_run, [*predicted, learned]):
+            learned = replace(
+                learned, weights=adapted_weights(training_run, weights), step=training_run.step
+            )
+            if until < 1 and not self.rounds.has_early_round(learned):
+                self.rounds.predict_views([learned], settings.early_views, _SHARE_OF_EARLY_ROUNDS)
+        self.rounds.predict_views([*predicted, learned], settings.num_views)
+
+    def _legs(self, training_run: TrainingRun, predicted: Sequence[Predicted]) -> Iterator[float]:
+        """Train in two legs; yield the progress that each one ends at, after it."""
+        num_steps, late = training_run.train_settings.num_steps, 0.0
+        if num_steps == 0:
+            return
+        say(f"adapt: {len(training_run.dataset.tasks)} tasks, at most {num_steps:,} steps")
+        training_run.plan_memory()
+        if training_run.resumed_from:
+            say(f"adapt: going on from {training_run.resumed_from}")
+        for until in (0.5, 1.0):
+            if self.rounds.has_signal():
+                return
+            leg = self._plan_leg(training_run, until, predicted, _TIMES_LATE * late)
+            first = training_run.step
+            try:
+                training_run.go_on(leg)
+            except FloatingPointError as error:
+                warn(f"adapt: given up after {training_run.step} steps: {error}")
+                yield 1.0
+                return
+            late = leg.seconds_late
+            if training_run.step > first:
+                progress = max(training_run.training.progress, training_run.step / num_steps)
+                say(
+                    f"adapt: step {training_run.step:,}, {progress:.0%} of training, "
+                    f"{leg.elapsed:.1f} s"
+                )
+            yield until
+
+    def _plan_leg(
+        self, training_run: TrainingRun, until: float, predicted: Sequence[Predicted], late: float
+    ) -> Leg:
+        """Return the leg to ``until``; all views shall fit in after training.
+
+        ``late`` are the seconds that the rest of training may take longer than it has.
+        """
+        settings, begin = self.settings, training_run.training.progress
+        seconds = left = self.rounds.seconds_left()
+        if left < math.inf:
+            flop = sum(p.flop(0, settings.predict.num_views) for p in predicted)
+            views = _VIEWS_MARGIN * flop / self.rounds.flop_per_second
+            seconds = max(0.0, left - views - late, left * settings.predict.training_share)
+            say(
+                f"plan: {left:.0f} s left, {seconds:.0f} for training and {left - seconds:.0f} for "
+                f"views, which take {views:.0f} at {self.rounds.flop_per_second:.2g} FLOP a second"
+            )
+        if settings.adapt.time_limit_seconds:
+            seconds = min(seconds, settings.adapt.time_limit_seconds * (1 - begin))
+        seconds = self.rounds.engine.group.min(seconds)
+        share = (until - begin) / (1 - begin) if begin < 1 else 0.0
+        of_leg = seconds * share if share else 0.0
+        return Leg(self.rounds.deadline, by_time=True, seconds=of_leg, begin=begin, until=until)
+
+    def _fingerprint(self, weights: str, tasks: Sequence[Task]) -> str:
+        """Return a fingerprint of all that decides predictions, given that of the weights."""
+        settings = self.settings.predict
+        deciding = [
+            settings.num_supervision_steps,
+            settings.stop_when_halted,
+            settings.checks_demonstrations,
+        ]
+        dtype, visible = str(self.rounds.engine.dtype), fingerprint_visible(tasks)
+        return fingerprint(fingerprint_code(), dtype, deciding, weights, visible)

@@ -1,0 +1,274 @@
+"""Settings of a whole run: what they mean, how one is changed, and how all are shown.
+
+The text beside a type says what the setting means and its unit; ``--help`` prints it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from augment.errors import InputError
+from solver.settings import (
+    AdaptSettings,
+    EngineSettings,
+    ModelSettings,
+    TrainSettings,
+    require,
+    require_numbers,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Which tasks, and how many views of each."""
+
+    trained: Annotated[
+        tuple[str, ...], "sources whose demonstrations and test pairs are trained on"
+    ] = ()
+    predicted: Annotated[
+        tuple[str, ...], "sources to predict; only their demonstrations are trained on"
+    ] = ()
+    left_out: Annotated[tuple[str, ...], "ids of tasks left out of data.trained"] = ()
+    max_side: Annotated[int, "keep tasks whose grids, solutions aside, have no longer side"] = 30
+    views_per_task: Annotated[int, "views beside the original, at most"] = 1000
+    seed: Annotated[int, "seed of the views, and of which tasks are evaluated"] = 0
+    evaluated: Annotated[
+        tuple[str, ...],
+        "sources from which tasks are drawn whose tests are never trained on: train.eval_every",
+    ] = ()
+    num_evaluated: Annotated[int, "tasks drawn from data.evaluated"] = 40
+
+    def __post_init__(self) -> None:
+        require(bool(self.trained or self.predicted), "data.trained and data.predicted are empty")
+        require_numbers(self, at_least={"views_per_task": 0, "seed": 0, "num_evaluated": 1})
+        require(1 <= self.max_side <= 30, f"data.max_side must be 1..30, got {self.max_side}")
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainSettings(TrainSettings):
+    """Pretraining: a training run that is evaluated on the tests of ``data.evaluated``."""
+
+    eval_every: Annotated[int, "steps between evaluations on held-out tests; 0 = never"] = 0
+    eval_views: Annotated[int, "views of each held-out test that an evaluation predicts"] = 4
+
+    def __post_init__(self) -> None:
+        TrainSettings.__post_init__(self)  # super() does not work in a class with slots
+        require_numbers(self, at_least={"eval_every": 0, "eval_views": 1})
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSettings:
+    """What a training run keeps, and how often."""
+
+    every: Annotated[int, "steps between checkpoints"] = 5000
+    every_seconds: Annotated[float, "seconds between checkpoints, whatever the steps"] = 600.0
+    keep: Annotated[int, "newest checkpoints kept"] = 2
+    carry: Annotated[bool, "keep the lanes' states too: exact resumption, large files"] = True
+    keep_best: Annotated[
+        bool, "keep the weights of the best evaluation too, in best/ (train.eval_every)"
+    ] = False
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={"every": 1, "every_seconds": 0.1, "keep": 1})
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSettings:
+    """How views become predictions."""
+
+    num_views: Annotated[int, "views predicted per test, the identity first"] = 1000
+    num_supervision_steps: Annotated[int, "supervision steps; 0 = as many as in training"] = 0
+    stop_when_halted: Annotated[
+        bool, "a view whose halt logit is positive takes no further supervision steps"
+    ] = False
+    adapt: Annotated[
+        Literal["unseen", "all"],
+        "train before predicting: on the tasks that the weights do not know, or on all",
+    ] = "unseen"
+    early_views: Annotated[int, "views of every test predicted when training is half done"] = 8
+    ranking: Annotated[
+        Literal["count", "q", "demonstrations"],
+        "what orders the candidates: votes, votes weighted by q, or by the share of demonstrations "
+        "reproduced under their view, which takes several times the time",
+    ] = "demonstrations"
+    pool: Annotated[
+        Literal["newest", "all"],
+        "votes that count for a test: of the newest weights (older ones come after), or all alike",
+    ] = "newest"
+    refuse_taught: Annotated[
+        bool, "refuse tasks whose solutions the weights were trained on: their score means nothing"
+    ] = True
+    time_limit_seconds: Annotated[
+        float, "from the start of the process to its end, training and all; 0 = no limit"
+    ] = 0.0
+    deadline: Annotated[
+        float, "Unix time at which the process must have ended, in seconds; 0 = none"
+    ] = 0.0
+    training_share: Annotated[
+        float, "share of the time that training gets at least, however long all views take"
+    ] = 0.5
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={
+            "num_views": 1, "num_supervision_steps": 0, "early_views": 0, "time_limit_seconds": 0,
+            "deadline": 0, "training_share": 0,
+        })  # fmt: skip
+        share = self.training_share
+        require(share < 1, f"predict.training_share must be below 1, got {share}")
+
+    @property
+    def checks_demonstrations(self) -> bool:
+        """Whether the demonstrations are predicted too, under every view."""
+        return self.ranking == "demonstrations"
+
+    def num_supervision_steps_of(self, model: ModelSettings) -> int:
+        """Return how many supervision steps a prediction takes."""
+        return self.num_supervision_steps or model.max_supervision_steps
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is said of a run while it goes on, and where its metrics go."""
+
+    form: Annotated[
+        Literal["text", "json", "quiet"],
+        "lines for people, a JSON object a line, or nothing but warnings and errors",
+    ] = "text"
+    every_seconds: Annotated[float, "between lines of progress where no terminal shows a bar"] = (
+        60.0
+    )
+    tensorboard: Annotated[bool, "write event files for TensorBoard, below the run's folder"] = (
+        False
+    )
+    wandb: Annotated[str, "project at Weights & Biases to log to; empty: none"] = ""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={"every_seconds": 0})
+
+
+@dataclass(frozen=True, slots=True)
+class KaggleSettings:
+    """What `package` and the notebook on Kaggle need to know."""
+
+    owner: Annotated[str, "Kaggle user name; empty: whose credentials the client finds"] = ""
+    competition: Annotated[str, "slug of the competition"] = "arc-prize-2026-arc-agi-2"
+    machine_shape: Annotated[
+        str, "machine of the notebook: NvidiaL4 has four GPUs of 24 GB; empty: no GPU"
+    ] = "NvidiaL4"
+    licence: Annotated[
+        str, "licence of the data set, by Kaggle's name; ARC Prize asks for CC0 or MIT-0"
+    ] = "CC0-1.0"
+    rows: Annotated[
+        Literal["mean", "all"], "puzzle rows shipped: their mean, or all that were trained"
+    ] = "mean"
+    smoke_tasks: Annotated[int, "evaluation tasks that a run outside the scoring predicts"] = 8
+    smoke_seconds: Annotated[float, "time that these may take, training and all"] = 1200.0
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least={"smoke_tasks": 1, "smoke_seconds": 1})
+        is_slug = re.fullmatch("[a-z0-9-]+", self.competition) is not None
+        require(is_slug, f"kaggle.competition is the end of its address, not {self.competition!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration of a run."""
+
+    data: DataSettings
+    model: ModelSettings
+    train: PretrainSettings
+    checkpoint: CheckpointSettings
+    adapt: AdaptSettings
+    predict: PredictSettings
+    engine: EngineSettings
+    kaggle: KaggleSettings = KaggleSettings()
+    log: LogSettings = LogSettings()
+    weights: Annotated[
+        str, "checkpoint to predict with: a folder, or a reference file; empty: the run's newest"
+    ] = ""
+    shipped_weights: Annotated[
+        str, "checkpoint to predict with when there is no other; below this repository"
+    ] = ""
+
+    def __post_init__(self) -> None:
+        require(
+            self.train.eval_every == 0 or bool(self.data.evaluated),
+            "train.eval_every needs data.evaluated: sources with tests to evaluate on",
+        )
+        require(
+            not self.checkpoint.keep_best or self.train.eval_every > 0,
+            "checkpoint.keep_best needs train.eval_every",
+        )
+
+
+def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:
+    """Return ``settings`` with ``changes`` of the form ``train.lr=3e-4`` applied.
+
+    They are checked together, so their order does not matter; of two changes of one setting the
+    later counts. Raises :class:`InputError` for a change that is not known or not allowed.
+    """
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise InputError(f"setting {change!r}: expected name=value, such as train.lr=3e-4")
+        _collect(values, settings, name.split("."), text, name)
+    return _apply(settings, values)  # type: ignore[no-any-return]
+
+
+def _collect(values: dict[str, Any], settings: Any, path: list[str], text: str, whole: str) -> None:
+    """Add the value in ``text`` to the nested ``values``, at the ``path`` of a setting."""
+    name, *rest = path
+    hints = get_type_hints(type(settings), include_extras=True)
+    if name not in hints or bool(rest) != is_dataclass(hints[name]):
+        section = whole.split(".")[: -len(path)] if len(path) < len(whole.split(".")) else []
+        choices = [".".join([*section, choice]) for choice in hints]
+        raise InputError(f"setting {whole!r} is not known; choose from {', '.join(choices)}")
+    if rest:
+        _collect(values.setdefault(name, {}), getattr(settings, name), rest, text, whole)
+    else:
+        values[name] = _parse(hints[name], text, whole)
+
+
+def _apply(settings: Any, values: dict[str, Any], section: str = "") -> Any:
+    """Return ``settings`` with the nested ``values``, checked once all of a section are there."""
+    changes = {
+        name: _apply(getattr(settings, name), value, name) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+    try:
+        return replace(settings, **changes)
+    except InputError as error:
+        is_named = not section or str(error).startswith(f"{section}.")
+        raise error if is_named else InputError(f"{section}.{error}") from None
+
+
+def _parse(hint: Any, text: str, name: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError  # only a changed setting needs it
+
+    kind = get_args(hint)[0]
+    try:
+        if get_origin(kind) is tuple:
+            return TypeAdapter(kind).validate_python(tuple(filter(None, text.split(","))))
+        return TypeAdapter(kind).validate_strings(text)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise InputError(f"setting {name}={text}: {reason}") from None
+
+
+def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:
+    """Yield name, value and meaning of every setting."""
+    yield from _describe("", settings)
+
+
+def _describe(section: str, settings: Any) -> Iterator[tuple[str, str, str]]:
+    hints = get_type_hints(type(settings), include_extras=True)
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        name = f"{section}{field.name}"
+        if is_dataclass(value):
+            yield from _describe(f"{name}.", value)
+        else:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            yield name, shown, get_args(hints[field.name])[1]

@@ -1,0 +1,1 @@
+"""The stages: each goes from files to files, can be run again alone, and resumes."""

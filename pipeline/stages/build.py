@@ -1,0 +1,58 @@
+"""The stage build: write the data set of a run, tasks and the plan of their views."""
+
+import time
+from dataclasses import asdict
+
+from augment.dataset import Dataset
+from augment.errors import InputError
+from augment.puzzles import PuzzleIndex
+from pipeline.console import ProgressBar, say, say_table, warn
+from pipeline.fingerprint import fingerprint
+from pipeline.inputs import choose_trained_tasks
+from pipeline.run import Run
+from pipeline.settings import Settings
+from pipeline.sources import fingerprint_sources
+
+
+def build(settings: Settings, run: Run) -> Dataset:
+    """Return the data set of ``settings``, which is in the run afterwards.
+
+    An intact one with the same fingerprint is kept.
+    """
+    start, data = time.monotonic(), settings.data
+    digest = _fingerprint(settings)
+    if run.dataset.exists():
+        try:
+            dataset = Dataset.load(run.dataset, digest)
+            say(f"build: {run.dataset} is intact and built from the same: kept")
+            return dataset
+        except InputError as error:
+            warn(f"build: {error}; building it anew")
+    tasks, with_solutions = choose_trained_tasks(data)
+    with ProgressBar("build", "task", len(tasks), settings.log) as bar:
+        index = PuzzleIndex.of(
+            tasks, data.views_per_task, data.seed, settings.model.rows_per, bar.update
+        )
+    dataset = Dataset(tasks, index, with_solutions, settings.model.canvas_side)
+    dataset.save(run.dataset, digest)
+    run.record("build", asdict(settings))
+    num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
+    columns = {"tasks": ",", "pairs": ",", "views": ",", "rows": ",", "fewest views": ",",
+               "MB": ".1f", "seconds": ".1f"}  # fmt: skip
+    say_table("build", columns, [(
+        len(tasks),
+        dataset.num_pairs,
+        len(index.codes),
+        index.num_rows,
+        int(index.num_views.min()),
+        num_bytes / 1e6,
+        time.monotonic() - start,
+    )])  # fmt: skip
+    return dataset
+
+
+def _fingerprint(settings: Settings) -> str:
+    """Return a fingerprint of all that decides which data set ``settings`` give."""
+    data, model = settings.data, settings.model
+    files = fingerprint_sources((*data.trained, *data.predicted, *data.evaluated))
+    return fingerprint(asdict(data), model.rows_per, model.canvas_side, files)

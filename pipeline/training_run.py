@@ -1,0 +1,294 @@
+"""A training run, pretraining or test-time training: the loop with all that surrounds it.
+
+It goes on where an earlier call stopped, plans its memory, and survives a full disk, numbers out of
+range and killed processes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from shutil import rmtree
+from typing import Any, Literal
+
+import torch
+
+from augment.dataset import Dataset
+from augment.errors import InputError
+from augment.examples import ExampleStream
+from augment.task import Task
+from pipeline.console import say, warn
+from pipeline.deadline import Leg
+from pipeline.evaluation import EXACT, LOSS, PASS2, Evaluation
+from pipeline.fingerprint import fingerprint, fingerprint_code, fingerprint_visible
+from pipeline.run import Run
+from pipeline.settings import Settings
+from pipeline.training_log import TrainingLog, read_metrics
+from pipeline.version import code_version
+from solver.adapt import make_adaptation_dataset, start_adaptation
+from solver.checkpoint import CheckpointWriter, restore_training
+from solver.checkpoint_files import (
+    checkpoint_step,
+    find_checkpoints,
+    latest_checkpoint,
+    rename_damaged,
+)
+from solver.engine import Engine
+from solver.memory import plan_training
+from solver.model import TRM
+from solver.progress import TrainingProgress
+from solver.puzzle_table import PuzzleTable
+from solver.schedule import lr_multiplier
+from solver.settings import TrainSettings
+from solver.train import Training, require_finite, start_training, take_metrics, train
+from solver.weights import Weights
+
+_ATTEMPTS = 4  # at training that leaves the range of numbers, each at half the learning rates
+
+# Settings of a run that pretraining does not depend on, and those of train.* that may change.
+_UNUSED_BY_PRETRAINING = (
+    "checkpoint", "adapt", "predict", "weights", "shipped_weights", "engine", "kaggle", "log",
+)  # fmt: skip
+_FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every", "eval_every", "eval_views")
+
+
+@dataclass(slots=True)
+class TrainingRun:
+    """One call's part of a training run; every process has one."""
+
+    stage: Literal["pretrain", "adapt"]
+    settings: Settings
+    run: Run
+    engine: Engine
+    dataset: Dataset
+    train_settings: TrainSettings
+    """Their learning rates are halved after numbers that left their range."""
+    start: Callable[[TrainSettings], Training]
+    """Returns the beginning of the run."""
+    identity: Callable[[int], Mapping[str, object]]
+    """Returns the settings that a checkpoint of a step must have to go on from it."""
+    checkpoints: CheckpointWriter
+    evaluation: Evaluation | None = None
+    training: Training = field(init=False)
+    resumed_from: str = field(init=False)
+    """The checkpoint that the run went on from; empty at its beginning."""
+    _best: tuple[float, ...] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._begin()
+
+    @property
+    def step(self) -> int:
+        """The steps taken, those of earlier calls included."""
+        return self.training.step
+
+    def plan_memory(self) -> None:
+        """Log the memory plan and have the engine follow it; raise where it does not fit."""
+        stream = ExampleStream(self.dataset, self.train_settings.seed)
+        line = plan_training(
+            self.training.model,
+            self.dataset.index.num_rows,
+            stream,
+            self.train_settings,
+            self.engine,
+            self.settings.engine.memory_gb,
+        )
+        say(f"memory: {line}")
+
+    def go_on(self, leg: Leg) -> None:
+        """Train until ``leg`` is over or all steps are taken.
+
+        After numbers out of range it goes on from the newest checkpoint, at half the learning
+        rates. Raises ``FloatingPointError`` where that did not help several times; the state is
+        then that of the newest checkpoint.
+        """
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                self._train(leg)
+                return
+            except FloatingPointError as error:
+                self.train_settings = self.train_settings.with_half_the_learning_rates()
+                self._begin()
+                if not attempts_left:
+                    raise
+                warn(f"{self.stage}: {error}; on from step {self.step} at half the learning rates")
+                # What was learned since the checkpoint is lost, and so is the time it took.
+                left = self.engine.group.min(max(0.0, leg.seconds_left))
+                leg = leg.again(left, self.training.progress)
+
+    def _train(self, leg: Leg) -> None:
+        training, settings, group = self.training, self.train_settings, self.engine.group
+        keeping, evaluate_every = self.settings.checkpoint, self.settings.train.eval_every
+        progress = TrainingProgress(
+            settings.num_steps, group, leg, leg.until, keeping.every_seconds, training.progress
+        )
+        stream = ExampleStream(self.dataset, settings.seed)
+        saved_step = training.step
+        with TrainingLog(
+            self.stage, settings, self.settings.log, self.run, training.step, leg
+        ) as log:
+            for step in train(training, stream, settings, self.engine, progress):
+                log.count_step()
+                if step % settings.log_every == 0:
+                    require_finite(training, group)
+                    log.write_metrics(take_metrics(training, settings, group))
+                if self.evaluation and step % evaluate_every == 0:
+                    require_finite(training, group)
+                    self._evaluate(self.evaluation, log)
+                if step % keeping.every == 0 or progress.takes_checkpoint():
+                    self._save()
+                    saved_step = step
+            if saved_step != training.step:
+                self._save()
+
+    def _begin(self) -> None:
+        """Start anew, or go on from the newest intact checkpoint of the same run."""
+        group, folder = self.engine.group, self.checkpoints.folder
+        self.training = self.start(self.train_settings)
+        self.resumed_from = ""
+        if group.is_rank0:
+            rename_damaged(folder, warn)
+        group.barrier()
+        latest = latest_checkpoint(folder)
+        step = -1 if latest is None else checkpoint_step(latest)
+        if group.any(step != group.broadcast(step)):
+            raise InputError(f"{folder}: not the same on all nodes, which must share this disk")
+        if latest is not None:
+            try:
+                restore_training(
+                    latest, self.training, self.dataset.index, self.identity(step), group
+                )
+                self.resumed_from = str(latest)
+            except InputError:
+                if self.stage == "pretrain":
+                    raise
+                group.barrier()
+                warn(f"{self.stage}: {folder} belongs to other tasks or settings: dropped")
+                if group.is_rank0:
+                    rmtree(folder)
+        if group.is_rank0:
+            self._forget_what_came_later()
+        group.barrier()
+
+    def _forget_what_came_later(self) -> None:
+        """Remove metrics of a run that starts anew, and a best checkpoint of a later step."""
+        metrics = self.run.metrics_of(self.stage)
+        if not self.resumed_from:
+            metrics.unlink(missing_ok=True)
+        if self.evaluation is None:
+            return
+        for checkpoint in find_checkpoints(self.run.best):
+            if checkpoint_step(checkpoint) > self.step:
+                rmtree(checkpoint)
+        best = latest_checkpoint(self.run.best)
+        lines = read_metrics(metrics) if metrics.exists() else []
+        for line in lines:
+            if best is not None and line["step"] == checkpoint_step(best) and LOSS in line:
+                self._best = _rank(line)
+
+    def _evaluate(self, evaluation: Evaluation, log: TrainingLog) -> None:
+        """Measure the averaged model on held-out tests, and keep it if it is the best so far."""
+        values = evaluation.measure(self.training)
+        log.write_evaluation(self.step, values)
+        group, rank = self.engine.group, _rank(values)
+        is_best = group.broadcast(self._best is None or rank > self._best)
+        if is_best and self.settings.checkpoint.keep_best:
+            self._best = rank
+            writer = replace(
+                self.checkpoints, folder=self.run.best, keep=1, saves_carry=False,
+                saves_training=False,
+            )  # fmt: skip
+            self._save(writer)
+
+    def _save(self, writer: CheckpointWriter | None = None) -> None:
+        """Write a checkpoint; where that fails training goes on, and older ones stay."""
+        try:
+            require_finite(self.training, self.engine.group)
+            (writer or self.checkpoints).save(self.training, self.identity(self.step))
+        except OSError as error:
+            warn(f"{self.stage}: step {self.step} could not be kept ({error}); going on")
+
+
+def _rank(values: Mapping[str, float | None]) -> tuple[float, ...]:
+    """Return what is larger for the better evaluation."""
+    return values[PASS2] or 0.0, values[EXACT] or 0.0, -(values[LOSS] or 0.0)
+
+
+def open_pretraining(
+    settings: Settings, run: Run, engine: Engine, dataset: Dataset, evaluated: Sequence[Task]
+) -> TrainingRun:
+    """Return the pretraining of ``settings``, evaluated on the tests of ``evaluated``."""
+
+    def start(train_settings: TrainSettings) -> Training:
+        table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
+        model = TRM(settings.model, train_settings.seed)
+        return start_training(model, table, train_settings, engine)
+
+    def identity(step: int) -> Mapping[str, object]:
+        return _settings_of_pretraining(settings, engine, step)
+
+    evaluation = None
+    if settings.train.eval_every:
+        evaluation = Evaluation.of(evaluated, dataset, settings.train.eval_views, engine)
+    writer = CheckpointWriter(
+        run.checkpoints,
+        dataset.index,
+        dataset.trained_on,
+        code_version(),
+        engine.group,
+        settings.checkpoint.keep,
+        settings.checkpoint.carry,
+    )
+    return TrainingRun(
+        "pretrain", settings, run, engine, dataset, settings.train, start, identity, writer,
+        evaluation,
+    )  # fmt: skip
+
+
+def _settings_of_pretraining(settings: Settings, engine: Engine, step: int) -> dict[str, Any]:
+    """Return the settings that must be the same for a run to go on as if never stopped.
+
+    The number of steps may change as long as the learning rates of the next step stay the same.
+    """
+    values = {k: v for k, v in asdict(settings).items() if k not in _UNUSED_BY_PRETRAINING}
+    del values["model"]  # compared as the architecture
+    for name in _FREE_TO_CHANGE:
+        del values["train"][name]
+    progress = step / max(1, settings.train.num_steps)
+    values["train"]["rate_of_next_step"] = lr_multiplier(step + 1, progress, settings.train)
+    return {**values, "dtype": str(engine.dtype)}
+
+
+def open_test_time_training(
+    settings: Settings, run: Run, engine: Engine, tasks: Sequence[Task], weights: Weights
+) -> TrainingRun:
+    """Return the training of ``weights`` on the demonstrations of ``tasks``."""
+    adapt, data = settings.adapt, settings.data
+    deciding = asdict(adapt)
+    for name in ("time_limit_seconds", "log_every"):
+        del deciding[name]
+    identity = {
+        "fingerprint": fingerprint(
+            fingerprint_code(),
+            str(engine.dtype),
+            weights.digest,
+            deciding,
+            fingerprint_visible(tasks),
+            [data.views_per_task, data.seed],
+        )
+    }
+    dataset = make_adaptation_dataset(tasks, data.views_per_task, data.seed, weights.model.settings)
+
+    def start(train_settings: TrainSettings) -> Training:
+        return start_adaptation(weights, dataset, train_settings, engine)  # type: ignore[arg-type]
+
+    writer = CheckpointWriter(
+        run.adapted,
+        dataset.index,
+        weights.trained_on,
+        code_version(),
+        engine.group,
+        settings.checkpoint.keep,
+        settings.checkpoint.carry,
+    )
+    return TrainingRun(
+        "adapt", settings, run, engine, dataset, adapt, start, lambda step: identity, writer
+    )

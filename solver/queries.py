@@ -1,0 +1,140 @@
+"""What to predict and what it costs: queries, and the plan of the boxes and groups they take.
+
+A query is a test input under one view. Shapes: N queries, S cells of the canvas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augment.boxes import Boxes, full_boxes, infer_test_boxes
+from augment.examples import encode_test_inputs
+from augment.task import Task
+from augment.view import ViewCodes
+from solver.flop import flop_of_prediction
+from solver.packing import boxes_for, lengths_of, plan_passes
+from solver.settings import ModelSettings
+from solver.weights import Weights
+
+_LEAST_GROUPS = 8
+_LEAST_TOKENS = 8192  # positions of a group, unless the engine plans fewer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queries:
+    """What to predict, as columns (N,): a test of a task under a view, and its puzzle row.
+
+    ``tasks`` are positions in a sequence of tasks, ``tests`` and ``views`` count from 0 within a
+    task, ``codes`` are view codes.
+    """
+
+    tasks: NDArray[np.int64]
+    tests: NDArray[np.int64]
+    views: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    codes: ViewCodes
+
+    def take(self, chosen: NDArray[np.int64]) -> "Queries":
+        """Return the ``chosen`` queries."""
+        return Queries(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def list_queries(weights: Weights, tasks: Sequence[Task], num_views: int) -> Queries:
+    """Return every test of ``tasks``, all in the index of ``weights``, under its first views."""
+    index = weights.index
+    columns = []
+    for number, task in enumerate(tasks):
+        position = index.find(task)
+        assert position is not None, task.task_id
+        views = np.arange(min(num_views, index.num_views[position]))
+        rows, codes = index.rows(np.full(len(views), position), views)
+        for test in range(len(task.test_inputs)):
+            numbers = np.full_like(views, number), np.full_like(views, test)
+            columns.append((*numbers, views, rows, codes))
+    return Queries(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+
+
+class Group(NamedTuple):
+    """Queries that are predicted together, and the FLOP that this takes."""
+
+    members: NDArray[np.int64]
+    flop: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Queries with the box that is computed for each, and what they cost."""
+
+    model: ModelSettings
+    num_steps: int
+    """Supervision steps."""
+    tasks: Sequence[Task]
+    queries: Queries
+    boxes: Boxes
+
+    @classmethod
+    def of(
+        cls, model: ModelSettings, num_steps: int, tasks: Sequence[Task], queries: Queries
+    ) -> "Plan":
+        """Return the plan of ``queries``; their boxes are inferred from what is visible."""
+        boxes = infer_test_boxes(
+            tasks, queries.tasks, queries.tests, queries.codes, model.canvas_side
+        )
+        return cls(model, num_steps, tasks, queries, boxes_for(model, boxes))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The positions of each query, (N,)."""
+        return lengths_of(self.boxes, self.model)
+
+    @property
+    def flop(self) -> float:
+        """The FLOP of all queries, unless predictions outgrow their boxes."""
+        return flop_of_prediction(self.model, self.lengths, self.num_steps)
+
+    def take(self, chosen: NDArray[np.int64]) -> "Plan":
+        """Return the plan of the ``chosen`` queries alone."""
+        return replace(self, queries=self.queries.take(chosen), boxes=self.boxes[chosen])
+
+    def between(self, first: int, stop: int) -> "Plan":
+        """Return the plan of the views ``first`` to ``stop`` (excluded) of every test."""
+        views = self.queries.views
+        return self.take(np.flatnonzero((first <= views) & (views < stop)))
+
+    def on_full_canvas(self) -> "Plan":
+        """Return the plan that computes the whole canvas of every query."""
+        return replace(self, boxes=full_boxes(len(self.boxes), self.model.canvas_side))
+
+    def groups(self, planned_tokens: int) -> list[Group]:
+        """Return groups of about equal size, those of the longest queries first.
+
+        They do not depend on the number of processes, so neither do the predictions. A small plan
+        is split for several GPUs too, but not below what a GPU computes at full speed.
+        """
+        lengths = self.lengths
+        smallest = max(int(lengths.sum()) // _LEAST_GROUPS, _LEAST_TOKENS)
+        return [
+            Group(members, flop_of_prediction(self.model, lengths[members], self.num_steps))
+            for members in plan_passes(lengths, min(planned_tokens, smallest))
+        ]
+
+    def inputs(self) -> NDArray[np.uint8]:
+        """Return the tokens (N, S) of the test inputs under their views."""
+        queries = self.queries
+        return encode_test_inputs(
+            self.tasks, queries.tasks, queries.tests, queries.codes, self.model.canvas_side
+        )
+
+
+def share_groups(groups: Sequence[Group], num_processes: int) -> list[list[Group]]:
+    """Return the groups of each process, about equal in FLOP, the shortest queries first."""
+    shares: list[list[int]] = [[] for _ in range(num_processes)]
+    loads = [0.0] * num_processes
+    for number in sorted(range(len(groups)), key=lambda n: (-groups[n].flop, n)):
+        lightest = loads.index(min(loads))
+        shares[lightest].append(number)
+        loads[lightest] += groups[number].flop
+    return [[groups[number] for number in sorted(share, reverse=True)] for share in shares]

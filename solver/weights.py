@@ -1,0 +1,179 @@
+"""Weights: the averaged model and its puzzle rows, all that a prediction needs.
+
+They are read from a checkpoint of ours or of the TRM reference, or made anew.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from augment.errors import InputError
+from augment.files import hash_file, replace_folder, write_description
+from augment.puzzles import PuzzleIndex
+from solver.checkpoint_files import (
+    DESCRIPTION,
+    FORMAT,
+    ROWS,
+    TRAINED_ON,
+    WEIGHTS,
+    is_checkpoint,
+    read_trained_on,
+    verify_checkpoint,
+)
+from solver.model import TRM
+from solver.puzzle_table import PuzzleTable
+from solver.reference import read_reference
+from solver.settings import ModelSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """The averaged model, the puzzle rows and what each row means."""
+
+    model: TRM
+    table: PuzzleTable
+    index: PuzzleIndex
+    trained_on: NDArray[np.uint64]
+    """Leak keys of the tasks whose solutions were trained on (``Dataset.trained_on``)."""
+    source: str
+    """Where the weights come from, for the person who reads the log."""
+    digest: str
+    """Equal for equal weights and rows only."""
+
+
+def new_weights(model: ModelSettings, seed: int) -> Weights:
+    """Return an untrained model, to start test-time training from scratch."""
+    index = PuzzleIndex.empty(model.rows_per)
+    table = PuzzleTable(index.num_rows, torch.zeros(model.dim))
+    trm = TRM(model, seed).requires_grad_(False)
+    return Weights(trm, table, index, np.empty(0, np.uint64), "a new model", f"{model} {seed}")
+
+
+def load_weights(path: Path) -> Weights:
+    """Return the weights of a checkpoint folder, or of a reference checkpoint's ``step_N`` file.
+
+    A reference checkpoint does not say which row belongs to which demonstrations, so only its
+    trunk and its mean row are used; nor does it say which solutions it was trained on. Raises
+    :class:`InputError` where there is no intact checkpoint.
+    """
+    if path.is_file():
+        model, rows_ND = read_reference(path)
+        table = PuzzleTable(1, rows_ND[1:].mean(0))
+        source = f"{path} (reference; what it was trained on is not known)"
+        index, trained_on = PuzzleIndex.empty("view"), np.empty(0, np.uint64)
+        return Weights(model, table, index, trained_on, source, hash_file(path))
+    if not path.is_dir():
+        raise InputError(f"{path}: no such checkpoint")
+    description = verify_checkpoint(path)
+    try:
+        model = TRM(ModelSettings(**description["architecture"]))
+        model.load_state_dict(load_file(path / WEIGHTS))
+        index = PuzzleIndex.load(path)
+        table = PuzzleTable.from_tensors(index.num_rows, load_file(path / ROWS))
+        trained_on = read_trained_on(path)
+    except (IndexError, KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise InputError(f"{path}: weights do not fit their description ({reason})") from None
+    if index.digest != description["rows_digest"]:
+        raise InputError(f"{path}: the rows are not those of its puzzle index")
+    source = f"{path}, step {description['step']}"
+    digest = hashlib.sha256(orjson.dumps(description["files"], option=orjson.OPT_SORT_KEYS))
+    model.requires_grad_(False)
+    return Weights(model, table, index, trained_on, source, digest.hexdigest())
+
+
+def export_weights(source: Path, destination: Path) -> None:
+    """Copy the weights of a checkpoint to ``destination``, without what only training needs."""
+    if destination.exists() and not is_checkpoint(destination):
+        raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
+    with replace_folder(destination) as temporary:
+        copy_weights(source, temporary)
+
+
+def copy_weights(source: Path, folder: Path, rows: Literal["mean", "all"] = "all") -> None:
+    """Copy the weights of a checkpoint into the empty ``folder``; see :func:`load_weights`.
+
+    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start.
+    """
+    weights = load_weights(source)
+    table, index = weights.table, weights.index
+    if rows == "mean":
+        table, index = PuzzleTable(1, table.mean_row), PuzzleIndex.empty(index.rows_per)
+    origin: dict[str, Any] = {"step": 0, "settings": {}, "code_version": f"reference {source.name}"}
+    if source.is_dir():
+        origin = verify_checkpoint(source)
+    write_weights(folder, weights.model.state_dict(), table, index, weights.trained_on)
+    describe_checkpoint(
+        folder,
+        origin["step"],
+        weights.model.settings,
+        origin["settings"],
+        index,
+        origin["code_version"],
+    )
+
+
+def write_weights(
+    folder: Path,
+    model: Mapping[str, Tensor],
+    table: PuzzleTable,
+    index: PuzzleIndex,
+    trained_on: NDArray[np.uint64],
+) -> None:
+    """Write the files of a checkpoint that :func:`load_weights` reads, but for its description."""
+    save_tensors(folder / WEIGHTS, model)
+    save_tensors(folder / ROWS, table.tensors())
+    index.save(folder)
+    np.save(folder / TRAINED_ON, trained_on, allow_pickle=False)
+
+
+def describe_checkpoint(
+    folder: Path,
+    step: int,
+    architecture: ModelSettings,
+    settings: Mapping[str, object],
+    index: PuzzleIndex,
+    code_version: str,
+) -> None:
+    """Write the description of a checkpoint, with the hash of every file in ``folder``."""
+    for path in folder.iterdir():
+        flush_to_disk(path)
+    description = {
+        "format": FORMAT,
+        "step": step,
+        "architecture": asdict(architecture),
+        "settings": settings,
+        "rows_digest": index.digest,
+        "code_version": code_version,
+        "files": {path.name: hash_file(path) for path in sorted(folder.iterdir())},
+    }
+    write_description(folder / DESCRIPTION, description)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; raise ``OSError`` where the disk does not take them."""
+    try:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+    except SafetensorError as error:  # raised for a full disk
+        raise OSError(errno.EIO, str(error), str(path)) from None
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return when a file, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
