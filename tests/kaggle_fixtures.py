@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 from kaggle_machine import has_namespaces
+from kaggle_objects import Notebook
 from kaggle_run import COMPETITION, NOTEBOOK, PRETRAINING, leave_output, make_package
-from kaggle_server import KaggleServer, Notebook
+from kaggle_server import KaggleServer
 
 from kernels_kaggle.at_home.client import Client
 from kernels_kaggle.at_home.folder import PackageFolder

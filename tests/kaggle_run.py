@@ -4,7 +4,8 @@ import json
 
 import pytest
 from commands import ROOT, SHORT, call
-from kaggle_server import USER, KaggleServer
+from kaggle_objects import USER
+from kaggle_server import KaggleServer
 
 from augment.files import hash_file
 from kernels_kaggle.__main__ import main

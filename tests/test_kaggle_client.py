@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
+from kaggle_objects import KEY, USER, Answer
 from kaggle_run import COMPETITION, DATASET, NOTEBOOK, leave_output
-from kaggle_server import KEY, USER, Answer
 
 from kernels_kaggle.at_home.client import KaggleError
 from kernels_kaggle.at_home.push import push

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from commands import SHORT, call
+from kaggle_objects import USER
 from kaggle_run import CHANGES, TRAINING, make_package
-from kaggle_server import USER
 
 from augment.task import read_challenges
 from kernels_kaggle.__main__ import main

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from kaggle_objects import USER, Answer
 from kaggle_run import CHANGES, DATASET, NOTEBOOK, PRETRAINING, make_package
-from kaggle_server import USER, Answer
 
 from augment.errors import InputError
 from kernels_kaggle.at_home.client import KaggleError

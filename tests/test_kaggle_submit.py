@@ -1,8 +1,8 @@
 """One submission a day: never by mistake, never twice."""
 
 import pytest
+from kaggle_objects import Answer
 from kaggle_run import COMPETITION, NOTEBOOK, leave_output, list_calls
-from kaggle_server import Answer
 
 from augment.errors import InputError
 from kernels_kaggle.at_home.client import KaggleError
