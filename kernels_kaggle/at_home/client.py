@@ -48,7 +48,7 @@ _NEXT_STEPS = {
     "accept the": "accept the competition's rules on kaggle.com",
     "denied": "see whose token this is, kaggle.owner, and that the rules are accepted",
 }
-# The lines of the client's output that give the reason; without one its last line does.
+# What marks a line of the client's output that gives a reason; else its last line is taken.
 _REASON = re.compile(f"error: |are not valid|unsuccessful|{_NO_CREDENTIALS}")
 
 
@@ -83,8 +83,8 @@ class Client:
     def get_dataset_state(self, dataset: str) -> DatasetState | None:
         """Return status and version of a data set; None where Kaggle shows none of this name.
 
-        Kaggle refuses in several ways to show one that does not exist, so every refusal counts as
-        that, but for a busy server and for missing credentials.
+        Kaggle refuses in several ways to show a data set that does not exist. So every refusal
+        means that there is none, except those of a busy server and for lack of credentials.
         """
         try:
             text = self._run("datasets", "status", "--format", "json", dataset)
@@ -194,7 +194,7 @@ def _check_upload(text: str, folder: Path, expected: str) -> None:
 
 
 def _make_error(command: str, text: str) -> KaggleError:
-    """Return the error of a command that printed ``text``, with the next step for some of them."""
+    """Return the error of a command that printed ``text``, with the next step to take."""
     lines = [line for line in text.splitlines() if line.strip()]
     reasons = [line for line in lines if _REASON.search(line)] or lines[-1:]
     reason = "; ".join(dict.fromkeys(line.rstrip(".") for line in reasons))

@@ -23,7 +23,7 @@ _ENDED = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 def follow(folder: PackageFolder, client: Client) -> None:
     """Follow the notebook until it has ended, and fetch its log and output.
 
-    Output that was fetched before is replaced only by one that is whole and this package's.
+    Output that was fetched before stays unless the new output is whole and of this package.
     """
     state = PushedState.read_latest(folder)
     notebook = state.notebook

@@ -39,7 +39,7 @@ def submit(
     if not confirm(f"{competition}: submit version {version} of {notebook}? ({left})"):
         say("nothing was submitted")
         return
-    state.submitted().write(folder)  # before the call, which may end this program
+    state.submitted().write(folder)  # first, as this program may be stopped during the call
     try:
         say(client.submit(competition, notebook, version, message or f"{notebook} {version}"))
     except KaggleError as error:

@@ -51,8 +51,8 @@ class Session:
 def print_banner(session: Session, *files: Path) -> None:
     """Print the machine, the versions, and the hashes of ``files``.
 
-    Outside a scored rerun it is an error when the machine has fewer GPUs than the one that the
-    package was made for.
+    Outside a scored rerun it is a RuntimeError when there are fewer GPUs than on the machine that
+    the package was made for.
     """
     manifest = session.manifest
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
