@@ -1,1 +1,1 @@
-"""The way to Kaggle: data set of weights and program, notebooks, push and submit."""
+"""The way to Kaggle: ``at_home`` packs, pushes and submits what ``on_kaggle`` then runs there."""

@@ -1,12 +1,17 @@
 """``python -m kernels_kaggle``: from a run to Kaggle in four deliberate commands."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from kernels_kaggle import stages
-from kernels_kaggle.client import Client
-from kernels_kaggle.package import Place, package
+from kernels_kaggle.at_home.client import Client
+from kernels_kaggle.at_home.folder import PackageFolder
+from kernels_kaggle.at_home.package import package as write_package
+from kernels_kaggle.at_home.push import push as push_notebook
+from kernels_kaggle.at_home.status import follow
+from kernels_kaggle.at_home.submit import agree, ask
+from kernels_kaggle.at_home.submit import submit as submit_notebook
+from kernels_kaggle.exchange import Stage
 from pipeline.__main__ import (
     Changes,
     Recipe,
@@ -21,31 +26,29 @@ from pipeline.runs import Run
 app = new_app("From a run to a scored submission on Kaggle.")
 
 
-@app.command("package")
-def package_(
+@app.command()
+def package(
     recipe: Recipe = "kaggle",
     run: RunName = "",
     changes: Changes = "",
-    notebook: Annotated[
-        Literal["predict", "pretrain"], typer.Option(help="What the notebook does.")
-    ] = "predict",
+    notebook: Annotated[Stage, typer.Option(help="What the notebook does.")] = "predict",
 ) -> None:
     """Write the data set and the notebook of a run: runs/RUN/kaggle."""
-    settings, place = open_run(recipe, run, changes)
-    owner = settings.kaggle.owner or Client().username()
-    package(notebook, recipe, split_changes(changes), settings, place, owner)
+    settings, opened = open_run(recipe, run, changes)
+    owner = settings.kaggle.owner or Client().find_username()
+    write_package(notebook, recipe, split_changes(changes), settings, opened, owner)
 
 
 @app.command()
 def push(run: RunName = "kaggle") -> None:
     """Upload the data set, wait until it is ready, and push the notebook, which then runs."""
-    stages.push(Place.of(Run.named(run)), Client())
+    push_notebook(PackageFolder(Run.named(run)), Client())
 
 
 @app.command()
 def status(run: RunName = "kaggle") -> None:
     """Follow the notebook until it has ended; fetch its log and output."""
-    stages.status(Place.of(Run.named(run)), Client())
+    follow(PackageFolder(Run.named(run)), Client())
 
 
 @app.command()
@@ -55,8 +58,7 @@ def submit(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Submit the pushed version: it takes one of the day's submissions."""
-    confirm = stages.agree if yes else stages.ask
-    stages.submit(Place.of(Run.named(run)), Client(), message, confirm)
+    submit_notebook(PackageFolder(Run.named(run)), Client(), message, agree if yes else ask)
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ LACKING = (
 
 
 @dataclass(frozen=True)
-class Ended:
+class Result:
     """What a notebook left: whether all cells ran, the text it printed, its pictures, its files."""
 
     completed: bool
@@ -48,9 +48,9 @@ def make_image(folder, site=""):
     python = os.environ.get("IMAGE") or sys.executable
     subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
     packages = next(folder.glob("lib/python3.*/site-packages"))
-    asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=True)
-    for path in Path(found.stdout.strip()).iterdir():
+    query = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    done = subprocess.run(query, capture_output=True, text=True, check=True)
+    for path in Path(done.stdout.strip()).iterdir():
         if not path.name.lower().replace("-", "_").startswith(LACKING):
             (packages / path.name).symlink_to(path)
     if site:
@@ -97,7 +97,7 @@ def run_notebook(folder, notebook, is_rerun=False):
     outputs = [output for cell in executed.cells for output in cell.get("outputs", ())]
     text = "".join(o.get("text", "") + "\n".join(o.get("traceback", ())) for o in outputs)
     pictures = sum("image/svg+xml" in o.get("data", {}) for o in outputs)
-    return Ended(done.returncode == 0, text + done.stderr, pictures, working)
+    return Result(done.returncode == 0, text + done.stderr, pictures, working)
 
 
 def _unshare():
@@ -111,9 +111,9 @@ def main(folder, notebook):
     root = folder / "root"
     mount_everything(root)
     for name in ("input", "working"):
-        place = root / "kaggle" / name
-        place.mkdir(parents=True)
-        mount("--bind", folder / name, place)
+        target = root / "kaggle" / name
+        target.mkdir(parents=True)
+        mount("--bind", folder / name, target)
     mount("-o", "remount,ro,bind", root / "kaggle" / "input")
     os.chroot(root)
     os.chdir("/kaggle/working")

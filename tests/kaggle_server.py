@@ -10,102 +10,32 @@ test tells it to::
 """
 
 import base64
-import contextlib
 import json
 import os
 import re
 import threading
-import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
-USER, KEY = "someone", "not-a-key"
-COMPETITIONS = ("arc-prize-2024", "arc-prize-2025", "arc-prize-2026-arc-agi-2")
-MACHINES = (None, "NvidiaL4", "NvidiaTeslaT4", "NvidiaTeslaT4Highmem", "TpuV5E8")
-LICENCES = {
-    "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0",
-    "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "PDDL", "ODC-BY-1.0", "ODbL-1.0",
-    "DbCL-1.0", "CDLA-Permissive-1.0", "CDLA-Sharing-1.0", "MIT", "apache-2.0", "GPL-2.0",
-    "GPL-3.0", "LGPL-3.0", "AGPL-3.0", "FDL-1.3", "copyright-authors", "other", "unknown",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back. As a fault it takes the place of the answer to one call.
-
-    A dict is sent as JSON, text as an error ``{"code", "message"}`` in JSON, bytes as they are.
-    Status 0 cuts the connection.
-    """
-
-    status: int = 200
-    body: dict | str | bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-    done: bool = False  # the call took effect all the same
-    kept: int = 0  # bytes of an upload that arrived all the same
-    delay: float = 0.0  # seconds before the answer
-
-
-class RefusalError(Exception):
-    """A call that Kaggle would refuse: the status and the message."""
-
-
-def check(holds: object, message: str, status: int = 400) -> None:
-    if not holds:
-        raise RefusalError(status, message)
-
-
-@dataclass(kw_only=True)
-class Told:
-    """What has ``statuses``: told in turn from the latest version on, the last one for ever."""
-
-    statuses: tuple[str, ...]
-    times_asked: int = 0
-
-    @property
-    def status(self) -> str:
-        return self.statuses[min(self.times_asked, len(self.statuses) - 1)]
-
-    def tell_status(self) -> str:
-        status = self.status
-        self.times_asked += 1
-        return status
-
-
-@dataclass(kw_only=True)
-class Dataset(Told):
-    """A data set: the content of each version's files."""
-
-    title: str = ""
-    licence: str = ""
-    is_private: bool = True
-    versions: list[dict[str, bytes]] = field(default_factory=list)
-    statuses: tuple[str, ...] = ("BLOBS_RECEIVED", "READY")
-
-
-@dataclass(kw_only=True)
-class Notebook(Told):
-    """A notebook: what each save sent, and what a run leaves behind."""
-
-    saved: list[dict] = field(default_factory=list)
-    statuses: tuple[str, ...] = ("QUEUED", "RUNNING", "COMPLETE")
-    failure: str = ""
-    output: dict[str, bytes] = field(default_factory=dict)
-    log: str = ""
-
-
-@dataclass
-class Upload:
-    """A file on its way."""
-
-    name: str
-    length: int
-    content: bytes = b""
-
+from kaggle_http import Handler
+from kaggle_objects import (
+    COMPETITIONS,
+    KEY,
+    LICENCES,
+    MACHINES,
+    USER,
+    Answer,
+    Dataset,
+    Notebook,
+    RefusalError,
+    Upload,
+    check,
+)
 
 METHODS = {}
+"""The methods of the API by their path: the function, and the type of each field."""
 
 
 def api_method(service: str, texts: str = "", flags: str = ""):
@@ -114,7 +44,7 @@ def api_method(service: str, texts: str = "", flags: str = ""):
     def register(function):
         name = function.__name__.title().replace("_", "")
         kinds = dict.fromkeys(texts.split(), str) | dict.fromkeys(flags.split(), bool)
-        METHODS[f"/api/v1/{service}/{name}"] = name, function, kinds
+        METHODS[f"/api/v1/{service}/{name}"] = function, kinds
         return function
 
     return register
@@ -160,7 +90,7 @@ class KaggleServer:
     def call(self, path: str, authorization: str, body: dict) -> Answer:
         """Answer one call of the API."""
         check(path in METHODS, f"No method {path}", 404)
-        _, function, kinds = METHODS[path]
+        function, kinds = METHODS[path]
         login = base64.b64encode(f"{USER}:{KEY}".encode()).decode()
         check(authorization == f"Basic {login}", "Unauthenticated", 401)
         for name, kind in kinds.items():
@@ -173,7 +103,7 @@ class KaggleServer:
 
     @api_method("datasets.DatasetApiService", "ownerSlug datasetSlug")
     def get_dataset_status(self, body):
-        return {"status": self._dataset(body).tell_status()}
+        return {"status": self._dataset(body).next_status()}
 
     @api_method("datasets.DatasetApiService", "ownerSlug datasetSlug")
     def get_dataset(self, body):
@@ -222,25 +152,25 @@ class KaggleServer:
         check(body["kernelType"] in ("notebook", "script"), f"Unknown {body['kernelType']!r}")
         if body["kernelType"] == "notebook":
             check_notebook(body["text"])
-        known = {
+        existing = {
             "Dataset": [ref for ref, dataset in self.datasets.items() if dataset.versions],
             "Competition": COMPETITIONS,
             "Kernel": [ref for ref, notebook in self.notebooks.items() if notebook.saved],
         }
         invalid = {}
-        for kind, refs in known.items():
+        for kind, refs in existing.items():
             sources = body.get(f"{kind.lower()}DataSources", [])
             invalid[f"invalid{kind}Sources"] = [name for name in sources if name not in refs]
         notebook = self.notebooks.setdefault(body["slug"], Notebook())
         notebook.saved.append(body)
-        notebook.times_asked = 0
+        notebook.num_looks = 0
         url = f"http://localhost/code/{body['slug']}"
         return {"ref": url, "url": url, "versionNumber": len(notebook.saved), **invalid}
 
     @api_method("kernels.KernelsApiService", "userName kernelSlug")
     def get_kernel_session_status(self, body):
         notebook = self._notebook(body["userName"], body["kernelSlug"])
-        status = notebook.tell_status()
+        status = notebook.next_status()
         return {"status": status, "failureMessage": notebook.failure if status == "ERROR" else ""}
 
     @api_method("kernels.KernelsApiService", "userName kernelSlug")
@@ -249,9 +179,9 @@ class KaggleServer:
         notebook = self._notebook(owner, slug)
         start = int(body.get("pageToken") or 0)
         end = start + body.get("pageSize", 20)
-        place = f"{self.address}/output/{owner}/{slug}"
+        folder = f"{self.address}/output/{owner}/{slug}"
         files = [
-            {"fileName": name, "url": f"{place}/{quote(name, '')}"} for name in notebook.output
+            {"fileName": name, "url": f"{folder}/{quote(name, '')}"} for name in notebook.output
         ]
         token = str(end) if end < len(files) else ""
         return {"files": files[start:end], "log": notebook.log, "nextPageToken": token}
@@ -282,9 +212,9 @@ class KaggleServer:
     def list_submissions(self, body):
         listed = []
         for number, sent in enumerate(self.submissions, start=1):
-            told = {"description": sent["submissionDescription"], "fileName": sent["fileName"]}
+            fields = {"description": sent["submissionDescription"], "fileName": sent["fileName"]}
             date = f"2026-01-{number:02}T12:00:00.000Z"
-            listed.insert(0, {"ref": number, "date": date, **told, **self.submission_result})
+            listed.insert(0, {"ref": number, "date": date, **fields, **self.submission_result})
         return {"submissions": listed}
 
     def put(self, token: str, span: str | None, data: bytes, kept: int | None) -> Answer:
@@ -329,7 +259,7 @@ class KaggleServer:
             check(upload.name not in version, f"Two files are called {upload.name}")
             version[upload.name] = upload.content
         dataset.versions.append(version)
-        dataset.times_asked = 0
+        dataset.num_looks = 0
         self.datasets[ref] = dataset
         return {"ref": ref, "url": f"http://localhost/datasets/{ref}", "status": "ok", "error": ""}
 
@@ -343,62 +273,3 @@ def check_notebook(text: str) -> None:
             check(not cell.get("outputs"), f"Cell {number} has outputs")
     except (ValueError, LookupError, TypeError) as error:
         raise RefusalError(400, f"Not a notebook: {error!r}") from error
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Takes a call, has the stand-in answer it unless a fault is due, and sends the answer."""
-
-    def do_POST(self):
-        path, body = urlsplit(self.path).path, json.loads(self._content())
-        login = self.headers.get("Authorization")
-        name = METHODS.get(path, (path,))[0]
-        self._answer(name, body, lambda stand_in, _: stand_in.call(path, login, body))
-
-    def do_PUT(self):
-        token, data = self.path.rpartition("/")[2], self._content()
-        span = self.headers.get("Content-Range")
-        told = {"token": token, "span": span, "length": len(data)}
-        self._answer("PUT", told, lambda stand_in, kept: stand_in.put(token, span, data, kept))
-
-    def do_GET(self):
-        path = urlsplit(self.path).path
-        self._answer("GET", {"path": path}, lambda stand_in, _: stand_in.get(path))
-
-    def _content(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            chunks = iter(lambda: self.rfile.read(int(self.rfile.readline(), 16) + 2)[:-2], b"")
-            return b"".join(chunks)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def _answer(self, name: str, body: dict, work) -> None:
-        stand_in = self.server.stand_in
-        with stand_in.lock:
-            stand_in.requests.append((name, body))
-            queue = stand_in.faults.get(name)
-            fault = queue.pop(0) if queue else None
-            kept = fault.kept if fault and not fault.done else None
-            try:
-                answer = work(stand_in, kept) if kept is None or name == "PUT" else None
-            except RefusalError as error:
-                answer = Answer(*error.args)
-        self._send(fault or answer)
-
-    def _send(self, answer: Answer) -> None:
-        time.sleep(answer.delay)
-        if not answer.status:
-            return
-        body, kind = answer.body, "application/octet-stream"
-        if isinstance(body, str):
-            body = {"code": answer.status, "message": body}
-        if isinstance(body, dict):
-            body, kind = json.dumps(body).encode(), "application/json"
-        headers = {"Content-Type": kind, "Content-Length": str(len(body))}
-        self.send_response(answer.status)
-        for name, value in (headers | answer.headers).items():
-            self.send_header(name, value)
-        with contextlib.suppress(ConnectionError):  # a client that did not wait
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass

@@ -1,26 +1,23 @@
-"""The notebooks, executed as on Kaggle: its folders, its packages, no network."""
+"""The notebook that predicts, executed as on Kaggle: its folders, its packages, no network."""
 
 import json
 import re
 import shutil
-import signal
-import threading
 import time
 
 import pytest
-from commands import ROOT, SHORT, call
-from kaggle_machine import has_namespaces, make_image, run_notebook
+from commands import ROOT, call
+from kaggle_machine import make_image, run_notebook
+from kaggle_run import make_package
 
 from augment.task import Task, read_challenges, write_challenges, write_solutions
-from kernels_kaggle import notebook
-from kernels_kaggle.__main__ import main as kaggle_main
-from kernels_kaggle.notebook import Session
-from pipeline.recipes import load_recipe
-from pipeline.runs import Run
+from kernels_kaggle.on_kaggle import predict
+from kernels_kaggle.on_kaggle.session import Session
 from pipeline.sources import load_source
 from submission.writer import read_submission
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("namespaces")]
+pytest_plugins = ["kaggle_fixtures"]
 COMPETITION, DATASET = "arc-prize-2026-arc-agi-2", "arc-trm-k"
 LAYOUTS = {
     "flat": (COMPETITION, DATASET),
@@ -58,12 +55,6 @@ if "pipeline" in sys.orig_argv:
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def namespaces():
-    if not has_namespaces():
-        pytest.fail("no namespaces can be made here: unshare --net --mount is refused")
-
-
 @pytest.fixture(scope="module")
 def competition(tmp_path_factory):
     """The competition's files, with public tasks in the place of the hidden ones."""
@@ -76,18 +67,9 @@ def competition(tmp_path_factory):
     return folder
 
 
-def make_package(folder, stage, run, changes):
-    """Return the folder ``runs/RUN/kaggle`` of a package made by the command."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        arguments = ["package", "--notebook", stage, "--run-name", run]
-        assert call(*arguments, changes=changes, program=kaggle_main) == 0
-    return folder / "runs" / run / "kaggle"
-
-
 @pytest.fixture(scope="module")
 def packaged(tmp_path_factory):
-    return make_package(tmp_path_factory.mktemp("packages"), "predict", "k", CHANGES)
+    return make_package(tmp_path_factory.mktemp("packages"), changes=CHANGES)
 
 
 class Machine:
@@ -97,16 +79,15 @@ class Machine:
         self.folder, self.packaged, self.competition = folder, packaged, competition
 
     def set_up(self, layout="flat", with_package=True, site=""):
-        places = [self.folder / "input" / name for name in LAYOUTS[layout]]
-        shutil.copytree(self.competition, places[0])
-        self.package = places[1]
+        competition, self.package = (self.folder / "input" / name for name in LAYOUTS[layout])
+        shutil.copytree(self.competition, competition)
         if with_package:
             unread = shutil.ignore_patterns("dataset-metadata.json")
-            shutil.copytree(self.packaged / "dataset", self.package, ignore=unread)
+            shutil.copytree(self.packaged.dataset, self.package, ignore=unread)
         make_image(self.folder / "image", site)
 
     def execute(self, is_rerun):
-        ended = run_notebook(self.folder, self.packaged / "notebook" / "predict.ipynb", is_rerun)
+        ended = run_notebook(self.folder, self.packaged.notebook / "predict.ipynb", is_rerun)
         print(ended.text)
         return ended
 
@@ -206,7 +187,7 @@ def test_a_program_that_is_killed_leaves_what_it_had_or_fails(machine, when, is_
 @pytest.mark.parametrize("is_rerun", [True, False])
 def test_a_budget_nearly_spent(tmp_path, competition, is_rerun):
     hurry = [*CHANGES, "predict.time_limit_seconds=2", "kaggle.smoke_seconds=2"]
-    machine = Machine(tmp_path, make_package(tmp_path, "predict", "k", hurry), competition)
+    machine = Machine(tmp_path, make_package(tmp_path, changes=hurry), competition)
     machine.set_up()
     ended = machine.execute(is_rerun)
     assert ended.completed == is_rerun
@@ -217,7 +198,7 @@ def test_a_budget_nearly_spent(tmp_path, competition, is_rerun):
 
 def test_a_short_budget_is_kept(tmp_path, competition):
     changes = [*CHANGES, "predict.time_limit_seconds=45", "adapt.num_steps=1000000"]
-    machine = Machine(tmp_path, make_package(tmp_path, "predict", "k", changes), competition)
+    machine = Machine(tmp_path, make_package(tmp_path, changes=changes), competition)
     machine.set_up()
     ended = machine.execute(is_rerun=True)
     assert ended.completed
@@ -228,7 +209,7 @@ def test_a_short_budget_is_kept(tmp_path, competition):
 @pytest.mark.parametrize("is_rerun", [True, False])
 def test_a_machine_without_the_gpus_that_were_asked_for(tmp_path, competition, is_rerun):
     changes = [*CHANGES, "kaggle.machine_shape=NvidiaL4", "predict.time_limit_seconds=2"]
-    machine = Machine(tmp_path, make_package(tmp_path, "predict", "k", changes), competition)
+    machine = Machine(tmp_path, make_package(tmp_path, changes=changes), competition)
     machine.set_up()
     ended = machine.execute(is_rerun)
     assert ended.completed == is_rerun
@@ -247,10 +228,10 @@ def test_hidden_tasks_that_are_not_valid_cost_no_others(machine):
     ended = machine.execute(is_rerun=True)
     assert ended.completed
     assert ended.text.count("it keeps its guess") == 3
-    answers = json.loads((ended.working / "submission.json").read_text())
-    assert answers.keys() == tasks.keys()
-    assert all(len(answers[name]) == len(tasks[name]["test"]) for name in tasks)
-    assert answers[third][0] == {"attempt_1": [[1]], "attempt_2": [[0]]}
+    submission = json.loads((ended.working / "submission.json").read_text())
+    assert submission.keys() == tasks.keys()
+    assert all(len(submission[name]) == len(tasks[name]["test"]) for name in tasks)
+    assert submission[third][0] == {"attempt_1": [[1]], "attempt_2": [[0]]}
     assert re.search(r"coverage: model [1-9]\d+ of", ended.text)
 
 
@@ -278,31 +259,9 @@ def test_nothing_is_mounted(machine):
     assert "/kaggle/input/something-else" in ended.text
 
 
-def test_pretraining_goes_on_in_the_next_run(tmp_path):
-    changes = [*SHORT, "kaggle.owner=tester", "kaggle.machine_shape="]
-    packaged = make_package(tmp_path, "pretrain", "p", changes)
-    code = packaged / "notebook" / "pretrain.ipynb"
-    shutil.copytree(packaged / "dataset", tmp_path / "input" / "arc-trm-p")
-    make_image(tmp_path / "image")
-    ended = run_notebook(tmp_path, code)
-    assert ended.completed, ended.text
-    checkpoints = ended.working / "runs" / "p" / "checkpoints"
-    assert [path.name for path in sorted(checkpoints.iterdir())] == [
-        "step_000000004", "step_000000006",
-    ]  # fmt: skip
-    whole = {path.name: path.read_bytes() for path in (checkpoints / "step_000000006").iterdir()}
-    shutil.rmtree(checkpoints / "step_000000006")  # as if the session had been over
-    shutil.copytree(ended.working, tmp_path / "input" / "notebooks" / "arc-trm-p-pretrain")
-    (tmp_path / "input" / "arc-trm-p").rename(tmp_path / "input" / "moved")
-    ended = run_notebook(tmp_path, code)
-    assert ended.completed, ended.text
-    assert "going on from /kaggle/input/notebooks/arc-trm-p-pretrain/runs/p" in ended.text
-    for name, content in whole.items():
-        if name.endswith(".safetensors"):
-            assert (checkpoints / "step_000000006" / name).read_bytes() == content, name
-
-
-def test_answers_without_training_are_not_worth_a_submission(run_here, competition, monkeypatch):
+def test_predictions_without_training_are_not_worth_a_submission(
+    run_here, packaged, competition, monkeypatch
+):
     """As after a training that hangs, where the watchdog ends the program with success."""
 
     def call_without_training(stage, session, changes, *more):
@@ -310,28 +269,7 @@ def test_answers_without_training_are_not_worth_a_submission(run_here, competiti
         untrained = [*CHANGES, *changes, "predict.deadline=0", "adapt.num_steps=0"]
         assert call(stage, "--recipe", "kaggle", "--run-name", "k", changes=untrained) == 0
 
-    monkeypatch.setattr(notebook, "_call", call_without_training)
-    settings = load_recipe("kaggle", CHANGES)
-    session = Session(run_here, {}, settings, Run.named("k"), run_here, time.time(), False)
-    monkeypatch.setattr(notebook, "_leave", lambda session, values: values)
+    monkeypatch.setattr(predict, "run_stage", call_without_training)
+    session = Session.open(packaged.dataset, run_here, time.time(), is_rerun=False)
     with pytest.raises(RuntimeError, match="nothing was learned"):
-        notebook.predict(session, competition)
-
-
-def test_a_child_that_outlives_the_program_does_not_hold_the_notebook(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(notebook, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    monkeypatch.setattr(notebook, "_SECONDS_TO_READ", 0.1)
-    script = (
-        f"setsid sh -c 'while [ ! -e {tmp_path}/over ]; do sleep 0.1; done' & echo at work; wait"
-    )
-    looks = []
-    end = time.time() + 1
-    status = notebook._run_until(end, ["sh", "-c", script], tmp_path, lambda: looks.append(1))
-    (tmp_path / "over").touch()
-    for thread in set(threading.enumerate()) - {threading.current_thread()}:
-        thread.join(5)
-    assert status == -signal.SIGKILL
-    assert "at work" in capsys.readouterr().out
-    assert looks
+        predict.predict(session, competition)

@@ -1,0 +1,114 @@
+"""What may not be published: credentials, solutions of the scored tasks, and unlisted files."""
+
+import re
+import subprocess
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+
+from augment.errors import InputError
+from augment.files import read_bytes, read_object
+from kernels_kaggle.at_home.credentials import CREDENTIAL_FILES, read_secrets
+from kernels_kaggle.at_home.metadata import DATASET_METADATA
+from kernels_kaggle.exchange import MANIFEST
+from pipeline.recipes import Settings
+from pipeline.sources import load_sources
+from pipeline.version import ROOT
+
+# What looks like a secret, whoever it belongs to: a token or key of Kaggle's, or a private key.
+_SECRETS = re.compile(rb'KGAT_\w{16}|"key"\s*:\s*"[0-9a-f]{32}"|-----BEGIN [A-Z ]*PRIVATE KEY')
+
+
+def refuse_unpublishable(folder: Path, settings: Settings, *, trusts_listed: bool = False) -> None:
+    """Raise an InputError when a data set holds files that may not leave this machine.
+
+    The error names each file with the reason: it holds credentials or solutions of the tasks in
+    ``data.predicted``, or the manifest does not list it. The files stay where they are. With
+    ``trusts_listed`` the files that the manifest lists are not looked into, because the package is
+    about to be written again.
+    """
+    if not folder.exists():
+        return
+    listed = {MANIFEST, DATASET_METADATA}
+    with suppress(InputError, KeyError):  # a damaged manifest lists nothing
+        listed.update(read_object(folder / MANIFEST)["files"])
+    guard = _Guard(settings)
+    refused = []
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if trusts_listed and name in listed:
+            continue
+        reason = "folders are not uploaded" if path.is_dir() else guard.find_danger(path)
+        if reason is None and name not in listed:
+            reason = f"not listed in {MANIFEST}"
+        if reason is not None:
+            refused.append(f"{name} ({reason})")
+    if refused:
+        raise InputError(
+            f"{folder}: refused: {', '.join(refused)}; take them out, or give to git what belongs "
+            "to the program"
+        )
+
+
+class _Guard:
+    """Looks into files for what may not be published even where the manifest lists it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._secrets = [secret.encode() for secret in read_secrets()]
+        self._scored_ids = {task.task_id for task in load_sources(settings.data.predicted)}
+        self._tracked_files = _list_tracked_files()
+
+    def find_danger(self, path: Path) -> str | None:
+        """Return why a file may not be published; None where it may."""
+        if path.suffix == ".whl":
+            return self._find_danger_in_wheel(path)
+        content = read_bytes(path)
+        if path.name in (*CREDENTIAL_FILES, ".env", ".netrc") or self._holds_secret(content):
+            return "credentials"
+        return self._find_solutions(content) if path.suffix == ".json" else None
+
+    def _holds_secret(self, content: bytes) -> bool:
+        return bool(_SECRETS.search(content)) or any(s in content for s in self._secrets)
+
+    def _find_solutions(self, content: bytes) -> str | None:
+        """Return the reason to refuse a JSON file that holds outputs of tasks to be predicted."""
+        try:
+            raw = orjson.loads(content)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(raw, dict):
+            return None
+        solved = sorted(key for key in raw.keys() & self._scored_ids if _holds_outputs(raw[key]))
+        return f"solutions of {len(solved)} scored tasks, {solved[0]} first" if solved else None
+
+    def _find_danger_in_wheel(self, path: Path) -> str | None:
+        """Return the reason to refuse a wheel: a secret, or code of ours that is not in git."""
+        is_ours = path.name.startswith("arc_trm-")
+        with zipfile.ZipFile(path) as wheel:
+            for name in wheel.namelist():
+                if self._holds_secret(wheel.read(name)):
+                    return f"credentials in {name}"
+                is_code = is_ours and ".dist-info/" not in name
+                if is_code and self._tracked_files is not None and name not in self._tracked_files:
+                    return f"{name} is not known to git"
+        return None
+
+
+def _holds_outputs(value: object) -> bool:
+    """Return whether a JSON file holds outputs of a task's tests in ``value``, beside its id."""
+    if isinstance(value, dict):
+        tests = value.get("test")
+        return isinstance(tests, list) and any("output" in test for test in tests)
+    return isinstance(value, list)  # the form of solutions and of submissions
+
+
+def _list_tracked_files() -> set[str] | None:
+    """Return the files that git knows of; None where this is no checkout."""
+    if not (ROOT / ".git").exists():
+        return None
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"{ROOT}: git does not list its files ({done.stderr.strip()})")
+    return set(done.stdout.splitlines())

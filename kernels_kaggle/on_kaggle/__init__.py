@@ -1,0 +1,1 @@
+"""What runs on Kaggle: both notebooks, and what they call. Their process never imports torch."""
