@@ -31,8 +31,8 @@ from augment.dataset import Dataset, Examples, ExampleStream, encode_test_inputs
 from augment.predictions import Prediction
 from augment.puzzles import PuzzleIndex, RowsPer
 from augment.task import Task
-from augment.tokens import decode_grids, encode_grid
-from augment.view import NUM_VIEWS, View
+from augment.tokens import FIRST_COLOR, GridStore, decode_grids, encode_grids
+from augment.view import NUM_VIEWS
 from pipeline.sources import load_source
 from solver.batch import Batch
 from solver.checkpoint import Weights
@@ -344,10 +344,11 @@ def around(report: Report) -> None:
     rng = np.random.default_rng(0)
     codes = rng.integers(NUM_VIEWS, size=len(tasks) * 100).astype(np.uint32)
     outputs = [task.answers[0] for task in tasks for _ in range(100)]
-    shown = [View.from_code(c).apply(g) for c, g in zip(codes, outputs, strict=True)]
-    canvases = np.stack([encode_grid(grid, 30) for grid in shown])
-    wrong = rng.random(len(canvases)) < 0.5  # one cell of the first row turns black in each
-    canvases[wrong, 0, 0] = 2
+    store, at_origin = GridStore.of(outputs), np.zeros((len(codes), 2), dtype=np.int64)
+    canvases = encode_grids(store, np.arange(len(codes)), codes, at_origin, CANVAS)
+    canvases = canvases.reshape(-1, CANVAS, CANVAS)
+    is_wrong = rng.random(len(canvases)) < 0.5  # one cell of the first row turns black in each
+    canvases[is_wrong, 0, 0] = FIRST_COLOR
     names = [task.task_id for task in tasks for _ in range(100)]
 
     def vote() -> None:

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from commands import task_json
 from conftest import make_dataset
+from grid_oracle import View
 
 from augment.dataset import Dataset, ExampleStream, view_features
 from augment.errors import InputError
 from augment.puzzles import PuzzleIndex, tasks_by_id
 from augment.task import Task
 from augment.tokens import FIRST_COLOR, PAD
-from augment.view import View
 
 
 def cells(tokens):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from adam_atan2_pytorch import AdamAtan2
+from grid_oracle import View, decode_grid, encode_grid
 
 from augment.boxes import full_boxes
 from augment.dataset import Examples
 from augment.predictions import Prediction
 from augment.task import parse_task
-from augment.tokens import PAD, GridStore, decode_grid, decode_grids, encode_grid, encode_grids
-from augment.view import View
+from augment.tokens import PAD, GridStore, decode_grids, encode_grids
 from solver import train
 from solver.batch import Batch, start_carry
 from solver.loss import HALT_WEIGHT, IGNORED, stablemax_cross_entropy
@@ -96,17 +96,24 @@ def test_views_in_a_batch_of_canvases():
 def test_tokens():
     records = read_json("tokens.json")
     assert records
+    unchanged, at_origin = np.zeros(1, dtype=np.uint32), np.zeros((1, 2), dtype=np.int64)
     for record in records:
         for key, expected in zip(("input", "output"), canvas_arrays(record), strict=True):
-            canvas = encode_grid(np.array(record[key], dtype=np.uint8), len(expected))
-            assert np.array_equal(canvas, expected)
-            assert decode_grid(canvas).tolist() == record[key]
+            grid, side = np.array(record[key], dtype=np.uint8), len(expected)
+            tokens = encode_grids(GridStore.of([grid]), np.arange(1), unchanged, at_origin, side)
+            assert np.array_equal(tokens.reshape(side, side), expected)
+            assert np.array_equal(encode_grid(grid, side), expected)
+            (decoded,) = decode_grids(tokens.reshape(1, side, side), unchanged)
+            assert decoded.tolist() == record[key]
 
 
 def test_crop():
-    for canvas, expected in zip(read_npz("crop.npz")["raw"], read_json("crop.json"), strict=True):
-        grid = decode_grid(canvas)
+    canvases, grids = read_npz("crop.npz")["raw"], read_json("crop.json")
+    decoded = decode_grids(canvases, np.zeros(len(canvases), dtype=np.uint32))
+    for canvas, grid, expected in zip(canvases, decoded, grids, strict=True):
         assert ([] if grid is None else grid.tolist()) == expected
+        plain = decode_grid(canvas)
+        assert ([] if plain is None else plain.tolist()) == expected
 
 
 def test_stablemax():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHORT_TRAINING, SMALL_MODEL, Shortage, make_table
+from grid_oracle import View, encode_grid
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import loss as oracle_loss
@@ -14,8 +15,8 @@ from oracle import supervision_step
 from augment.boxes import full_boxes, infer_test_boxes, reaches_border
 from augment.dataset import ExampleStream
 from augment.errors import InputError
-from augment.tokens import PAD, encode_grid
-from augment.view import NUM_VIEWS, View
+from augment.tokens import PAD
+from augment.view import NUM_VIEWS
 from pipeline.sources import load_source
 from solver.batch import Batch, batches, start_carry
 from solver.model import TRM

@@ -15,7 +15,6 @@ from augment.dataset import Dataset, ExampleStream
 from augment.errors import InputError
 from augment.predictions import Prediction
 from augment.puzzles import PuzzleIndex
-from augment.view import View
 from pipeline import stages
 from pipeline.recipes import load_recipe
 from pipeline.runs import Run
@@ -172,8 +171,6 @@ def test_trap_12_what_is_not_known_is_refused():
         load_recipe("demo", ["train.halt_max_steps=3"])
     with pytest.raises(InputError, match="not known; choose from"):
         load_source("arc1/evaluaton")
-    with pytest.raises(ValueError, match="dihedral must be"):
-        View(9, tuple(range(10)))
 
 
 @pytest.mark.parametrize(
