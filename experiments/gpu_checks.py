@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import CANVAS, Trainer, arc1_mix, boxed, data_set
 from torch import Tensor
+from workloads import CANVAS, Trainer, arc1_mix, boxed, data_set
 
 from augment.boxes import full_boxes
 from augment.dataset import Examples, ExampleStream

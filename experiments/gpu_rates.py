@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import Report, answerer, arc1_mix, data_set, product_rate, time_of, views_of_tests
+from timing import Report, time_of
 from torch.profiler import ProfilerActivity, profile
+from workloads import answerer, arc1_mix, data_set, product_rate, views_of_tests
 
 from augment.boxes import full_boxes
 from augment.dataset import ExampleStream

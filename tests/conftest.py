@@ -65,18 +65,6 @@ def make_table(dataset: Dataset, dim: int = SMALL_MODEL.dim) -> PuzzleTable:
     return PuzzleTable(dataset.index.num_rows, torch.zeros(dim))
 
 
-class Shortage:
-    """A model's forward pass in a memory that holds so many positions."""
-
-    def __init__(self, model, most):
-        self.forward, self.most = model.forward, most
-
-    def __call__(self, state, x_ND, *more):
-        if len(x_ND) > self.most:
-            raise torch.OutOfMemoryError
-        return self.forward(state, x_ND, *more)
-
-
 @pytest.fixture(autouse=True)
 def _no_silent_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A watchdog that ends this process ends all tests: not with success."""

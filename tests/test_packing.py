@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, Shortage, make_table
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
+from faults import Shortage
 from grid_oracle import View, encode_grid
 from hypothesis import given
 from hypothesis import strategies as st

@@ -3,7 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_MODEL, Shortage, make_dataset
+from conftest import SMALL_MODEL, make_dataset
+from faults import Shortage
 
 from augment.boxes import infer_test_boxes
 from augment.sizes import infer_output_size

@@ -5,8 +5,8 @@ import socket
 import subprocess
 import sys
 
-from commands import SHORT, call
-from reliability import ROOT, Trial, chaos, print_chaos
+from chaos import Trial, chaos, print_chaos
+from commands import ROOT, SHORT, call
 from test_traps import votes_of
 
 

@@ -168,8 +168,8 @@ def run(
     dataset = Dataset(hidden, index, (False,) * len(hidden), SIDE)
     stream, scored = ExampleStream(dataset, seed), held_out(tasks, index)
 
-    some = ExampleStream(dataset, 0).examples(0, 16 * dataset.num_pairs)
-    boxes = boxes_for(settings.model, some.boxes)
+    sample = ExampleStream(dataset, 0).examples(0, 16 * dataset.num_pairs)
+    boxes = boxes_for(settings.model, sample.boxes)
     lengths = lengths_of(boxes, settings.model)
     flop_of_step = (
         flop_of_training(settings.model, lengths) / len(lengths) * settings.train.global_batch
@@ -218,7 +218,7 @@ def table(lines: list[dict]) -> str:
     arms: dict[str, list[dict]] = {}
     for line in lines:
         arms.setdefault(line["arm"], []).append(line)
-    ends = {arm: [line for line in found if "pass@1" in line] for arm, found in arms.items()}
+    ends = {arm: [line for line in of_arm if "pass@1" in line] for arm, of_arm in arms.items()}
     arms = {
         n: arms[n] for n in sorted(arms, key=lambda n: statistics.mean(column(ends[n], "loss")))
     }
@@ -226,13 +226,13 @@ def table(lines: list[dict]) -> str:
     way = [f"| loss at | {' | '.join(f'{n}/{MEASUREMENTS}' for n in range(1, MEASUREMENTS + 1))} |"]
     for part in (last, way):
         part.append("|---" * (part[0].count("|") - 1) + "|")
-    for arm, found in arms.items():
+    for arm, of_arm in arms.items():
         runs = ends[arm]
         shares = (show(column(runs, name), percent=True) for name in SHARES)
         cells = [arm, str(len(runs)), str(runs[0]["step"]), show(column(runs, "loss")), *shares]
         last.append(f"| {' | '.join([*cells, show(column(runs, 'seconds'))])} |")
-        steps = sorted({line["step"] for line in found})
-        losses = [column([line for line in found if line["step"] == n], "loss") for n in steps]
+        steps = sorted({line["step"] for line in of_arm})
+        losses = [column([line for line in of_arm if line["step"] == n], "loss") for n in steps]
         way.append(f"| {arm} | {' | '.join(map(show, losses))} |")
     return "\n".join([*last, "", *way, ""])
 
@@ -260,25 +260,27 @@ def main() -> None:
     path.touch()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     made = {run_of(line) for line in lines}
-    asked = [
+    planned = [
         (arm, changes, seed, options.budget, options.tasks)
         for seed in options.seeds
         for arm, changes in arms.items()
     ]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        jobs = [pool.submit(run, *job, not options.no_compile) for job in asked if job not in made]
+        jobs = [
+            pool.submit(run, *job, not options.no_compile) for job in planned if job not in made
+        ]
         for job in as_completed(jobs):
-            found = job.result()
-            lines += found
+            measured = job.result()
+            lines += measured
             with path.open("a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in found)
-    found = table([line for line in lines if run_of(line) in asked])
-    (FOLDER / "table.md").write_text(found)
-    print(found)
+                file.writelines(json.dumps(line) + "\n" for line in measured)
+    shown = table([line for line in lines if run_of(line) in planned])
+    (FOLDER / "table.md").write_text(shown)
+    print(shown)
 
 
 def run_of(line: dict) -> tuple:
-    """Return what a measurement's run was asked for."""
+    """Return what identifies the run of a measurement."""
     return line["arm"], tuple(line["changes"]), line["seed"], line["budget"], line["tasks"]
 
 
