@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.recipes import load_recipe
+from pipeline.workload import read_workload
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = [
@@ -72,3 +75,9 @@ def write_task_folder(folder, tasks):
     for path, task in zip(paths, tasks, strict=True):
         path.write_text(json.dumps(task_json(task)))
     return paths
+
+
+@cache
+def workload(recipe):
+    """What a recipe computes, read once for all tests."""
+    return read_workload(load_recipe(recipe, []))

@@ -1,8 +1,10 @@
 """What tests share: real tasks, a small model, and an engine that computes the same everywhere."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -29,6 +31,7 @@ SMALL_MODEL = ModelSettings(
     num_latent_steps=1,
     max_supervision_steps=3,
 )
+BOX_MODEL = replace(SMALL_MODEL, canvas="box")
 SHORT_TRAINING = TrainSettings(num_steps=8, global_batch=8, warmup_steps=2, log_every=2)
 
 
@@ -61,6 +64,14 @@ def make_dataset(
     return Dataset(tuple(tasks), index, (False,) * len(tasks), canvas_side)
 
 
+def seeded(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def zeros(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width), dtype=np.uint8)
+
+
 def make_table(dataset: Dataset, dim: int = SMALL_MODEL.dim) -> PuzzleTable:
     return PuzzleTable(dataset.index.num_rows, torch.zeros(dim))
 
@@ -76,6 +87,13 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run in a folder of the test's own, so that runs/ lies there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_concept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine to which ConceptARC was never downloaded."""
+    monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 needs_concept = pytest.mark.skipif(

@@ -1,8 +1,9 @@
-"""Views and tokens of one grid at a time, in plain numpy: what the compiled loops must equal."""
+"""Views and tokens of one grid at a time, in plain numpy; and grids and views drawn at random."""
 
 from dataclasses import dataclass
 
 import numpy as np
+from hypothesis import strategies as st
 
 from augment.grid import NUM_COLORS, Grid
 from augment.tokens import END, FIRST_COLOR, NUM_TOKENS, PAD, Canvas
@@ -87,3 +88,15 @@ def decode_grid(canvas: Canvas) -> Grid | None:
         return None
     height, width = max(sizes, key=lambda size: (size[0] * size[1], -size[0]))
     return canvas[:height, :width] - FIRST_COLOR
+
+
+permutations = st.permutations(range(1, 10)).map(lambda colors: (0, *colors))
+views = st.builds(View, st.integers(0, 7), permutations)
+
+
+@st.composite
+def grids(draw, max_side=30):
+    shape = draw(st.tuples(st.integers(1, max_side), st.integers(1, max_side)))
+    seed = draw(st.integers(0, 2**32 - 1))
+    num_colors = draw(st.integers(1, 10))
+    return np.random.default_rng(seed).integers(num_colors, size=shape).astype(np.uint8)

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections import defaultdict
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -11,7 +13,7 @@ from augment.predictions import Prediction
 from pipeline.answers import Answers
 from pipeline.results import ResultFiles, score
 from solver.settings import PredictSettings
-from submission.rounds import Round
+from submission.rounds import Round, read_votes
 
 NUM_VIEWS = 6
 
@@ -68,6 +70,28 @@ def write_metrics(path, count, start=2.0):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return lines
+
+
+def votes_of(run):
+    """All votes on the run's disk: for each test, its views with the grid and q of each."""
+    votes = defaultdict(list)
+    for predictions in read_votes(run.votes).values():
+        for p in predictions:
+            grid = None if p.grid is None else p.grid.tolist()
+            votes[p.task_id, p.test].append((p.view, grid, p.q))
+    return {test: sorted(of_test) for test, of_test in sorted(votes.items())}
+
+
+def answered_views(run):
+    """Task id, test and view of every prediction on the run's disk."""
+    return {(*test, view) for test, votes in votes_of(run).items() for view, _, _ in votes}
+
+
+def data_of(run):
+    """Return the data in the page of a run, and the page."""
+    page = run.report.read_text()
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    return json.loads(data), page
 
 
 def score_of(run):

@@ -1,4 +1,4 @@
-"""The way of a GPU through attention, with kernels of the CPU in the place of its own."""
+"""Attention on a GPU, with kernels of the CPU in the place of its own."""
 
 import inspect
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Attention on a CPU: sequences computed together equal each one alone, plainly."""
+"""Attention on a CPU equals plain formulas on each sequence alone."""
 
 import pytest
 import torch

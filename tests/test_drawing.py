@@ -1,4 +1,4 @@
-"""Pictures of tasks."""
+"""Pictures of tasks (`drawing`), and those that notebooks show of predictions (`prediction`)."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace

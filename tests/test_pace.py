@@ -1,3 +1,5 @@
+"""How much of a run has passed, by its steps and by its time."""
+
 import pytest
 
 from solver.engine import Engine

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from pages import cells, drawn, listed, percent
 from playwright.sync_api import sync_playwright
 from results import NUM_VIEWS, has_empty, score_of, write_metrics, write_results, wrong_cells
 
-from augment.drawing import COLORS
 from augment.task import Pair, Task
 from pipeline.results import report
 from pipeline.runs import Run
@@ -18,7 +18,6 @@ from submission.writer import read_submission
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
 HOSTILE = "<img src=x onerror=hacked=1></script><script>hacked=1</script>'\"&amp;"
 
 
@@ -65,30 +64,6 @@ def opened(browser):
     for context in contexts:
         context.close()
     assert not wrong
-
-
-def cells(table):
-    return [row.locator("th, td").all_inner_texts() for row in table.locator("tr").all()]
-
-
-def percent(share):
-    return f"{100 * share:.2f}\u00a0%"
-
-
-def listed(page):
-    """The tasks of the list: id, outcome and figures."""
-    return [text.split("\n") for text in page.locator("#list button").all_inner_texts()]
-
-
-def drawn(svg):
-    """The grid that a picture shows."""
-    cells = {}
-    for rect in svg.locator("rect").all():
-        x, y, width = (int(rect.get_attribute(name)) for name in ("x", "y", "width"))
-        color = COLORS.index(rect.get_attribute("fill"))
-        cells |= {(y, column): color for column in range(x, x + width)}
-    rows, columns = (1 + max(place) for place in zip(*cells, strict=True))
-    return [[cells[y, x] for x in range(columns)] for y in range(rows)]
 
 
 def test_every_figure_is_that_of_the_score(run, opened):

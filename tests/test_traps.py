@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import defaultdict
 from dataclasses import fields, replace
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from commands import SHORT, call, call_in_processes, write_task_folder
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table, needs_concept
+from results import votes_of
 
 from augment.dataset import Dataset, ExampleStream
 from augment.errors import InputError
@@ -24,7 +24,6 @@ from solver.checkpoint import latest_checkpoint, load_weights
 from solver.model import TRM
 from solver.train import start_training, train_step
 from solver.world import World
-from submission.rounds import read_votes
 from submission.vote import count_votes
 from submission.writer import build_submission
 
@@ -71,36 +70,26 @@ def trained(run_here):
 ONE_STEP = "predict.num_supervision_steps=1"
 
 
-def votes_of(folder):
-    """All votes on a run's disk: for each test, its views with what they found."""
-    found = defaultdict(list)
-    for predictions in read_votes(folder / "votes").values():
-        for p in predictions:
-            grid = None if p.grid is None else p.grid.tolist()
-            found[p.task_id, p.test].append((p.view, grid, p.q))
-    return {test: sorted(votes) for test, votes in sorted(found.items())}
-
-
 def test_trap_04_votes_of_successive_predictions_do_not_pile_up(trained):
-    before = votes_of(trained)
+    before = votes_of(Run(trained))
     assert call("predict", "--run-name", "a") == 0
-    assert votes_of(trained) == before
+    assert votes_of(Run(trained)) == before
     assert all(len(votes) == 3 for votes in before.values())
     # Other settings make other votes, which do not mix with these.
     assert call("predict", "--run-name", "a", changes=[*SHORT, ONE_STEP]) == 0
-    other = votes_of(trained)
+    other = votes_of(Run(trained))
     assert all(len(votes) == 3 for votes in other.values())
     assert other != before
 
 
 def test_trap_05_and_10_any_number_of_processes_votes_the_same(trained):
-    alone = votes_of(trained), (trained / "submission.json").read_bytes()
+    alone = votes_of(Run(trained)), (trained / "submission.json").read_bytes()
     for count in (2, 4):
         shutil.rmtree(trained / "votes")
         printed = call_in_processes(count, "predict", "--run-name", "a")
         assert f"{count} processes" in printed
         assert "going on" not in printed
-        assert (votes_of(trained), (trained / "submission.json").read_bytes()) == alone
+        assert (votes_of(Run(trained)), (trained / "submission.json").read_bytes()) == alone
 
 
 def test_trap_06_a_data_set_smaller_than_the_batch_trains(small_tasks, engine):
@@ -231,7 +220,7 @@ def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
         assert call("pretrain", "--run-name", name, changes=changes) == 0
         assert call("predict", "--run-name", name, changes=changes) == 0
     runs = run_here / "runs"
-    assert votes_of(runs / "known") == votes_of(runs / "hidden")
+    assert votes_of(Run(runs / "known")) == votes_of(Run(runs / "hidden"))
     for file in ("submission.json", "challenges.json"):
         assert (runs / "known" / file).read_bytes() == (runs / "hidden" / file).read_bytes()
     assert (runs / "known" / "solutions.json").exists()

@@ -1,5 +1,6 @@
-"""Where the metrics of training go."""
+"""Metrics of training in a file, TensorBoard and Weights & Biases."""
 
+import json
 import sys
 from types import ModuleType
 
@@ -9,6 +10,23 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.metrics import read_metrics
 from pipeline.runs import Run
+
+
+def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):
+    assert call("pretrain", "--run-name", "whole") == 0
+    assert call("pretrain", "--run-name", "parts", changes=[*SHORT, "train.num_steps=3"]) == 0
+    metrics = run_here / "runs" / "parts" / "metrics.jsonl"
+    # What a run killed after its last checkpoint leaves behind is written again.
+    metrics.write_text(metrics.read_text() + '{"step": 4, "loss": 0}\n{"step": 6, "lo')
+    assert call("pretrain", "--run-name", "parts") == 0
+    whole, parts = (
+        [
+            {k: v for k, v in json.loads(line).items() if k != "examples_per_second"}
+            for line in (run_here / "runs" / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "parts")
+    )
+    assert parts == whole
 
 
 def scalars(folder):

@@ -1,4 +1,4 @@
-"""Tasks in the terminal."""
+"""The stage show draws tasks and attempts in the terminal."""
 
 import re
 

@@ -1,3 +1,5 @@
+"""Time limits and signals stop a run that then goes on as if it never stopped."""
+
 import math
 import os
 import signal

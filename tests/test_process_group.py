@@ -1,0 +1,43 @@
+"""The processes of a run: how they share a batch, and what ends those that wait in vain."""
+
+import os
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from commands import ROOT
+
+from solver import world
+
+
+def test_a_process_that_waits_in_vain_for_others_to_join_ends_with_a_failure():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    script = (
+        "import torch, solver.world as world\n"
+        "world._LONGEST_JOIN_SECONDS = 0.5\n"
+        "world.join_world(torch.device('cpu'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **address, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "RANK": "0"},
+        timeout=100,
+    )
+    assert done.returncode == 1
+
+
+def test_gpus_do_without_shared_memory_where_there_is_none(monkeypatch):
+    monkeypatch.delenv("NCCL_SHM_DISABLE", raising=False)
+    monkeypatch.setattr(world.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
+    world._check_shared_memory()
+    assert "NCCL_SHM_DISABLE" not in os.environ
+    monkeypatch.setenv("NCCL_SHM_DISABLE", "0")  # so that it is put back
+    monkeypatch.delenv("NCCL_SHM_DISABLE")
+    monkeypatch.setattr(world, "_SHARED_MEMORY", "/no/such/folder")
+    monkeypatch.setattr(world.shutil, "disk_usage", os.statvfs)
+    with pytest.warns(UserWarning, match=r"has 0 MiB free: .* --shm-size=1g"):
+        world._check_shared_memory()
+    assert os.environ["NCCL_SHM_DISABLE"] == "1"
