@@ -22,10 +22,7 @@ from workloads import Trainer, arc1_mix, data_set, product_rate, spread_over_siz
 from augment.dataset import ExampleStream
 from pipeline.sources import load_source
 from solver.engine import Engine, open_engine
-from solver.settings import (
-    EngineSettings,
-    ModelSettings,
-)
+from solver.settings import EngineSettings, ModelSettings
 
 # One update of z per cycle instead of four: as many passes without gradient for each with one as
 # in the reference (4 to 2, there 10 to 5), so that enough examples are timed in a CPU's minutes.

@@ -18,10 +18,7 @@ from solver.model import TRM, State
 from solver.optimizer import EMA, make_optimizer
 from solver.packing import lengths_of
 from solver.predict import Views
-from solver.settings import (
-    ModelSettings,
-    swiglu_width,
-)
+from solver.settings import ModelSettings, swiglu_width
 
 NARROW = ModelSettings(
     canvas="box", dim=128, num_heads=4, rows_per="task", rotary="grid", rotary_base=100.0,

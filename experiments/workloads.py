@@ -22,11 +22,7 @@ from solver.model import TRM
 from solver.packing import boxes_for
 from solver.predict import Views, answer
 from solver.puzzle_embedding import PuzzleTable
-from solver.settings import (
-    ModelSettings,
-    PredictSettings,
-    TrainSettings,
-)
+from solver.settings import ModelSettings, PredictSettings, TrainSettings
 from solver.train import Training, start_training, supervise, train_step
 
 TRAIN = TrainSettings(warmup_steps=0)

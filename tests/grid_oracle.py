@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 
 from augment.grid import NUM_COLORS, Grid
 from augment.tokens import END, FIRST_COLOR, NUM_TOKENS, PAD, Canvas
-from augment.view import (
-    COMPOSED_DIHEDRAL,
-    INVERSE_DIHEDRAL,
-    NUM_COLOR_MAPS,
-    color_maps,
-    transform,
-)
+from augment.view import COMPOSED_DIHEDRAL, INVERSE_DIHEDRAL, NUM_COLOR_MAPS, color_maps, transform
 
 
 @dataclass(frozen=True, slots=True)

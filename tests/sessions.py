@@ -3,11 +3,7 @@
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
 
 from augment.dataset import ExampleStream
-from solver.checkpoint import (
-    latest_checkpoint,
-    restore_training,
-    save_checkpoint,
-)
+from solver.checkpoint import latest_checkpoint, restore_training, save_checkpoint
 from solver.model import TRM
 from solver.pace import Pace
 from solver.settings import CheckpointSettings

@@ -9,9 +9,7 @@ from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset
 from sessions import Session
 
 from augment.errors import InputError
-from solver.checkpoint import (
-    latest_checkpoint,
-)
+from solver.checkpoint import latest_checkpoint
 from solver.optimizer import optimizer_tensors
 
 

@@ -6,8 +6,13 @@ from dataclasses import asdict
 from conftest import SMALL_MODEL
 from sessions import DECIDING, Session
 
-from solver.checkpoint import (
-    latest_checkpoint,
+from solver.checkpoint import latest_checkpoint
+from solver.checkpoint_files import (
+    can_resume,
+    checkpoint_folder,
+    checkpoint_step,
+    find_checkpoints,
+    rename_damaged,
 )
 
 
@@ -30,3 +35,21 @@ def test_a_checkpoint_says_what_it_is(small_dataset, engine, tmp_path):
     assert description["rows_digest"] == small_dataset.index.digest
     written = {path.name for path in folder.iterdir()} - {"checkpoint.json"}
     assert description["files"].keys() == written
+
+
+def test_damaged_checkpoints_are_renamed_until_an_intact_one_is_found(
+    small_dataset, engine, tmp_path
+):
+    Session(tmp_path, small_dataset, engine, every=2, keep=4).go_on()
+    paths = find_checkpoints(tmp_path)
+    assert [checkpoint_step(path) for path in paths] == [2, 4, 6, 8]
+    assert all(map(can_resume, paths))
+    for path in (paths[0], paths[2], paths[3]):
+        (path / "rows.safetensors").write_bytes(b"")
+    lines = []
+    rename_damaged(tmp_path, lines.append)
+    assert find_checkpoints(tmp_path) == paths[:2]
+    assert latest_checkpoint(tmp_path) == paths[1] == checkpoint_folder(tmp_path, 4)
+    assert [line.partition("set aside as ")[2].split(",")[0] for line in lines] == [
+        "step_000000008.broken", "step_000000006.broken"
+    ]  # fmt: skip

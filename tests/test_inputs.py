@@ -7,9 +7,7 @@ from dataclasses import replace
 from commands import SHORT, call, write_task_folder
 
 from pipeline.runs import Run
-from pipeline.sources import (
-    load_source,
-)
+from pipeline.sources import load_source
 
 
 def test_weights_remember_the_answers_they_were_taught(run_here, capsys):

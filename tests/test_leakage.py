@@ -5,11 +5,7 @@ from conftest import needs_concept
 
 from augment.errors import InputError
 from pipeline.recipes import RECIPES
-from pipeline.sources import (
-    load_source,
-    load_sources,
-    refuse_leaks,
-)
+from pipeline.sources import load_source, load_sources, refuse_leaks
 
 
 @pytest.mark.parametrize(

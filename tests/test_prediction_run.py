@@ -9,10 +9,7 @@ from results import answered_views
 import solver.predict
 import solver.train
 from pipeline.runs import Run
-from pipeline.sources import (
-    load_source,
-    within_side,
-)
+from pipeline.sources import load_source, within_side
 from solver.checkpoint import latest_checkpoint
 
 

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 from commands import ROOT
 
+from augment.errors import InputError
 from solver import world
+from solver.world import World
 
 
 def test_a_process_that_waits_in_vain_for_others_to_join_ends_with_a_failure():
@@ -41,3 +43,12 @@ def test_gpus_do_without_shared_memory_where_there_is_none(monkeypatch):
     with pytest.warns(UserWarning, match=r"has 0 MiB free: .* --shm-size=1g"):
         world._check_shared_memory()
     assert os.environ["NCCL_SHM_DISABLE"] == "1"
+
+
+def test_each_process_takes_its_equal_share():
+    assert World().share(6) == slice(0, 6)
+    assert [World(rank, 3).share(6) for rank in range(3)] == [
+        slice(0, 2), slice(2, 4), slice(4, 6)
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="a batch of 7 does not divide over 3 processes"):
+        World(0, 3).share(7)

@@ -5,9 +5,7 @@ import torch
 import yaml
 
 from augment.errors import InputError
-from solver.checkpoint import (
-    load_weights,
-)
+from solver.checkpoint import load_weights
 from solver.model import TRM
 from solver.reference import read_reference, reference_names
 from solver.settings import ModelSettings

@@ -6,9 +6,7 @@ import pytest
 from augment.task import Pair, Task
 from submission.score import score_json, score_submission
 from submission.vote import Candidate
-from submission.writer import (
-    Submission,
-)
+from submission.writer import Submission
 
 
 def test_both_metrics_count_what_they_say():

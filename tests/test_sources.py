@@ -14,11 +14,7 @@ from augment.errors import InputError
 from augment.files import hash_file
 from augment.task import write_challenges, write_solutions
 from pipeline import sources
-from pipeline.sources import (
-    BUNDLED,
-    fingerprint_sources,
-    load_source,
-)
+from pipeline.sources import BUNDLED, fingerprint_sources, load_source
 
 
 def test_the_files_of_every_source_are_known(run_here, arc1):

@@ -3,9 +3,7 @@
 from conftest import needs_concept
 
 from pipeline import stages
-from pipeline.sources import (
-    BUNDLED,
-)
+from pipeline.sources import BUNDLED
 
 
 @needs_concept

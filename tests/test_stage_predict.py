@@ -11,10 +11,7 @@ from commands import ROOT, SHORT, call
 
 from augment.task import read_challenges
 from pipeline.runs import Run
-from pipeline.sources import (
-    load_source,
-    within_side,
-)
+from pipeline.sources import load_source, within_side
 from submission.writer import read_submission
 
 

@@ -5,10 +5,7 @@ import json
 import pytest
 from commands import SHORT, call, write_task_folder
 
-from pipeline.sources import (
-    load_source,
-    within_side,
-)
+from pipeline.sources import load_source, within_side
 
 
 def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):

@@ -9,3 +9,12 @@ def test_digest_is_of_the_demonstrations_alone(arc1):
     assert len({t.demonstrations_digest() for t in arc1}) == len(arc1)
     assert task.visible_grids[-1] is task.test_inputs[-1]
     assert not any(np.shares_memory(grid, task.answers[0]) for grid in task.visible_grids)
+
+
+def test_what_is_hidden_is_none_and_counts_nowhere(arc1):
+    task = next(task for task in arc1 if task.longest_side(with_answers=True) > task.longest_side())
+    hidden = task.without_answers()
+    assert hidden.answers is None
+    assert hidden.test_pairs == ()
+    assert len(task.test_pairs) == len(task.test_inputs)
+    assert hidden.longest_side(with_answers=True) == hidden.longest_side() == task.longest_side()

@@ -5,15 +5,7 @@ from grid_oracle import decode_grid, encode_grid, grids, views
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augment.tokens import (
-    END,
-    FIRST_COLOR,
-    NUM_TOKENS,
-    PAD,
-    GridStore,
-    decode_grids,
-    encode_grids,
-)
+from augment.tokens import END, FIRST_COLOR, NUM_TOKENS, PAD, GridStore, decode_grids, encode_grids
 
 
 @given(grids(), st.data())

@@ -1,13 +1,16 @@
 """Votes on disk are taken up only where they are of the same tasks, weights and settings."""
 
+import numpy as np
 from commands import SHORT, call
 from results import answered_views
 
+from augment.predictions import Prediction
+from pipeline.answers import Answers
 from pipeline.runs import Run
-from pipeline.sources import (
-    load_source,
-    within_side,
-)
+from pipeline.sources import load_source, within_side
+from solver.settings import PredictSettings
+from submission.rounds import Round
+from submission.writer import read_submission
 
 
 def test_votes_of_other_tasks_are_not_taken_up(run_here, capsys):
@@ -19,3 +22,37 @@ def test_votes_of_other_tasks_are_not_taken_up(run_here, capsys):
         asked = {(task.task_id, test) for task in tasks for test in range(len(task.test_inputs))}
         assert {(task_id, test) for task_id, test, _ in answered_views(Run.named("a"))} == asked
     assert "rounds by other weights or settings dropped" in capsys.readouterr().out
+
+
+def make_round(task, number, made_by="ours", *, complete=True):
+    votes = [Prediction(task.task_id, 0, task.answers[0], 0.5, number)]
+    return Round(made_by, 0, (task.task_id,), number, number + 1, complete, votes)
+
+
+def test_whole_rounds_are_taken_up_and_all_others_are_not(arc1, run_here, capsys):
+    """Damaged ones are set aside, those by others go, and one cut short votes but is not done."""
+    task, run = arc1[0], Run.named("a")
+    settings = PredictSettings(ranking="count")
+    first = Answers([task], run, settings)
+    assert (
+        task.answers[0] != read_submission(run.submission, [task]).attempts[task.task_id][0][0]
+    ).any()
+    for number in range(3):
+        first.add(make_round(task, number))
+    first.add(make_round(task, 3, complete=False))
+    first.add(make_round(task, 3, "others"))
+    (run.votes / "round_0003" / "round.json").write_text("{")
+    again = Answers([task], run, settings)
+    again.resume({"ours"})
+    assert again.views_done("ours", 0) == 2
+    assert again.views_done("others", 0) == 0
+    assert again.steps_done("ours") == {0}
+    assert sorted(path.name for path in run.votes.iterdir()) == [
+        "round_0001", "round_0002", "round_0003.broken", "round_0004"
+    ]  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "set aside as round_0003.broken" in printed
+    assert "1 rounds by other weights or settings dropped" in printed
+    assert answered_views(run) == {(task.task_id, 0, view) for view in (0, 1, 3)}
+    attempts = read_submission(run.submission, [task]).attempts[task.task_id]
+    assert np.array_equal(attempts[0][0], task.answers[0])

@@ -7,12 +7,7 @@ from conftest import SHORT_TRAINING
 from sessions import Session
 
 from augment.errors import InputError
-from solver.checkpoint import (
-    export_weights,
-    latest_checkpoint,
-    load_weights,
-    verify_checkpoint,
-)
+from solver.checkpoint import export_weights, latest_checkpoint, load_weights, verify_checkpoint
 
 
 @pytest.mark.parametrize(
