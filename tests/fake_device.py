@@ -164,9 +164,9 @@ def misplaced(
         elif trains_trunk:
             results[f"gradient of {name}"] = (parameter.grad, FLOAT, shape)
     for name, (tensor, *expected) in results.items():
-        found = [tensor.dtype, tuple(tensor.shape)]
-        if [*found, tensor.device] != [*expected, engine.device]:
-            yield f"{name}: expected {expected}, got {found} on {tensor.device}"
+        result = [tensor.dtype, tuple(tensor.shape)]
+        if [*result, tensor.device] != [*expected, engine.device]:
+            yield f"{name}: expected {expected}, got {result} on {tensor.device}"
 
 
 def unexpected_waits(watch: Watch, engine: Engine, num_passes: int) -> Iterator[str]:
@@ -174,10 +174,10 @@ def unexpected_waits(watch: Watch, engine: Engine, num_passes: int) -> Iterator[
     expected = {"fetch": num_passes + (engine.world.size > 1)}
     if engine.dtype == HALF:
         expected["_all_finite"] = 1
-    found = {"fetch": watch.waits["fetch"] + watch.waits["fetch of the newest"]}
-    found |= {name: count for name, count in watch.waits.items() if "fetch" not in name}
-    if found != expected:
-        yield f"waits: expected {expected}, got {found}"
+    result = {"fetch": watch.waits["fetch"] + watch.waits["fetch of the newest"]}
+    result |= {name: count for name, count in watch.waits.items() if "fetch" not in name}
+    if result != expected:
+        yield f"waits: expected {expected}, got {result}"
     before, place = watch.first_wait or (0, "nowhere")
     if before < watch.last_backward:
         yield f"a fetch is awaited before the last backward pass has ended: {place}"
@@ -197,18 +197,20 @@ def run_prediction(
                       np.empty(0, np.uint64), "", "")  # fmt: skip
     tasks = setup.dataset.tasks[:30]
     work = plan_work(weights, tasks, 1 + VIEWS)
-    model, said, told = setup.model.settings, [], []
+    model, lines, counts = setup.model.settings, [], []
     lengths = lengths_of(solver.predict.make_views(model, tasks, work).boxes, model)
     half = -(-int(lengths.sum()) // (2 * world.size))
-    engine = Engine(device, dtype, planned_tokens=half, world=world, say=said.append)
+    engine = Engine(device, dtype, planned_tokens=half, world=world, say=lines.append)
     watch.allowed = ("answer.<locals>.<genexpr>",)
     watch.allowed += ("answer.<locals>.begin",) if settings.stop_when_halted else ()
-    found = predict(weights, tasks, work, settings, engine, lambda views, flop: told.append(views))
-    if len(found) != len(work.tasks) or not any(found):
+    result = predict(
+        weights, tasks, work, settings, engine, lambda views, flop: counts.append(views)
+    )
+    if len(result) != len(work.tasks) or not any(result):
         watch.faults.append("predictions are missing")
     if not watch.waits["fetch"]:
         watch.faults.append("the device had nothing to do while answers were awaited")
-    return {"views": len(found), "operations": watch.operations, "said": said}
+    return {"views": len(result), "operations": watch.operations, "said": lines}
 
 
 def report(name: str, body: Callable[[Watch], dict[str, Any]], **of_case) -> None:

@@ -49,15 +49,15 @@ def test_known_tasks_go_on_from_their_rows(small_tasks, engine, rows_per):
     weights = random_weights(make_dataset(small_tasks[:6], rows_per, views=5))
     if rows_per == "view":  # the fourth view of the last task was never met
         weights.table._places[weights.index.starts[5] + 4] = 0
-    asked = small_tasks[4:8]
-    adapted = adapted_to(weights, asked, engine, replace(SHORT_ADAPTATION, num_steps=0), views=9)
+    chosen = small_tasks[4:8]
+    adapted = adapted_to(weights, chosen, engine, replace(SHORT_ADAPTATION, num_steps=0), views=9)
     for name, tensor in weights.model.state_dict().items():
         assert torch.equal(tensor, adapted.model.state_dict()[name])
     kept = 0
-    for task in asked:
+    for task in chosen:
         at, before = adapted.index.find(task), weights.index.find(task)
         rows, codes = adapted.index.rows(np.full(10, at), np.arange(10))
-        found = adapted.table.look_up(rows)
+        rows_now = adapted.table.look_up(rows)
         expected = weights.table.mean_row.expand(10, -1).clone()
         if before is not None:
             old_rows, old_codes = weights.index.rows(np.full(6, before), np.arange(6))
@@ -68,7 +68,7 @@ def test_known_tasks_go_on_from_their_rows(small_tasks, engine, rows_per):
                 if rows_per == "task" or code in old:
                     expected[n] = old[0 if rows_per == "task" else code]
                     kept += 1
-        assert torch.equal(found, expected)
+        assert torch.equal(rows_now, expected)
     assert kept == {"task": 20, "view": 11}[rows_per]
     trained = adapted.table.is_trained(np.arange(adapted.index.num_rows))
     assert trained.sum() == {"task": 2, "view": 11}[rows_per]

@@ -95,5 +95,5 @@ def test_metrics_are_right_when_their_interval_changes(small_dataset, engine, tm
     )).go_on()  # fmt: skip
     losses = [values["loss"] for values in whole.metrics]
     expected = [sum(losses[0:2]) / 2, sum(losses[2:4]) / 2, sum(losses[4:8]) / 4]
-    found = [values["loss"] for values in first.metrics + second.metrics]
-    assert found == pytest.approx(expected)
+    reported = [values["loss"] for values in first.metrics + second.metrics]
+    assert reported == pytest.approx(expected)

@@ -66,9 +66,9 @@ def train_steps(dataset, engine, model, steps=(4096, 4096, 4096, 1), frozen=1):
 def predict_views(training, dataset, engine, num_views):
     weights = Weights(training.model, training.table, dataset.index, np.empty(0, np.uint64), "", "")
     work = plan_work(weights, dataset.tasks[:num_views], num_views)
-    some = work.between(0, num_views)
+    first_views = work.between(0, num_views)
     settings = PredictSettings(num_supervision_steps=2)
-    return predict(weights, dataset.tasks, some, settings, engine, lambda views, flop: None)
+    return predict(weights, dataset.tasks, first_views, settings, engine, lambda views, flop: None)
 
 
 @pytest.mark.parametrize("model", [ARC1_LIKE, FAST_LIKE], ids=["arc1", "arc1-fast"])
@@ -76,12 +76,12 @@ def test_few_graphs_serve_training_and_prediction(small_tasks, engine, flash, mo
     counter = CompileCounterWithBackend("eager")
     compile_with(counter, monkeypatch)
     dataset = make_dataset(small_tasks, model.rows_per)
-    said = []
-    compiled = replace(engine, compile=True, say=said.append)
+    printed = []
+    compiled = replace(engine, compile=True, say=printed.append)
     training, _ = train_steps(dataset, compiled, model)
     for num_views in (4, 1, 3):
         predict_views(training, dataset, compiled, num_views)
-    assert compiled.compile, said
+    assert compiled.compile, printed
     assert 0 < counter.frame_count <= MOST_GRAPHS
 
 
@@ -90,12 +90,12 @@ def test_where_compiling_fails_the_model_runs_as_it_is(small_dataset, engine, mo
         raise RuntimeError("no compiler is here\nand a long story")
 
     compile_with(refuse, monkeypatch)
-    said = []
-    compiled = replace(engine, compile=True, say=said.append)
-    _, found = train_steps(small_dataset, compiled, ARC1_LIKE)
+    printed = []
+    compiled = replace(engine, compile=True, say=printed.append)
+    _, ours = train_steps(small_dataset, compiled, ARC1_LIKE)
     _, expected = train_steps(small_dataset, replace(engine), ARC1_LIKE)
-    assert found == expected
-    (line,) = said
+    assert ours == expected
+    (line,) = printed
     assert line.startswith("cpu: warning: the compiled model failed, going on without compiling")
     assert "no compiler is here" in line
     assert not compiled.compile

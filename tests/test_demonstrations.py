@@ -26,8 +26,8 @@ def test_demonstrations_are_answered_as_if_they_were_tests(small_tasks, small_da
     weights = replace(weights, index=make_dataset(tasks).index)
     work = plan_work(weights, tasks, 2)
     settings = PredictSettings(num_views=2)
-    asked = (weights, tasks, work, settings, engine, lambda *_: None)
-    shares = reproduce_demonstrations(*asked)
+    given = (weights, tasks, work, settings, engine, lambda *_: None)
+    shares = reproduce_demonstrations(*given)
     expected = [n / len(task.train) for n, task in enumerate(tasks) for _ in task.test_inputs]
     assert shares.tolist() == pytest.approx(np.repeat(expected, 2).tolist())
-    assert np.isnan(reproduce_demonstrations(*asked, lambda flop: False)).all()
+    assert np.isnan(reproduce_demonstrations(*given, lambda flop: False)).all()

@@ -82,9 +82,9 @@ def test_notebooks_show_tasks_grids_predictions_and_candidates_as_pictures(arc1)
         "empty": Prediction("a<b", 1, None, 0.25, 3),
         "candidate": Candidate(grid, 5, 0.5),
     }
-    found = {name: read(shown._repr_svg_()) for name, shown in pictures.items()}
-    assert found["task"] == read(arc1[0].draw().svg)
-    assert found["grid"][1] == [grid.tolist()]
-    assert found["prediction"] == (["a<b, test 1", "view 3, q 0.25"], [grid.tolist()])
-    assert found["empty"] == (["a<b, test 1", "view 3, q 0.25, no grid"], [])
-    assert found["candidate"][0][1] == "5 votes, q 0.50"
+    drawn = {name: read(shown._repr_svg_()) for name, shown in pictures.items()}
+    assert drawn["task"] == read(arc1[0].draw().svg)
+    assert drawn["grid"][1] == [grid.tolist()]
+    assert drawn["prediction"] == (["a<b, test 1", "view 3, q 0.25"], [grid.tolist()])
+    assert drawn["empty"] == (["a<b, test 1", "view 3, q 0.25, no grid"], [])
+    assert drawn["candidate"][0][1] == "5 votes, q 0.50"

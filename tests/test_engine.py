@@ -27,10 +27,10 @@ def train_three_steps(dataset, engine, most=10**9):
 
 
 def test_training_goes_on_with_half_as_much_at_once_when_memory_runs_out(small_dataset, engine):
-    said = []
-    short = replace(engine, say=said.append)
+    printed = []
+    short = replace(engine, say=printed.append)
     training = train_three_steps(small_dataset, short, most=250)
-    assert said[0].endswith("going on with engine.tokens_per_pass=2048 instead of 4096")
+    assert printed[0].endswith("going on with engine.tokens_per_pass=2048 instead of 4096")
     assert short.tokens_per_pass < 250
     undisturbed = train_three_steps(small_dataset, replace(engine))
     for ours, theirs in zip(
@@ -38,7 +38,7 @@ def test_training_goes_on_with_half_as_much_at_once_when_memory_runs_out(small_d
     ):
         assert torch.allclose(ours, theirs, atol=1e-4)
     with pytest.raises(InputError, match="out of memory with one example at a time"):
-        train_three_steps(small_dataset, replace(engine, say=said.append), most=20)
+        train_three_steps(small_dataset, replace(engine, say=printed.append), most=20)
 
 
 def test_heads_that_a_gpu_cannot_read_are_refused():

@@ -57,9 +57,9 @@ def make_batch(inputs, labels, rows):
     return Batch(Examples(*tokens, rows.astype(np.int64), zeros.astype(np.uint32), boxes), zeros)
 
 
-def relative(found, expected):
+def relative(ours, expected):
     expected = torch.from_numpy(expected)
-    return ((found.detach() - expected).norm() / expected.norm().clamp(min=1e-12)).item()
+    return ((ours.detach() - expected).norm() / expected.norm().clamp(min=1e-12)).item()
 
 
 def canvas_arrays(record):
@@ -139,12 +139,12 @@ class TestModel:
             x = model.embed(packed, rows)
             state = model.start(len(x), torch.float32)
             for logits, halt in zip(golden["eval_logits"], golden["eval_q_halt"], strict=True):
-                state, found, found_halt = model(state, x, packed)
-                found_logits = found[: packed.num_positions].unflatten(0, (count, -1))[
+                state, our_logits, our_halt = model(state, x, packed)
+                our_cells = our_logits[: packed.num_positions].unflatten(0, (count, -1))[
                     :, model.settings.prefix_length :
                 ]
-                assert np.abs(found_logits.numpy() - logits).max() <= 1e-3
-                assert np.abs(found_halt.numpy() - halt).max() <= 1e-3
+                assert np.abs(our_cells.numpy() - logits).max() <= 1e-3
+                assert np.abs(our_halt.numpy() - halt).max() <= 1e-3
 
     def test_training_step(self, name, engine, monkeypatch):
         golden = read_npz(name)
@@ -196,8 +196,8 @@ def test_trajectory(engine):
         table.descend(carry.examples.rows, outcome.row_gradients_BD, 1e-2, 0.1)
         optimizer.step()
         optimizer.zero_grad()
-        found = (losses.total, losses.tokens.sum(), losses.halt.sum())
-        for value, key in zip(found, ("loss", "lm_loss", "q_halt_loss"), strict=True):
+        ours = (losses.total, losses.tokens.sum(), losses.halt.sum())
+        for value, key in zip(ours, ("loss", "lm_loss", "q_halt_loss"), strict=True):
             assert value.item() == pytest.approx(float(golden[key][step]), rel=1e-3), (step, key)
         assert np.array_equal(carry.steps_B, golden["carry_steps"][step])
         assert np.array_equal(carry.halted_B, golden["carry_halted"][step])

@@ -94,8 +94,8 @@ def test_steps_are_planned_by_the_speed_until_the_rates_fall():
     assert plan_steps(0, 0, 10.0) == 1000  # ten warm-ups at least
 
 
-@pytest.mark.parametrize("asked", [["--minutes", "x"], ["--phases", "dance"]])
-def test_what_is_no_option_is_said(tmp_path, asked):
-    done = run(tmp_path, "gpu.py", *asked)
+@pytest.mark.parametrize("options", [["--minutes", "x"], ["--phases", "dance"]])
+def test_what_is_no_option_is_said(tmp_path, options):
+    done = run(tmp_path, "gpu.py", *options)
     assert done.returncode == 2
     assert "error: argument" in done.stderr

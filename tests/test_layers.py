@@ -26,10 +26,10 @@ def scores(settings: ModelSettings, cells: list[tuple[int, int]]) -> torch.Tenso
 
 def test_positions_on_the_grid_count_rows_and_columns():
     """A product depends on how far apart two cells lie in either direction, and on no more."""
-    found = scores(GRID, [(0, 0), (2, 3), (4, 1), (6, 4), (2, 0), (0, 3)])
-    assert found[0, 1].item() == pytest.approx(found[2, 3].item(), abs=1e-5)
-    assert found[0, 4].item() == pytest.approx(found[5, 1].item(), abs=1e-5)
-    others = {round(value, 4) for value in found[0].tolist()}
+    products = scores(GRID, [(0, 0), (2, 3), (4, 1), (6, 4), (2, 0), (0, 3)])
+    assert products[0, 1].item() == pytest.approx(products[2, 3].item(), abs=1e-5)
+    assert products[0, 4].item() == pytest.approx(products[5, 1].item(), abs=1e-5)
+    others = {round(value, 4) for value in products[0].tolist()}
     assert len(others) == 6
     # Flat positions cannot tell the end of a row from the beginning of the next one.
     cells = [(0, 9), (1, 0), (3, 4), (3, 5)]

@@ -21,9 +21,11 @@ from pipeline.sources import load_source, load_sources, refuse_leaks
 def test_leaks_are_found_by_content(trained, predicted, count):
     """Also the one inside ARC-AGI-1: task 40853293 gives the answer of 070dd51e away."""
     teachers = load_source(trained)
-    for asked in (load_source(predicted), [t.without_answers() for t in load_source(predicted)]):
-        renamed = [type(t)(f"r{n}", t.train, t.test_inputs, t.answers) for n, t in enumerate(asked)]
-        for tasks in (asked, renamed):
+    for chosen in (load_source(predicted), [t.without_answers() for t in load_source(predicted)]):
+        renamed = [
+            type(t)(f"r{n}", t.train, t.test_inputs, t.answers) for n, t in enumerate(chosen)
+        ]
+        for tasks in (chosen, renamed):
             if count == 0:
                 refuse_leaks(teachers, tasks)
                 continue

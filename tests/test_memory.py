@@ -49,13 +49,13 @@ def test_the_recipe_kaggle_is_planned_to_fit_a_card_of_24_gb():
 
 def test_as_much_is_computed_at_once_as_fits():
     model = TRM(RECIPES["arc1-fast"]().model)
-    asked = (model, 960, 140_000, torch.bfloat16)
-    assert fitting_positions(*asked, 80e9) == 140_000
-    fitting = fitting_positions(*asked, 10e9)
+    given = (model, 960, 140_000, torch.bfloat16)
+    assert fitting_positions(*given, 80e9) == 140_000
+    fitting = fitting_positions(*given, 10e9)
     assert 916 <= fitting < 140_000
     plan = plan_memory(model, 960, fitting, 140_000, torch.bfloat16)
     assert sum(plan.values()) == pytest.approx(10e9, rel=1e-3)
-    assert fitting_positions(*asked, 1e9) == 0
+    assert fitting_positions(*given, 1e9) == 0
 
 
 def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):

@@ -71,7 +71,7 @@ def test_the_gradient_flows_through_the_last_cycles(small_dataset, gradient_cycl
     model = TRM(settings)
     packed, x_ND, state = packed_examples(model, small_dataset)
     before = model(state, x_ND, packed)[1]
-    (found,) = torch.autograd.grad(before.square().sum(), model.net.layers[0].mlp.down.weight)
+    (gradient,) = torch.autograd.grad(before.square().sum(), model.net.layers[0].mlp.down.weight)
     y, z = state
     for cycle in range(3):
         if cycle == 3 - gradient_cycles:
@@ -79,7 +79,7 @@ def test_the_gradient_flows_through_the_last_cycles(small_dataset, gradient_cycl
         y, z = model.cycle(x_ND, y, z, model.places(packed, x_ND.dtype))
     loss = model.output_head(y).square().sum()
     (expected,) = torch.autograd.grad(loss, model.net.layers[0].mlp.down.weight)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_dropout_drops_in_training_only(small_dataset):

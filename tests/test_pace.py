@@ -65,11 +65,11 @@ def test_checkpoints_are_wanted_as_time_passes(engine: Engine, monkeypatch):
 
 def test_processes_hear_the_leader_and_extrapolate_in_between(engine: Engine, monkeypatch):
     """Agreement costs a message; at a step every 50 ms it comes every ten steps."""
-    now, told = 0.0, []
+    now, broadcasts = 0.0, []
     monkeypatch.setattr("solver.pace.time.monotonic", lambda: now)
 
     def sum_(self, tensor):
-        told.append(tensor.tolist())
+        broadcasts.append(tensor.tolist())
         return tensor
 
     monkeypatch.setattr(World, "sum_", sum_)
@@ -77,9 +77,9 @@ def test_processes_hear_the_leader_and_extrapolate_in_between(engine: Engine, mo
     pace = Pace(10**6, engine, share_of_time=lambda: now / 100)
     agreed = []
     for step in range(60):
-        before = len(told)
+        before = len(broadcasts)
         assert pace.goes_on(step)
-        if len(told) > before:
+        if len(broadcasts) > before:
             agreed.append(step)
         assert pace.passed == pytest.approx(now / 100, abs=1e-9 if step > 1 else 1e-3)
         now += 0.05

@@ -52,7 +52,7 @@ def test_a_pass_equals_the_oracle_on_each_example_alone(
         examples = replace(examples, boxes=full_boxes(len(examples.rows), 10))
     assert len(set(lengths_of(examples.boxes, model.settings))) == 1 or canvas == "box"
     outcomes, rows = run_steps(model, examples, replace(engine, planned_tokens=tokens_per_pass))
-    found = {name: p.grad.clone() for name, p in model.named_parameters()}
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     p = dict(model.named_parameters())
     for number, box in enumerate(examples.boxes):
@@ -72,7 +72,7 @@ def test_a_pass_equals_the_oracle_on_each_example_alone(
             if step == 1:
                 expected.backward()
         assert torch.allclose(outcomes[1].row_gradients_BD[number], row.grad[0], atol=1e-6)
-    for name, gradient in found.items():
+    for name, gradient in gradients.items():
         assert torch.allclose(gradient, p[name].grad, rtol=1e-3, atol=1e-5), name
 
 
@@ -90,13 +90,13 @@ def test_a_box_of_the_full_size_equals_full(small_dataset, engine):
 
 def test_passes_computed_again_give_the_same_gradients(small_dataset, engine):
     examples = examples_of(small_dataset)
-    found = []
+    gradients = []
     for recompute in (False, True):
         model = engine.prepare(TRM(BOX_MODEL, 3))
         model.recompute = recompute
         outcomes, _ = run_steps(model, examples, engine)
-        found.append([outcomes[1].row_gradients_BD, *(p.grad for p in model.parameters())])
-    assert all(map(torch.equal, *found))
+        gradients.append([outcomes[1].row_gradients_BD, *(p.grad for p in model.parameters())])
+    assert all(map(torch.equal, *gradients))
 
 
 @given(st.lists(st.integers(17, 916), min_size=1, max_size=60), st.integers(1, 5000))

@@ -87,24 +87,24 @@ def test_every_figure_is_that_of_the_score(run, opened):
 def test_filters_show_as_many_tasks_as_they_say(run, opened):
     page, score = opened(run), score_of(run)
     buttons = page.locator("#filters button")
-    said = [text.rsplit(": ", 1) for text in buttons.all_inner_texts()]
+    labels = [text.rsplit(": ", 1) for text in buttons.all_inner_texts()]
     expected = {"all": score["num_tasks"], **score["outcomes"]}
-    assert {name: int(number) for name, number in said} == expected
+    assert {name: int(number) for name, number in labels} == expected
     assert len(expected) == 5
-    for button, (name, number) in zip(buttons.all(), said, strict=True):
+    for button, (name, number) in zip(buttons.all(), labels, strict=True):
         button.click()
-        found = listed(page)
-        assert len(found) == int(number)
-        assert name == "all" or {outcome for _, outcome, _ in found} == {name}
+        visible = listed(page)
+        assert len(visible) == int(number)
+        assert name == "all" or {outcome for _, outcome, _ in visible} == {name}
         assert page.locator("#count").inner_text() == f"{number} of 400 tasks"
         assert (
             page.locator("#filters button[aria-pressed=true]").inner_text() == button.inner_text()
         )
     page.locator("#search").fill("A1")
-    assert [one for one, _, _ in listed(page)] == [
+    assert [task_id for task_id, _, _ in listed(page)] == [
         task["task"]
         for task in score["tasks"]
-        if "a1" in task["task"] and task["outcome"] == found[0][1]
+        if "a1" in task["task"] and task["outcome"] == visible[0][1]
     ]
     page.locator("#search").fill("nothing of the kind")
     assert page.locator("#count").inner_text() == "0 of 400 tasks"
@@ -127,9 +127,9 @@ def test_tasks_are_sorted(run, opened, arc1):
     for name, key in orders.items():
         page.locator("#order").select_option(name)
         expected = [task["task"] for task in sorted(tasks, key=key)]
-        assert [one for one, _, _ in listed(page)] == expected
+        assert [task_id for task_id, _, _ in listed(page)] == expected
         page.locator("#reverse").click()
-        assert [one for one, _, _ in listed(page)] == expected[::-1]
+        assert [task_id for task_id, _, _ in listed(page)] == expected[::-1]
         page.locator("#reverse").click()
 
 
@@ -148,7 +148,7 @@ def test_a_task_shows_what_was_answered_and_why_not(run, opened, arc1):
             re.search(r", (\d+) cells wrong", i.get_attribute("aria-label")) for i in images.all()
         ]
         in_attempts = [n for pair in wrong_cells(task, submission) for n in pair if n]
-        assert sum(int(found[1]) for found in marked if found) >= sum(in_attempts)
+        assert sum(int(match[1]) for match in marked if match) >= sum(in_attempts)
         assert shown.count("\nanswer") == len(task.answers)
         if number % 5 < 4:
             votes = NUM_VIEWS - has_empty(task)
@@ -257,8 +257,8 @@ def test_people_of_all_kinds_can_read_it(run, opened, arc1, scheme, width):
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     page.locator("#digits").click()
     page.locator("#search").fill("0")
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    audit = Axe().run(page)
+    assert audit.violations_count == 0, audit.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.locator("#theme").click()

@@ -46,7 +46,7 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
 
 
 def test_the_batch_plays_no_part(small_tasks, small_dataset, engine):
-    one, other = (
+    single, other = (
         run(
             small_dataset,
             small_tasks,
@@ -55,12 +55,12 @@ def test_the_batch_plays_no_part(small_tasks, small_dataset, engine):
         )
         for tokens in (1, 5000)
     )
-    assert [p[:3] for p in as_lists(one)] == [p[:3] for p in as_lists(other)]
-    assert np.allclose([p.q for p in one], [p.q for p in other], atol=1e-5)
+    assert [p[:3] for p in as_lists(single)] == [p[:3] for p in as_lists(other)]
+    assert np.allclose([p.q for p in single], [p.q for p in other], atol=1e-5)
 
 
 def test_supervision_steps_can_be_fewer(small_tasks, small_dataset, engine):
-    full, three, one = (
+    full, three, single = (
         as_lists(
             run(
                 small_dataset,
@@ -72,7 +72,7 @@ def test_supervision_steps_can_be_fewer(small_tasks, small_dataset, engine):
         for steps in (0, SMALL_MODEL.max_supervision_steps, 1)
     )
     assert full == three
-    assert full != one
+    assert full != single
 
 
 def test_rows_and_views_are_those_of_the_index(small_tasks, small_dataset):
@@ -151,16 +151,16 @@ def test_views_that_halt_take_no_further_steps(small_tasks, small_dataset, engin
     sometimes = with_halt(weights)
     sometimes.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded(7)))
     sometimes.model.halt_head.bias.zero_()
-    qs = torch.tensor([found[3] for found in grids(sometimes, num_supervision_steps=1)])
+    qs = torch.tensor([ours[3] for ours in grids(sometimes, num_supervision_steps=1)])
     sometimes.model.halt_head.bias.fill_(-qs.logit().median())  # half of them halt at once
     by_steps = [grids(sometimes, num_supervision_steps=steps) for steps in (1, 2, 3)]
     stopped = grids(sometimes, stop_when_halted=True)
     steps_taken = set()
-    for number, found in enumerate(stopped):
+    for number, ours in enumerate(stopped):
         qs = [answers[number][3] for answers in by_steps]
         steps = next((n for n, q in enumerate(qs) if q > 0.5), 2)
-        assert found[:3] == by_steps[steps][number][:3]
-        assert found[3] == pytest.approx(qs[steps], abs=1e-5)
+        assert ours[:3] == by_steps[steps][number][:3]
+        assert ours[3] == pytest.approx(qs[steps], abs=1e-5)
         steps_taken.add(steps)
     assert {0} < steps_taken
 
@@ -170,8 +170,8 @@ def test_answers_that_outgrow_their_box_are_made_on_the_full_canvas(
 ):
     """A model that writes color everywhere reaches every border, and is not cut there."""
     weights = with_halt(random_weights(small_dataset), canvas="box")
-    said = []
-    loud = replace(engine, say=said.append)
+    printed = []
+    loud = replace(engine, say=printed.append)
     tasks = [t for t in small_tasks if infer_output_size(t, 0) is not None][:3]
     settings = PredictSettings(num_views=2)
     predictions = run(small_dataset, tasks, loud, settings, paint(weights, FIRST_COLOR + 3))
@@ -180,14 +180,14 @@ def test_answers_that_outgrow_their_box_are_made_on_the_full_canvas(
     boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, 10)
     smaller = (boxes[:, 2:] < 10).any(axis=1).sum()
     assert 0 < smaller < len(predictions)
-    assert said == [
+    assert printed == [
         f"predict: {smaller} of {len(predictions)} answers reach beyond the box inferred "
         "for them; these views are answered again on the full canvas"
     ]
-    said.clear()
+    printed.clear()
     predictions = run(small_dataset, tasks, loud, settings, paint(weights, END))
     assert {p.grid for p in predictions} == {None}
-    assert said == []
+    assert printed == []
 
 
 @pytest.mark.parametrize("stop_when_halted", [False, True])
@@ -197,22 +197,22 @@ def test_views_that_leave_the_range_of_float16_are_computed_in_float32(
     weights = with_halt(random_weights(small_dataset), canvas="box")
     weights.model.token_embedding.mul_(1e5)
     weights.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded(7)))  # some halt
-    said = []
-    half = replace(engine, dtype=torch.float16, say=said.append)
+    printed = []
+    half = replace(engine, dtype=torch.float16, say=printed.append)
     settings = PredictSettings(num_views=2, stop_when_halted=stop_when_halted)
-    found = as_lists(run(small_dataset, small_tasks, half, settings, weights))
+    ours = as_lists(run(small_dataset, small_tasks, half, settings, weights))
     expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
-    assert "left float16's range" in said[0]
-    assert found == expected
+    assert "left float16's range" in printed[0]
+    assert ours == expected
 
 
 def test_memory_that_runs_out_splits_groups(small_tasks, small_dataset, engine):
     weights = with_halt(random_weights(small_dataset), canvas="box")
     settings = PredictSettings(num_views=3)
     expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
-    said = []
-    short = replace(engine, say=said.append)
+    printed = []
+    short = replace(engine, say=printed.append)
     weights.model.forward = Shortage(weights.model, 300)
-    found = as_lists(run(small_dataset, small_tasks, short, settings, weights))
-    assert "out of memory" in said[0]
-    assert [p[:3] for p in found] == [p[:3] for p in expected]
+    ours = as_lists(run(small_dataset, small_tasks, short, settings, weights))
+    assert "out of memory" in printed[0]
+    assert [p[:3] for p in ours] == [p[:3] for p in expected]

@@ -51,9 +51,9 @@ def test_two_nodes_answer_as_one_process(run_here):
     texts = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], texts
     assert "2 processes" in "".join(texts)
-    one, two = (run_here / "runs" / name for name in ("one", "two"))
-    assert votes_of(Run(one)) == votes_of(Run(two))
-    assert (one / "submission.json").read_bytes() == (two / "submission.json").read_bytes()
+    alone, together = (run_here / "runs" / name for name in ("one", "two"))
+    assert votes_of(Run(alone)) == votes_of(Run(together))
+    assert (alone / "submission.json").read_bytes() == (together / "submission.json").read_bytes()
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(run_here, capsys):

@@ -14,12 +14,12 @@ from submission.writer import build_submission
 
 def test_curves_of_training_keep_their_ends_and_their_means(tmp_path):
     lines = write_metrics(tmp_path / "metrics.jsonl", 4000)
-    found = describe_training("a", "pretrain", lines)
-    assert found["step"][-1] == lines[-1]["step"]
-    assert found["flop"][-1] == pytest.approx(4000e9)
-    assert {len(values) for values in found.values() if isinstance(values, list)} == {400}
-    assert np.mean(found["loss"]) == pytest.approx(np.mean([line["loss"] for line in lines]), 1e-5)
-    assert found["last"]["loss"] == lines[-1]["loss"] != found["loss"][-1]
+    curves = describe_training("a", "pretrain", lines)
+    assert curves["step"][-1] == lines[-1]["step"]
+    assert curves["flop"][-1] == pytest.approx(4000e9)
+    assert {len(values) for values in curves.values() if isinstance(values, list)} == {400}
+    assert np.mean(curves["loss"]) == pytest.approx(np.mean([line["loss"] for line in lines]), 1e-5)
+    assert curves["last"]["loss"] == lines[-1]["loss"] != curves["loss"][-1]
     few = describe_training("a", "pretrain", lines[:8])
     assert few["loss"] == pytest.approx([line["loss"] for line in lines[:8]], rel=1e-5)
     assert few["exact_accuracy"][0] is None

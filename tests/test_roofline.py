@@ -62,9 +62,9 @@ def test_what_limits():
         "launches": replace(card, launch_us=1000.0),
     }
     for limit, slow in limits.items():
-        found = training_time(slow, model, train, lengths, ALL_AT_ONCE)
-        assert found.limit == limit
-        assert found.seconds > training_time(card, model, train, lengths, ALL_AT_ONCE).seconds
+        slowed = training_time(slow, model, train, lengths, ALL_AT_ONCE)
+        assert slowed.limit == limit
+        assert slowed.seconds > training_time(card, model, train, lengths, ALL_AT_ONCE).seconds
     waiting = replace(card, overlaps=False)
     assert training_time(waiting, model, train, lengths, 100).limit == "launches"
 

@@ -16,10 +16,10 @@ from submission.vote import count_votes
 def test_written_and_read_votes_are_the_same(tmp_path_factory, votes):
     folder = tmp_path_factory.mktemp("votes") / "round_0001"
     write_round(folder, Round("x", 7, ("a", "b"), 0, 2, True, votes))
-    found = read_round(folder)
-    assert flat(count_votes(found.predictions)) == flat(count_votes(votes))
-    assert count_votes(found.predictions).num_empty == count_votes(votes).num_empty
-    assert [p.view for p in found.predictions] == [p.view for p in votes]
+    read_back = read_round(folder)
+    assert flat(count_votes(read_back.predictions)) == flat(count_votes(votes))
+    assert count_votes(read_back.predictions).num_empty == count_votes(votes).num_empty
+    assert [p.view for p in read_back.predictions] == [p.view for p in votes]
     assert read_votes(folder.parent).keys() == {7}
 
 
@@ -47,6 +47,6 @@ def test_a_view_votes_once_where_rounds_overlap():
         for number, views in ((1, (0, 1, 2)), (2, (2, 3)))
     )
     rounds = [Round("x", 5, ("a",), 0, 3, False, first), Round("x", 5, ("a",), 2, 4, True, second)]
-    found = by_step([*rounds, Round("x", 9, ("a",), 0, 1, True, second[:1])])
-    assert [(p.view, p.grid[0, 0]) for p in found[5]] == [(0, 1), (1, 1), (2, 2), (3, 2)]
-    assert len(found[9]) == 1
+    read_back = by_step([*rounds, Round("x", 9, ("a",), 0, 1, True, second[:1])])
+    assert [(p.view, p.grid[0, 0]) for p in read_back[5]] == [(0, 1), (1, 1), (2, 2), (3, 2)]
+    assert len(read_back[9]) == 1

@@ -42,7 +42,7 @@ def test_every_figure_is_that_of_the_score(tmp_path, arc1, ranking):
         assert [test["rank"] for test in task["tests"]] == scored["candidate"]
         for test, pair in zip(task["tests"], answers[task["id"]], strict=True):
             assert [decode(grid) for grid in test["attempts"]] == list(pair.values())
-            assert test["votes"] == sum(found["votes"] for found in test["candidates"])
+            assert test["votes"] == sum(candidate["votes"] for candidate in test["candidates"])
             assert test["votes"] + len(test["dropped"]) in (0, 6)
     assert not re.search(r"https?:|src=|@import|url\(", page)  # it needs no network
 
@@ -81,8 +81,8 @@ def test_views_that_nobody_checked_have_no_share_of_demonstrations(run_here):
     assert call("pretrain", "--run-name", "a") == 0
     assert call("predict", "--run-name", "a", changes=[*SHORT, "predict.ranking=count"]) == 0
     tasks = data_of(Run.named("a"))[0]["answers"]["tasks"]
-    found = [c for task in tasks for test in task["tests"] for c in test["candidates"]]
-    assert {candidate["reproduced"] for candidate in found} == {None}
+    candidates = [c for task in tasks for test in task["tests"] for c in test["candidates"]]
+    assert {candidate["reproduced"] for candidate in candidates} == {None}
 
 
 def test_votes_of_older_weights_are_shown_but_not_counted(tmp_path, arc1):
@@ -113,7 +113,7 @@ def test_training_that_answers_do_not_come_from_is_forgotten(run_here):
     for steps in (3, 0):
         changes = [*SHORT, "predict.adapt=all", f"adapt.num_steps={steps}", "adapt.log_every=1"]
         assert call("predict", "--run-name", "a", changes=changes) == 0
-        names.append([one["name"] for one in data_of(Run.named("a"))[0]["training"]])
+        names.append([training["name"] for training in data_of(Run.named("a"))[0]["training"]])
     assert names == [["a, pretrain", "a, adapt"], ["a, pretrain"]]
 
 
@@ -167,7 +167,11 @@ def test_runs_are_drawn_beside_each_other(run_here, capsys):
     assert call("report", "--run-name", "a", "--beside", "b", changes=[]) == 0
     data, _ = data_of(Run.named("a"))
     assert data["answers"] is None
-    assert [one["name"] for one in data["training"]] == ["a, pretrain", "b, pretrain", "b, adapt"]
+    assert [training["name"] for training in data["training"]] == [
+        "a, pretrain",
+        "b, pretrain",
+        "b, adapt",
+    ]
     assert call("report", "--run-name", "a", "--beside", "c", changes=[]) == 2
     assert "runs/c/metrics.jsonl: no metrics of training" in capsys.readouterr().err
     assert call("report", "--run-name", "c", changes=[]) == 2
@@ -176,4 +180,4 @@ def test_runs_are_drawn_beside_each_other(run_here, capsys):
     assert call("report", "--run-name", "b", "--beside", "a b", changes=[]) == 0
     assert "runs/b/metrics.jsonl: line 2 is not of the metrics" in capsys.readouterr().out
     data, _ = data_of(Run.named("b"))
-    assert [one["name"] for one in data["training"]] == ["b, adapt", "a, pretrain"]
+    assert [training["name"] for training in data["training"]] == ["b, adapt", "a, pretrain"]

@@ -17,8 +17,8 @@ def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
     assert call("score", "--run-name", "a", "--json", changes=[]) == 0
     score = json.loads(capsys.readouterr().out)
     assert call("sweep", "--run-name", "a", "--views", "1,3", "--steps", "1,2") == 0
-    found = json.loads((run_here / "runs" / "a" / "sweep.json").read_text())
-    lines = {(line["views"], line["steps"]): line for line in found["scores"]}
+    written = json.loads((run_here / "runs" / "a" / "sweep.json").read_text())
+    lines = {(line["views"], line["steps"]): line for line in written["scores"]}
     assert list(lines) == [(1, 1), (3, 1), (1, 2), (3, 2)]
     for k in (1, 2):
         for metric in ("per_task", "per_output"):
@@ -28,8 +28,8 @@ def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
     assert flop[3, 2] == pytest.approx(2 * flop[3, 1])
     assert flop[3, 1] > 2 * flop[1, 1]
     assert call("sweep", "--run-name", "a", "--views", "5,1000", "--steps", "1") == 0
-    found = json.loads((run_here / "runs" / "a" / "sweep.json").read_text())
-    assert [line["views"] for line in found["scores"]] == [5, 7]  # as many as there are
+    written = json.loads((run_here / "runs" / "a" / "sweep.json").read_text())
+    assert [line["views"] for line in written["scores"]] == [5, 7]  # as many as there are
     hidden = [t.without_answers() for t in within_side(load_source("arc1/training"), 3)]
     write_task_folder(run_here / "hidden", hidden)
     assert call("sweep", "--run-name", "a", changes=[*SHORT, "data.predicted=folder:hidden"]) == 2

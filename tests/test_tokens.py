@@ -48,8 +48,8 @@ def test_batches_show_what_views_show(pairs):
         assert np.array_equal(canvas, encode_grid(view.apply(grid), 14, tuple(offset)))
     placed = encode_grids(store, np.arange(len(pairs)), codes, offsets * 0, 14)
     decoded = decode_grids(placed.reshape(-1, 14, 14), codes)
-    for (grid, _), found in zip(pairs, decoded, strict=True):
-        assert np.array_equal(found, grid)
+    for (grid, _), read_back in zip(pairs, decoded, strict=True):
+        assert np.array_equal(read_back, grid)
 
 
 def test_a_canvas_without_a_grid_decodes_to_none():

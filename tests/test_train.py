@@ -72,16 +72,16 @@ def test_metrics_of_steps_without_a_halt_are_nan(small_dataset, engine):
 def test_dropout_is_a_function_of_seed_and_step(small_dataset, engine: Engine):
     """Whatever was drawn before it."""
     model, settings = replace(SMALL_MODEL, dropout=0.5), replace(SHORT_TRAINING, lr=1e-3)
-    found = []
+    heads = []
     for seed, drawn in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(drawn)
         ours = replace(settings, seed=seed)
         training = start_training(TRM(model), make_table(small_dataset), ours, engine)
         upcoming = batches(ExampleStream(small_dataset, 0), settings, model, engine.world, 0)
         train_step(training, next(upcoming), ours, engine)
-        found.append(training.model.output_head.weight.detach())
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+        heads.append(training.model.output_head.weight.detach())
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
 
 
 def test_rows_follow_the_schedule(small_dataset, engine: Engine):

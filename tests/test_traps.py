@@ -246,11 +246,11 @@ def test_trap_17_a_data_set_is_a_plan_and_not_its_grids(run_here):
 def test_two_processes_train_as_one(run_here):
     assert call("pretrain", "--run-name", "one") == 0
     call_in_processes(2, "pretrain", "--run-name", "two")
-    one, two = (
+    alone_run, shared_run = (
         list(map(json.loads, (run_here / "runs" / name / "metrics.jsonl").read_text().splitlines()))
         for name in ("one", "two")
     )
-    for ours, theirs in zip(one, two, strict=True):
+    for ours, theirs in zip(alone_run, shared_run, strict=True):
         for key in ("step", "loss", "accuracy", "exact_accuracy", "supervision_steps"):
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4), key
     first, second = (

@@ -19,7 +19,7 @@ def test_order_plays_no_part(votes, random):
 @given(predictions)
 def test_every_grid_votes_once_and_empty_ones_never(votes):
     tally = count_votes(votes)
-    counted = sum(c.votes for found in tally.candidates.values() for c in found)
+    counted = sum(c.votes for ranked in tally.candidates.values() for c in ranked)
     assert counted + tally.num_empty == len(votes)
     assert tally.num_empty == sum(vote.grid is None for vote in votes)
 

@@ -19,8 +19,8 @@ def test_votes_of_other_tasks_are_not_taken_up(run_here, capsys):
         changes = [*SHORT, f"data.max_side={side}"]
         assert call("predict", "--run-name", "a", changes=changes) == 0
         tasks = within_side(load_source("arc1/training"), side)
-        asked = {(task.task_id, test) for task in tasks for test in range(len(task.test_inputs))}
-        assert {(task_id, test) for task_id, test, _ in answered_views(Run.named("a"))} == asked
+        expected = {(task.task_id, test) for task in tasks for test in range(len(task.test_inputs))}
+        assert {(task_id, test) for task_id, test, _ in answered_views(Run.named("a"))} == expected
     assert "rounds by other weights or settings dropped" in capsys.readouterr().out
 
 

@@ -42,8 +42,8 @@ def test_any_votes_make_a_valid_submission(arc1, tmp_path_factory, data):
         for test, attempts in enumerate(written[task.task_id]):
             first, second = attempts["attempt_1"], attempts["attempt_2"]
             assert first != second
-            found = candidates.get((task.task_id, test), [])
-            expected = [candidate.grid.tolist() for candidate in found[:2]]
+            ranked = candidates.get((task.task_id, test), [])
+            expected = [candidate.grid.tolist() for candidate in ranked[:2]]
             assert [first, second][: len(expected)] == expected
     assert coverage.model == len(candidates)
 
