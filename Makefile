@@ -23,6 +23,9 @@ ARGUMENTS = --recipe "$(RECIPE)" --run-name "$(RUN)" --set "$(SET)"
 SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CHALLENGES)" \
 	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
 
+# The programs that measure: they import the packages, and the oracle of the tests.
+EXPERIMENT := PYTHONPATH=.:tests $(PY) experiments
+
 GPU_FOLDERS = --to "$(TO)" $(if $(FROM),--from "$(FROM)") $(if $(WHEELS),--wheels "$(WHEELS)")
 
 .DEFAULT_GOAL := help
@@ -106,13 +109,13 @@ lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/mypy
 
 chaos: $(READY) ## Try kills and faults on 60 runs in 20 minutes
-	PYTHONPATH=. $(PY) tests/reliability.py chaos
+	$(EXPERIMENT)/chaos.py
 
 deadlines: $(READY) ## Try 20 time limits in 25 minutes
-	PYTHONPATH=. $(PY) tests/reliability.py deadlines
+	$(EXPERIMENT)/deadlines.py
 
 bench: $(READY) ## Measure speed on the CPU in 5 minutes: runs/bench/cpu.json
-	PYTHONPATH=.:tests $(PY) experiments/bench.py cpu
+	$(EXPERIMENT)/bench.py cpu
 
 # With wheels, on a machine without a network, Python is the one that has torch.
 gpu: TO := $(or $(TO),runs/gpu-state)
@@ -120,7 +123,7 @@ gpu: $(if $(WHEELS),,$(READY)) ## Use a card for MINUTES=30: checks, rates, trai
 	$(if $(WHEELS),$(PYTHON),$(PY)) experiments/gpu.py --minutes "$(MINUTES)" --piece-minutes "$(PIECE)" $(GPU_FOLDERS)
 
 experiment: $(READY) ## Compare recipes at equal compute, hours on 2 cores: runs/experiment/table.md
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(PY) tests/experiment.py
+	OMP_NUM_THREADS=1 $(EXPERIMENT)/compare.py
 
 clean: ## Remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,26 +26,6 @@ Canvas = NDArray[np.uint8]
 _INVERSE_DIHEDRAL = np.array(INVERSE_DIHEDRAL)
 
 
-def encode_grid(grid: Grid, canvas_side: int, offset: tuple[int, int] = (0, 0)) -> Canvas:
-    """Return a square canvas with the grid at ``offset``; it must fit."""
-    height, width = grid.shape
-    top, left = offset
-    if top + height > canvas_side or left + width > canvas_side:
-        raise ValueError(f"a {height}x{width} grid at {offset} leaves the {canvas_side} canvas")
-    canvas = np.full((canvas_side, canvas_side), PAD, dtype=np.uint8)
-    canvas[top : top + height, left : left + width] = grid + FIRST_COLOR
-    write_end_markers(canvas, top, left, height, width)
-    return canvas
-
-
-def decode_grid(canvas: Canvas) -> Grid | None:
-    """Return the grid that starts at the top left of the canvas, None when there is none."""
-    height, width = measure_grid(canvas)
-    if height == 0:
-        return None
-    return np.ascontiguousarray(canvas[:height, :width] - FIRST_COLOR)
-
-
 def encode_grids(
     store: GridStore,
     grid_ids: NDArray[np.int64],

@@ -8,7 +8,6 @@ symmetries, without drawing a single augmented grid.
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -71,58 +70,6 @@ def _probe_key(grid: Grid) -> tuple[tuple[int, ...], bytes]:
 
 
 COMPOSED_DIHEDRAL = _compose_dihedrals()
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A dihedral transform after a color map; entry i of ``colors`` is the new color of i.
-
-    Black (0) keeps its color.
-    """
-
-    dihedral: int
-    colors: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.dihedral < NUM_DIHEDRALS:
-            raise ValueError(f"dihedral must be 0..{NUM_DIHEDRALS - 1}, got {self.dihedral}")
-        if self.colors[0] != 0 or sorted(self.colors) != list(range(NUM_COLORS)):
-            raise ValueError(f"colors must permute 1..9 and keep 0, got {self.colors}")
-
-    def apply(self, grid: Grid) -> Grid:
-        """Return the grid as this view shows it."""
-        return transform(np.array(self.colors, dtype=np.uint8)[grid], self.dihedral)
-
-    def invert(self) -> "View":
-        """Return the view that undoes this one."""
-        return View(
-            INVERSE_DIHEDRAL[self.dihedral],
-            tuple(self.colors.index(color) for color in range(NUM_COLORS)),
-        )
-
-    def compose(self, before: "View") -> "View":
-        """Return the view that equals ``before`` followed by this one."""
-        return View(
-            int(COMPOSED_DIHEDRAL[self.dihedral, before.dihedral]),
-            tuple(self.colors[color] for color in before.colors),
-        )
-
-    @property
-    def code(self) -> int:
-        """The number of this view, see :data:`ViewCodes`."""
-        rank = 0
-        rest = list(range(1, NUM_COLORS))
-        for color in self.colors[1:]:
-            position = rest.index(color)
-            rank = rank * len(rest) + position
-            rest.pop(position)
-        return self.dihedral * NUM_COLOR_MAPS + rank
-
-    @classmethod
-    def from_code(cls, code: int) -> "View":
-        """Return the view with this number."""
-        dihedral, rank = divmod(int(code), NUM_COLOR_MAPS)
-        return cls(dihedral, tuple(int(color) for color in color_maps()[rank]))
 
 
 @cache

@@ -11,20 +11,19 @@ WHEELS= names a folder of wheels for a machine that has torch and no network.
 """
 
 import json
-import math
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gpu_state import RUN, STATE, describe, install, newest_checkpoint, newest_step, pack, unpack
+from gpu_program import SECONDS_TO_END, Program
+from gpu_state import RUN, describe, install, newest_checkpoint, newest_step, pack
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "arc1-fast"
@@ -32,83 +31,10 @@ HELD_OUT = RUN / "held_out"
 NUM_HELD_OUT = 40
 LEAKS = ("40853293", "caa06a1f")  # training tasks that give evaluation tasks' answers away
 RATES_SECONDS = 180.0
-SCORE_SHARE, LEAST_SCORE_SECONDS = 0.12, 60.0  # of all the time, to answer the evaluation tasks
-# Of each piece: a training process until it trains, a look at held-out tasks, files at the end.
-STARTING_SECONDS, HELD_OUT_SECONDS, SAVING_SECONDS = 15.0, 50.0, 20.0
+# Of each piece: until a training process trains, and to answer the held-out tasks.
+STARTING_SECONDS, HELD_OUT_SECONDS = 15.0, 50.0
 PROBE_SECONDS = 30.0  # of a first leg where nobody knows the speed
-SECONDS_TO_END = 40.0  # of a program whose time is over
 DECAY_SHARE, WARM_UP = 0.3, 100  # the schedule; ten warm-ups fit into any run that is planned
-# What a test on a CPU does instead.
-SMALL = (
-    "data.max_side=5 model.canvas_side=5 data.views_per_task=7 model.num_heads=2 model.dim=32 "
-    "train.global_batch=8 predict.num_views=2 engine.device=cpu engine.compile=false"
-)
-SMALL_SCALE = 0.2  # of the seconds above
-
-
-class Program:
-    """One call: how much time it has, and what earlier calls left."""
-
-    def __init__(self, options: Namespace) -> None:
-        self.options = options
-        self.start = time.monotonic()
-        self.scale = SMALL_SCALE if options.small else 1.0
-        unpack(options.source or options.to)
-        self.state: dict[str, Any] = {"spent_seconds": 0.0, "held_out": [], "legs": []}
-        if STATE.exists():
-            self.state |= json.loads(STATE.read_text())
-        self.spent_before = self.state["spent_seconds"]
-
-    @property
-    def spent(self) -> float:
-        """Seconds of all calls."""
-        return float(self.spent_before + time.monotonic() - self.start)
-
-    @property
-    def left(self) -> float:
-        """Seconds of all that are planned."""
-        return 60 * self.options.minutes - self.spent
-
-    @property
-    def left_here(self) -> float:
-        """Seconds of this call, without those it needs at its end."""
-        piece = 60 * self.options.piece_minutes or math.inf
-        return piece - (time.monotonic() - self.start) - SAVING_SECONDS * self.scale
-
-    @property
-    def score_seconds(self) -> float:
-        """Seconds that are kept for the evaluation tasks."""
-        least = LEAST_SCORE_SECONDS * self.scale
-        return max(least, SCORE_SHARE * 60 * self.options.minutes)
-
-    def keep(self) -> None:
-        """Write the state of the program."""
-        self.state["spent_seconds"] = round(self.spent, 1)
-        RUN.mkdir(parents=True, exist_ok=True)
-        STATE.write_text(json.dumps(self.state, indent=2) + "\n")
-
-    def run(self, *command: str, seconds: float, capture: bool = False) -> str:
-        """Run a Python program and return what it printed, if that is captured.
-
-        It is asked to end when its seconds are over, and killed when it does not.
-        """
-        output = subprocess.PIPE if capture else None
-        with subprocess.Popen([sys.executable, *command], stdout=output, text=True) as process:
-            try:
-                printed, _ = process.communicate(timeout=min(seconds, threading.TIMEOUT_MAX))
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(SECONDS_TO_END)
-                process.kill()
-                raise
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command)
-        return printed or ""
-
-    def settings(self, *changes: str) -> str:
-        """Return the changed settings of every stage."""
-        return " ".join([*([SMALL] if self.options.small else []), *changes])
 
 
 def check(program: Program) -> None:
@@ -199,10 +125,10 @@ def plan_steps(planned: int, step: int, more: float) -> int:
 
 def look_at_held_out(program: Program, step: int) -> None:
     """Answer the held-out tasks with the newest weights, and note the score."""
-    found = answer(program, f"folder:{HELD_OUT}", "gpu-held-out", HELD_OUT_SECONDS * program.scale,
+    scored = answer(program, f"folder:{HELD_OUT}", "gpu-held-out", HELD_OUT_SECONDS * program.scale,
                    "predict.num_views=8", "predict.ranking=count",
                    "engine.compile=false")  # fmt: skip
-    program.state["held_out"].append({"step": step, **found})
+    program.state["held_out"].append({"step": step, **scored})
 
 
 def score(program: Program) -> None:
@@ -252,14 +178,14 @@ def write_held_out(program: Program) -> list[str]:
     from pipeline.sources import load_source
 
     side = 5 if program.options.small else 30
-    tasks = [t for t in load_source("arc1/training") if t.longest_side(with_answers=True) <= side]
+    tasks = [t for t in load_source("arc1/training") if t.longest_side(with_solutions=True) <= side]
     chosen = [t for t in tasks if t.task_id not in LEAKS][3 :: max(1, len(tasks) // NUM_HELD_OUT)]
     HELD_OUT.mkdir(parents=True, exist_ok=True)
     for task in chosen:
         pairs = {"train": task.train, "test": task.test_pairs}
         content = {
-            name: [{"input": p.input.tolist(), "output": p.output.tolist()} for p in some]
-            for name, some in pairs.items()
+            name: [{"input": p.input.tolist(), "output": p.output.tolist()} for p in of_kind]
+            for name, of_kind in pairs.items()
         }
         (HELD_OUT / f"{task.task_id}.json").write_text(json.dumps(content))
     return [*LEAKS, *(task.task_id for task in chosen)]
@@ -298,7 +224,7 @@ def main() -> None:
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--small", action="store_true", help="a small model on a CPU, for tests")
     options = parser.parse_args()
-    paths = [str(ROOT), str(ROOT / "experiments"), str(ROOT / "tests")]
+    paths = [str(ROOT)]
     if options.wheels:
         paths.append(install(options.wheels))
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)

@@ -15,22 +15,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import CANVAS, Trainer, arc1_mix, boxed, data_set
 from torch import Tensor
+from workloads import CANVAS, Trainer, arc1_mix, boxed, data_set
 
 from augment.boxes import full_boxes
-from augment.dataset import Examples, ExampleStream
 from augment.errors import InputError
+from augment.examples import Examples, ExampleStream
 from augment.tokens import PAD
 from pipeline.console import say
 from solver.attention import Sequences, attend, choose_kernel
-from solver.batch import Batch, batches, start_carry
-from solver.checkpoint import latest_checkpoint, restore_training, save_checkpoint
+from solver.carry import start_carry
+from solver.checkpoint import restore_training, save_checkpoint
+from solver.checkpoint_files import latest_checkpoint
 from solver.engine import Engine, open_engine
+from solver.loader import Batch, batches
 from solver.loss import IGNORED
 from solver.model import TRM
 from solver.packing import pack
-from solver.puzzle_embedding import PuzzleTable
+from solver.puzzle_table import PuzzleTable
 from solver.reference import convert_reference, reference_names
 from solver.settings import EngineSettings, ModelSettings, TrainSettings
 from solver.train import start_training, supervise, train_step
@@ -196,16 +198,16 @@ def check_resume(engine: Engine) -> str:
     training = new_training(index.num_rows, settings, engine)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for batch in batches(stream, settings, SMALL, engine.world, 0):
+        for batch in batches(stream, settings, SMALL, engine.group, 0):
             train_step(training, batch, settings, engine)
             if training.step == 4:
-                save_checkpoint(folder, training, index, dataset.taught, {}, "gpu", engine.world,
+                save_checkpoint(folder, training, index, dataset.trained_on, {}, "gpu", engine.group,
                                 keep=1, save_carry=True)  # fmt: skip
         checkpoint = latest_checkpoint(folder)
         assert checkpoint is not None
         again = new_training(index.num_rows, settings, engine)
-        restore_training(checkpoint, again, index, {}, engine.world)
-    for batch in batches(stream, settings, SMALL, engine.world, again.step):
+        restore_training(checkpoint, again, index, {}, engine.group)
+    for batch in batches(stream, settings, SMALL, engine.group, again.step):
         train_step(again, batch, settings, engine)
     error = abs(again.sums[3].item() / training.sums[3].item() - 1)
     return require("going on from a checkpoint", error, LOGITS[engine.dtype])

@@ -15,23 +15,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import Report, answerer, arc1_mix, data_set, product_rate, time_of, views_of_tests
+from timing import Report, time_of
 from torch.profiler import ProfilerActivity, profile
+from workloads import answerer, arc1_mix, data_set, product_rate, views_of_tests
 
 from augment.boxes import full_boxes
-from augment.dataset import ExampleStream
+from augment.examples import ExampleStream
 from pipeline.console import say
-from pipeline.recipes import Settings, load_recipe
+from pipeline.recipes import load_recipe
+from pipeline.settings import Settings
 from pipeline.sources import load_source
 from solver.attention import Sequences, attend, choose_kernel
-from solver.batch import batches
 from solver.cards import CARDS, Card
 from solver.engine import Engine, open_engine
 from solver.flop import flop_of_prediction, flop_of_training
+from solver.loader import batches
 from solver.memory import plan_training
 from solver.model import TRM
 from solver.packing import boxes_for, lengths_of
-from solver.puzzle_embedding import PuzzleTable
+from solver.puzzle_table import PuzzleTable
 from solver.roofline import prediction_time, training_time
 from solver.settings import EngineSettings
 from solver.train import Training, start_training, train_step
@@ -127,7 +129,7 @@ def start_run(bench: Bench, name: str, *changes: str, engine: Engine | None = No
     model.train()
 
     def steps() -> Iterator[None]:
-        for batch in batches(stream, train, settings.model, engine.world, 0):
+        for batch in batches(stream, train, settings.model, engine.group, 0):
             train_step(training, batch, train, engine)
             yield
 
@@ -215,13 +217,13 @@ def measure_small_width(bench: Bench) -> None:
     """Note what compiling, and launching whole CUDA graphs, bring at width 128."""
     sides: dict[str, Callable[..., object] | None] = {"eager": None}
     if not bench.is_small:
-        sides["compiled"] = torch.compile(TRM.cycle, dynamic=True)
+        sides["compiled"] = torch.compile(TRM.latent_recursion, dynamic=True)
     if bench.engine.device.type == "cuda":
-        sides["graphs"] = torch.compile(TRM.cycle, dynamic=True, mode="reduce-overhead")
+        sides["graphs"] = torch.compile(TRM.latent_recursion, dynamic=True, mode="reduce-overhead")
     for side, cycle in sides.items():
         engine = replace(bench.engine, compile=False)
         run = start_run(bench, "demo", "model.canvas_side=30", engine=engine)
-        run.training.model.run_cycle = cycle or TRM.cycle  # type: ignore[assignment]
+        run.training.model.recursion = cycle or TRM.latent_recursion  # type: ignore[assignment]
         rate, _ = steps_per_second(run, engine)
         batch = run.settings.train.global_batch
         bench.report.add(f"d128_{side}_examples_per_second", [r * batch for r in rate])

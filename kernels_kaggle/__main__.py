@@ -12,16 +12,8 @@ from kernels_kaggle.at_home.status import follow
 from kernels_kaggle.at_home.submit import agree, ask
 from kernels_kaggle.at_home.submit import submit as submit_notebook
 from kernels_kaggle.exchange import Stage
-from pipeline.__main__ import (
-    Changes,
-    Recipe,
-    RunName,
-    new_app,
-    open_run,
-    report_errors,
-    split_changes,
-)
-from pipeline.runs import Run
+from pipeline.cli import Changes, Recipe, RunName, new_app, open_run, report_errors, split_changes
+from pipeline.run import Run
 
 app = new_app("From a run to a scored submission on Kaggle.")
 

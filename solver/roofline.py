@@ -5,7 +5,7 @@ the host, which launches the kernels, works beside the device. Described is the 
 sequences end to end, attention of each at its own length, the cycle compiled, so that what lies
 between two products is one kernel that reads its inputs once.
 
-What was calibrated on what: :data:`solver.cards.CALIBRATION`; ``tests/test_plan.py`` holds the
+What was calibrated on what: :data:`solver.cards.CALIBRATION`; ``tests/test_roofline.py`` holds the
 figures that this must meet.
 
 In comments: D width, I inner width of SwiGLU, L positions of an example, K width of a head.

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from pipeline.__main__ import main
+from pipeline.recipes import load_recipe
+from pipeline.workload import read_workload
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = [
@@ -59,7 +62,7 @@ def call_in_processes(count, *arguments, changes=SHORT):
 def task_json(task):
     """The task in the form of a file of its own."""
     tests = [{"input": grid.tolist()} for grid in task.test_inputs]
-    for test, answer in zip(tests, task.answers or (), strict=task.answers is not None):
+    for test, answer in zip(tests, task.solutions or (), strict=task.solutions is not None):
         test["output"] = answer.tolist()
     train = [{"input": pair.input.tolist(), "output": pair.output.tolist()} for pair in task.train]
     return {"train": train, "test": tests}
@@ -72,3 +75,9 @@ def write_task_folder(folder, tasks):
     for path, task in zip(paths, tasks, strict=True):
         path.write_text(json.dumps(task_json(task)))
     return paths
+
+
+@cache
+def workload(recipe):
+    """What a recipe computes, read once for all tests."""
+    return read_workload(load_recipe(recipe, []))

@@ -1,8 +1,10 @@
 """What tests share: real tasks, a small model, and an engine that computes the same everywhere."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -10,10 +12,10 @@ from hypothesis import settings
 from augment.dataset import Dataset
 from augment.puzzles import PuzzleIndex
 from augment.task import Task
-from pipeline.clock import Watchdog
+from pipeline.deadline import Watchdog
 from pipeline.sources import DATA_DIR_VARIABLE, load_source
 from solver.engine import Engine, open_engine
-from solver.puzzle_embedding import PuzzleTable
+from solver.puzzle_table import PuzzleTable
 from solver.settings import EngineSettings, ModelSettings, TrainSettings
 
 torch.set_num_threads(1)
@@ -29,6 +31,7 @@ SMALL_MODEL = ModelSettings(
     num_latent_steps=1,
     max_supervision_steps=3,
 )
+BOX_MODEL = replace(SMALL_MODEL, canvas="box")
 SHORT_TRAINING = TrainSettings(num_steps=8, global_batch=8, warmup_steps=2, log_every=2)
 
 
@@ -56,25 +59,21 @@ def small_dataset(small_tasks: list[Task]) -> Dataset:
 def make_dataset(
     tasks: list[Task], rows_per: str = "view", views: int = 5, canvas_side: int = 10
 ) -> Dataset:
-    tasks = [task.without_answers() for task in tasks]
+    tasks = [task.without_solutions() for task in tasks]
     index = PuzzleIndex.of(tasks, views, 0, rows_per)
     return Dataset(tuple(tasks), index, (False,) * len(tasks), canvas_side)
 
 
+def seeded(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def zeros(height: int, width: int) -> np.ndarray:
+    return np.zeros((height, width), dtype=np.uint8)
+
+
 def make_table(dataset: Dataset, dim: int = SMALL_MODEL.dim) -> PuzzleTable:
     return PuzzleTable(dataset.index.num_rows, torch.zeros(dim))
-
-
-class Shortage:
-    """A model's forward pass in a memory that holds so many positions."""
-
-    def __init__(self, model, most):
-        self.forward, self.most = model.forward, most
-
-    def __call__(self, state, x_ND, *more):
-        if len(x_ND) > self.most:
-            raise torch.OutOfMemoryError
-        return self.forward(state, x_ND, *more)
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +87,13 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run in a folder of the test's own, so that runs/ lies there."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def no_concept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine to which ConceptARC was never downloaded."""
+    monkeypatch.delenv(DATA_DIR_VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 needs_concept = pytest.mark.skipif(

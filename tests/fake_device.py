@@ -25,22 +25,25 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import solver.predict
 import solver.train
-from augment.dataset import Dataset, ExampleStream
+from augment.dataset import Dataset
+from augment.examples import ExampleStream
 from augment.puzzles import PuzzleIndex
-from pipeline.recipes import RECIPES, Settings
+from pipeline.recipes import RECIPES
+from pipeline.settings import PredictSettings, Settings
 from pipeline.sources import load_source
-from solver.batch import batches
-from solver.checkpoint import Weights
 from solver.engine import Engine
+from solver.loader import batches
 from solver.model import TRM
 from solver.packing import lengths_of, plan_passes
-from solver.predict import plan_work, predict
-from solver.puzzle_embedding import PuzzleTable
-from solver.settings import PredictSettings, TrainSettings
+from solver.predict import predict
+from solver.process_group import ProcessGroup
+from solver.puzzle_table import PuzzleTable
+from solver.queries import list_queries
+from solver.settings import TrainSettings
 from solver.train import Supervision, Training, start_training, supervise, train_step
-from solver.world import World
+from solver.weights import Weights
 
-ALONE, AMONG_FOUR = World(), World(1, 4)
+ALONE, AMONG_FOUR = ProcessGroup(), ProcessGroup(1, 4)
 BFLOAT, HALF, FLOAT = torch.bfloat16, torch.float16, torch.float32
 # dtype, processes, and whether each step trains the trunk
 TRAININGS = (
@@ -83,7 +86,7 @@ def untouched(tensor: Tensor, *_) -> Tensor:
 
 @cache
 def real_tasks(side: int, rows_per: str) -> Dataset:
-    tasks = [task.without_answers() for task in load_source("arc1/training")]
+    tasks = [task.without_solutions() for task in load_source("arc1/training")]
     tasks = [task for task in tasks if task.longest_side() <= side]
     index = PuzzleIndex.of(tasks, VIEWS, 0, rows_per)
     return Dataset(tuple(tasks), index, (False,) * len(tasks), side)
@@ -94,7 +97,7 @@ def run_training(
     setup: Setup,
     device: torch.device,
     dtype: torch.dtype = BFLOAT,
-    world: World = ALONE,
+    world: ProcessGroup = ALONE,
     trains: tuple[bool, ...] = (True,),
     tokens: int = ALL_AT_ONCE,
     recompute: bool = False,
@@ -164,20 +167,20 @@ def misplaced(
         elif trains_trunk:
             results[f"gradient of {name}"] = (parameter.grad, FLOAT, shape)
     for name, (tensor, *expected) in results.items():
-        found = [tensor.dtype, tuple(tensor.shape)]
-        if [*found, tensor.device] != [*expected, engine.device]:
-            yield f"{name}: expected {expected}, got {found} on {tensor.device}"
+        result = [tensor.dtype, tuple(tensor.shape)]
+        if [*result, tensor.device] != [*expected, engine.device]:
+            yield f"{name}: expected {expected}, got {result} on {tensor.device}"
 
 
 def unexpected_waits(watch: Watch, engine: Engine, num_passes: int) -> Iterator[str]:
     """Say how the waits of a training step differ from one at its end, for what was fetched."""
-    expected = {"fetch": num_passes + (engine.world.size > 1)}
+    expected = {"fetch": num_passes + (engine.group.size > 1)}
     if engine.dtype == HALF:
         expected["_all_finite"] = 1
-    found = {"fetch": watch.waits["fetch"] + watch.waits["fetch of the newest"]}
-    found |= {name: count for name, count in watch.waits.items() if "fetch" not in name}
-    if found != expected:
-        yield f"waits: expected {expected}, got {found}"
+    result = {"fetch": watch.waits["fetch"] + watch.waits["fetch of the newest"]}
+    result |= {name: count for name, count in watch.waits.items() if "fetch" not in name}
+    if result != expected:
+        yield f"waits: expected {expected}, got {result}"
     before, place = watch.first_wait or (0, "nowhere")
     if before < watch.last_backward:
         yield f"a fetch is awaited before the last backward pass has ended: {place}"
@@ -188,7 +191,7 @@ def run_prediction(
     setup: Setup,
     device: torch.device,
     dtype: torch.dtype = BFLOAT,
-    world: World = ALONE,
+    world: ProcessGroup = ALONE,
     settings: PredictSettings = ONE_STEP,
 ) -> dict[str, Any]:
     """Answer two groups of views, the first ones of each again on the full canvas."""
@@ -196,19 +199,21 @@ def run_prediction(
     weights = Weights(put_on(device, setup.model), setup.table(host), setup.dataset.index,
                       np.empty(0, np.uint64), "", "")  # fmt: skip
     tasks = setup.dataset.tasks[:30]
-    work = plan_work(weights, tasks, 1 + VIEWS)
-    model, said, told = setup.model.settings, [], []
+    work = list_queries(weights, tasks, 1 + VIEWS)
+    model, lines, counts = setup.model.settings, [], []
     lengths = lengths_of(solver.predict.make_views(model, tasks, work).boxes, model)
     half = -(-int(lengths.sum()) // (2 * world.size))
-    engine = Engine(device, dtype, planned_tokens=half, world=world, say=said.append)
+    engine = Engine(device, dtype, planned_tokens=half, world=world, say=lines.append)
     watch.allowed = ("answer.<locals>.<genexpr>",)
     watch.allowed += ("answer.<locals>.begin",) if settings.stop_when_halted else ()
-    found = predict(weights, tasks, work, settings, engine, lambda views, flop: told.append(views))
-    if len(found) != len(work.tasks) or not any(found):
+    result = predict(
+        weights, tasks, work, settings, engine, lambda views, flop: counts.append(views)
+    )
+    if len(result) != len(work.tasks) or not any(result):
         watch.faults.append("predictions are missing")
     if not watch.waits["fetch"]:
         watch.faults.append("the device had nothing to do while answers were awaited")
-    return {"views": len(found), "operations": watch.operations, "said": said}
+    return {"views": len(result), "operations": watch.operations, "said": lines}
 
 
 def report(name: str, body: Callable[[Watch], dict[str, Any]], **of_case) -> None:

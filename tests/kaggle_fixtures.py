@@ -13,7 +13,7 @@ from kernels_kaggle.at_home.client import Client
 from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.at_home.pushed import PushedState
 from kernels_kaggle.exchange import read_digest
-from pipeline.runs import Run
+from pipeline.run import Run
 
 
 @pytest.fixture(scope="session")

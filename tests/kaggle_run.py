@@ -11,7 +11,7 @@ from augment.files import hash_file
 from kernels_kaggle.__main__ import main
 from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.exchange import Report, read_digest
-from pipeline.runs import Run
+from pipeline.run import Run
 
 CHANGES = [f"weights={ROOT / 'solver' / 'weights' / 'demo'}", f"kaggle.owner={USER}"]
 TRAINING = [

@@ -2,16 +2,18 @@
 
 import json
 import math
+import re
+from collections import defaultdict
 from contextlib import redirect_stdout
 from io import StringIO
 
 import numpy as np
 
-from augment.predictions import Prediction
-from pipeline.answers import Answers
-from pipeline.results import ResultFiles, score
-from solver.settings import PredictSettings
-from submission.rounds import Round
+from augment.prediction import Prediction
+from pipeline.settings import PredictSettings
+from pipeline.stages.score import ResultFiles, score
+from pipeline.vote_store import VoteStore
+from submission.rounds import Round, read_votes
 
 NUM_VIEWS = 6
 
@@ -21,13 +23,13 @@ def write_results(run, tasks, ranking="demonstrations"):
 
     The answer comes first, second, third, and not at all; every fifth task has no votes.
     """
-    answers = Answers(tasks, run, PredictSettings(ranking=ranking))
+    answers = VoteStore(tasks, run, PredictSettings(ranking=ranking))
     predictions = []
     for number, task in enumerate(tasks):
         if number % 5 == 4:
             continue
         for test, grid in enumerate(task.test_inputs):
-            answer = grid if task.answers is None else task.answers[test]
+            answer = grid if task.solutions is None else task.solutions[test]
             predictions += _vote(task, test, answer, number % 5)
     ids = tuple(task.task_id for task in tasks)
     answers.add(Round("somebody", 0, ids, 0, NUM_VIEWS, True, predictions))
@@ -70,6 +72,28 @@ def write_metrics(path, count, start=2.0):
     return lines
 
 
+def votes_of(run):
+    """All votes on the run's disk: for each test, its views with the grid and q of each."""
+    votes = defaultdict(list)
+    for predictions in read_votes(run.votes).values():
+        for p in predictions:
+            grid = None if p.grid is None else p.grid.tolist()
+            votes[p.task_id, p.test].append((p.view, grid, p.q))
+    return {test: sorted(of_test) for test, of_test in sorted(votes.items())}
+
+
+def answered_views(run):
+    """Task id, test and view of every prediction on the run's disk."""
+    return {(*test, view) for test, votes in votes_of(run).items() for view, _, _ in votes}
+
+
+def data_of(run):
+    """Return the data in the page of a run, and the page."""
+    page = run.report.read_text()
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    return json.loads(data), page
+
+
 def score_of(run):
     """Return what ``make score JSON=1`` prints."""
     with redirect_stdout(StringIO()) as printed:
@@ -81,5 +105,5 @@ def wrong_cells(task, submission):
     """The cells in which attempts differ from answers of the same size, by test and attempt."""
     return [
         [int(np.sum(grid != answer)) if grid.shape == answer.shape else 0 for grid in pair]
-        for answer, pair in zip(task.answers, submission.attempts[task.task_id], strict=True)
+        for answer, pair in zip(task.solutions, submission.attempts[task.task_id], strict=True)
     ]

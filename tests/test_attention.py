@@ -1,4 +1,4 @@
-"""The way of a GPU through attention, with kernels of the CPU in the place of its own."""
+"""Attention on a GPU, with kernels of the CPU in the place of its own."""
 
 import inspect
 from dataclasses import replace
@@ -10,7 +10,7 @@ import torch
 from conftest import SMALL_MODEL, make_dataset
 
 import solver.attention
-from augment.dataset import ExampleStream
+from augment.examples import ExampleStream
 from solver.attention import Sequences, attend
 from solver.loss import compute_losses
 from solver.model import TRM
@@ -72,8 +72,8 @@ def attention_of(kernel, bounds, longest):
 @pytest.mark.parametrize("bounds", [[0, 5, 38, 40], [0, 7, 7], [0, 1, 2, 70]])
 def test_the_kernels_of_a_gpu_are_called_as_documented(calls, kernel, bounds):
     """They get what they ask for in their order, and results and gradients are those of a CPU."""
-    found = attention_of(kernel, bounds, 68)
-    torch.testing.assert_close(found, attention_of("cpu", bounds, 68))
+    ours = attention_of(kernel, bounds, 68)
+    torch.testing.assert_close(ours, attention_of("cpu", bounds, 68))
     (given,) = calls
     assert tuple(given) == CALLED[kernel]
     q, k, v, *rest = given.values()
@@ -108,7 +108,7 @@ def test_a_step_is_the_same_with_the_kernels_of_a_gpu(small_tasks, calls, kernel
     model, dataset = TRM(BOX_MODEL, 3), make_dataset(small_tasks, "task")
     expected = supervision_step(model, dataset)
     monkeypatch.setattr("solver.model.choose_kernel", lambda device, dtype: kernel)
-    found = supervision_step(model, dataset)
+    ours = supervision_step(model, dataset)
     assert len(calls) == SMALL_MODEL.num_cycles * 2 * SMALL_MODEL.num_layers
-    assert all(tensor.isfinite().all() for tensor in found)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert all(tensor.isfinite().all() for tensor in ours)
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)

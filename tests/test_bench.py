@@ -39,7 +39,13 @@ def test_the_benchmark_writes_its_figures(tmp_path):
 
 def test_an_experiment_trains_its_arms_and_is_not_made_again(tmp_path):
     """A second call finds its runs, and prints the same table."""
-    command = [sys.executable, ROOT / "tests" / "experiment.py", "--arms", "base", "--no-compile"]
+    command = [
+        sys.executable,
+        ROOT / "experiments" / "compare.py",
+        "--arms",
+        "base",
+        "--no-compile",
+    ]
     command += ["--arm", "narrow: model.dim=32 model.num_heads=2 model.rotary=grid"]
     command += ["--seeds", "0", "1", "--budget", "3e10", "--tasks", "2", "--workers", "1"]
     printed = []
@@ -55,11 +61,11 @@ def test_an_experiment_trains_its_arms_and_is_not_made_again(tmp_path):
         )
         printed.append(done.stdout)
     lines = (tmp_path / "runs" / "experiment" / "curves.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    assert {(line["arm"], line["seed"]) for line in found} == {
+    curves = [json.loads(line) for line in lines]
+    assert {(line["arm"], line["seed"]) for line in curves} == {
         (arm, seed) for arm in ("base", "narrow") for seed in (0, 1)
     }
-    ends = [line for line in found if "pass@2" in line]
+    ends = [line for line in curves if "pass@2" in line]
     assert len(ends) == 4
     # Equal compute: the smaller model takes more steps, every seed as many.
     steps = {

@@ -8,14 +8,15 @@ import torch
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from augment.dataset import ExampleStream
-from solver.batch import batches
-from solver.checkpoint import Weights
+from augment.examples import ExampleStream
+from pipeline.settings import PredictSettings
 from solver.cpu_attention import attend_on_cpu
+from solver.loader import batches
 from solver.model import TRM
-from solver.predict import plan_work, predict
-from solver.settings import PredictSettings
+from solver.predict import predict
+from solver.queries import list_queries
 from solver.train import start_training, train_step
+from solver.weights import Weights
 
 ARC1_LIKE = replace(SMALL_MODEL, canvas="box", num_cycles=3, num_latent_steps=2)
 FAST_LIKE = replace(
@@ -54,7 +55,7 @@ def train_steps(dataset, engine, model, steps=(4096, 4096, 4096, 1), frozen=1):
     settings = replace(SHORT_TRAINING, num_steps=len(steps) + frozen, global_batch=6)
     training = start_training(TRM(model), make_table(dataset), settings, engine)
     losses = []
-    examples = batches(ExampleStream(dataset, 0), settings, model, engine.world, 0)
+    examples = batches(ExampleStream(dataset, 0), settings, model, engine.group, 0)
     for batch, tokens in zip(examples, [*steps, *[4096] * frozen], strict=True):
         engine.tokens_per_pass = tokens
         share = 1.0 if training.step >= len(steps) else 0.0
@@ -65,10 +66,10 @@ def train_steps(dataset, engine, model, steps=(4096, 4096, 4096, 1), frozen=1):
 
 def predict_views(training, dataset, engine, num_views):
     weights = Weights(training.model, training.table, dataset.index, np.empty(0, np.uint64), "", "")
-    work = plan_work(weights, dataset.tasks[:num_views], num_views)
-    some = work.between(0, num_views)
+    work = list_queries(weights, dataset.tasks[:num_views], num_views)
+    first_views = work.between(0, num_views)
     settings = PredictSettings(num_supervision_steps=2)
-    return predict(weights, dataset.tasks, some, settings, engine, lambda views, flop: None)
+    return predict(weights, dataset.tasks, first_views, settings, engine, lambda views, flop: None)
 
 
 @pytest.mark.parametrize("model", [ARC1_LIKE, FAST_LIKE], ids=["arc1", "arc1-fast"])
@@ -76,12 +77,12 @@ def test_few_graphs_serve_training_and_prediction(small_tasks, engine, flash, mo
     counter = CompileCounterWithBackend("eager")
     compile_with(counter, monkeypatch)
     dataset = make_dataset(small_tasks, model.rows_per)
-    said = []
-    compiled = replace(engine, compile=True, say=said.append)
+    printed = []
+    compiled = replace(engine, compile=True, say=printed.append)
     training, _ = train_steps(dataset, compiled, model)
     for num_views in (4, 1, 3):
         predict_views(training, dataset, compiled, num_views)
-    assert compiled.compile, said
+    assert compiled.compile, printed
     assert 0 < counter.frame_count <= MOST_GRAPHS
 
 
@@ -90,12 +91,12 @@ def test_where_compiling_fails_the_model_runs_as_it_is(small_dataset, engine, mo
         raise RuntimeError("no compiler is here\nand a long story")
 
     compile_with(refuse, monkeypatch)
-    said = []
-    compiled = replace(engine, compile=True, say=said.append)
-    _, found = train_steps(small_dataset, compiled, ARC1_LIKE)
+    printed = []
+    compiled = replace(engine, compile=True, say=printed.append)
+    _, ours = train_steps(small_dataset, compiled, ARC1_LIKE)
     _, expected = train_steps(small_dataset, replace(engine), ARC1_LIKE)
-    assert found == expected
-    (line,) = said
+    assert ours == expected
+    (line,) = printed
     assert line.startswith("cpu: warning: the compiled model failed, going on without compiling")
     assert "no compiler is here" in line
     assert not compiled.compile

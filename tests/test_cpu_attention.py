@@ -1,4 +1,4 @@
-"""Attention on a CPU: sequences computed together equal each one alone, plainly."""
+"""Attention on a CPU equals plain formulas on each sequence alone."""
 
 import pytest
 import torch
@@ -41,8 +41,8 @@ def test_sequences_together_equal_each_alone(lengths, dtype, tolerance):
     q, k, v, gradient = together.unbind(1)
     inputs = [x[:count].double() for x in (gradient, q, k, v)]
     expected = with_gradients(plainly, *inputs, lengths)
-    found, again = (with_gradients(attend_on_cpu, gradient, q, k, v, starts) for _ in range(2))
-    for ours, same, theirs in zip(found, again, expected, strict=True):
+    first, again = (with_gradients(attend_on_cpu, gradient, q, k, v, starts) for _ in range(2))
+    for ours, same, theirs in zip(first, again, expected, strict=True):
         assert ours.shape == q.shape
         assert torch.equal(ours, same)
         assert torch.allclose(ours[:count].double(), theirs, rtol=tolerance, atol=tolerance)

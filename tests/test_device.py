@@ -1,17 +1,13 @@
-"""What is not here, or not enough, is said in one line with what to do."""
-
-import os
-from types import SimpleNamespace
+"""A process takes the card that is its own, and says why there is none."""
 
 import pytest
 import torch
 
 from augment.errors import InputError
-from solver import device, world
-from solver.device import choose_device
-from solver.engine import Engine
-from solver.model import TRM
-from solver.settings import EngineSettings, ModelSettings
+from solver import device
+from solver.device import choose_device, choose_dtype
+from solver.engine import open_engine
+from solver.settings import EngineSettings
 
 CUDA = EngineSettings(device="cuda")
 
@@ -63,22 +59,9 @@ def test_why_there_is_no_card_is_said(monkeypatch, cuda, warning, named):
             choose_device(CUDA)
 
 
-def test_heads_that_a_gpu_cannot_read_are_refused():
-    engine = Engine(torch.device("cuda"), torch.bfloat16)
-    model = TRM(ModelSettings(canvas_side=3, dim=24, num_heads=2))
-    with pytest.raises(InputError, match="is 12; on a GPU it must be a multiple of 8"):
-        engine.prepare(model)
-
-
-def test_gpus_do_without_shared_memory_where_there_is_none(monkeypatch):
-    monkeypatch.delenv("NCCL_SHM_DISABLE", raising=False)
-    monkeypatch.setattr(world.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
-    world._check_shared_memory()
-    assert "NCCL_SHM_DISABLE" not in os.environ
-    monkeypatch.setenv("NCCL_SHM_DISABLE", "0")  # so that it is put back
-    monkeypatch.delenv("NCCL_SHM_DISABLE")
-    monkeypatch.setattr(world, "_SHARED_MEMORY", "/no/such/folder")
-    monkeypatch.setattr(world.shutil, "disk_usage", os.statvfs)
-    with pytest.warns(UserWarning, match=r"has 0 MiB free: .* --shm-size=1g"):
-        world._check_shared_memory()
-    assert os.environ["NCCL_SHM_DISABLE"] == "1"
+def test_devices_and_dtypes_that_are_not_here():
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"^engine\.device=cuda, but"):
+            open_engine(EngineSettings(device="cuda"), print)
+    chosen = choose_dtype(EngineSettings(), torch.device("cpu"))
+    assert chosen in (torch.bfloat16, torch.float32)

@@ -1,4 +1,4 @@
-"""Pictures of tasks."""
+"""Pictures of tasks (`drawing`), and those that notebooks show of predictions (`prediction`)."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from augment.drawing import COLORS, draw_grid
-from augment.predictions import Prediction
+from augment.prediction import Prediction
 from augment.task import Pair, Task
 from submission.vote import Candidate
 
@@ -33,23 +33,23 @@ def read(svg):
 
 def test_a_picture_shows_every_cell_of_the_task_and_its_attempts(arc1):
     for task in arc1[:20]:
-        attempts = [(answer, np.zeros((1, 1), np.uint8)) for answer in task.answers]
+        attempts = [(answer, np.zeros((1, 1), np.uint8)) for answer in task.solutions]
         labels, grids = read(task.draw(attempts).svg)
         expected = [grid for pair in task.train for grid in (pair.input, pair.output)]
-        for test, answer in enumerate(task.answers):
+        for test, answer in enumerate(task.solutions):
             expected += [task.test_inputs[test], *attempts[test], answer]
         assert grids == [grid.tolist() for grid in expected]
         assert (
             labels.count("attempt 1, right")
             == labels.count("attempt 2, wrong")
             == labels.count("answer")
-            == len(task.answers)
+            == len(task.solutions)
         )
         assert labels[0] == task.task_id
 
 
 def test_hidden_answers_are_not_drawn(arc1):
-    labels, grids = read(arc1[0].without_answers().draw().svg)
+    labels, grids = read(arc1[0].without_solutions().draw().svg)
     assert "answer" not in labels
     assert len(grids) == len(labels) - 1 == 2 * len(arc1[0].train) + len(arc1[0].test_inputs)
 
@@ -64,7 +64,7 @@ def test_task_ids_are_text_whatever_they_hold():
 
 def test_wrong_cells_are_crossed_out_where_sizes_are_the_same(arc1):
     task = arc1[0]
-    (answer,) = task.answers
+    (answer,) = task.solutions
     wrong = answer.copy()
     wrong[0, :3] = 9 - wrong[0, :3]
     picture = ET.fromstring(task.draw([(wrong, np.zeros((1, 1), np.uint8))]).svg)
@@ -74,7 +74,7 @@ def test_wrong_cells_are_crossed_out_where_sizes_are_the_same(arc1):
 
 def test_notebooks_show_tasks_grids_predictions_and_candidates_as_pictures(arc1):
     """By the method that notebooks look for."""
-    grid = arc1[0].answers[0]
+    grid = arc1[0].solutions[0]
     pictures = {
         "task": arc1[0],
         "grid": draw_grid(grid),
@@ -82,9 +82,9 @@ def test_notebooks_show_tasks_grids_predictions_and_candidates_as_pictures(arc1)
         "empty": Prediction("a<b", 1, None, 0.25, 3),
         "candidate": Candidate(grid, 5, 0.5),
     }
-    found = {name: read(shown._repr_svg_()) for name, shown in pictures.items()}
-    assert found["task"] == read(arc1[0].draw().svg)
-    assert found["grid"][1] == [grid.tolist()]
-    assert found["prediction"] == (["a<b, test 1", "view 3, q 0.25"], [grid.tolist()])
-    assert found["empty"] == (["a<b, test 1", "view 3, q 0.25, no grid"], [])
-    assert found["candidate"][0][1] == "5 votes, q 0.50"
+    drawn = {name: read(shown._repr_svg_()) for name, shown in pictures.items()}
+    assert drawn["task"] == read(arc1[0].draw().svg)
+    assert drawn["grid"][1] == [grid.tolist()]
+    assert drawn["prediction"] == (["a<b, test 1", "view 3, q 0.25"], [grid.tolist()])
+    assert drawn["empty"] == (["a<b, test 1", "view 3, q 0.25, no grid"], [])
+    assert drawn["candidate"][0][1] == "5 votes, q 0.50"

@@ -77,7 +77,7 @@ def test_steps_and_predictions_neither_mix_devices_nor_wait(cases):
     assert cases["kaggle training bfloat16 4"]["lanes"] == 32
     assert cases["arc1 training bfloat16 1"]["lanes"] == 768
     for name in ("two steps", "out of range"):
-        assert any("answered again on the full canvas" in said for said in cases[name]["said"])
+        assert any("answered again on the full canvas" in line for line in cases[name]["said"])
     assert "float16's range" in cases["out of range"]["said"][0]
     # One for each of up to eight groups and of those answered again, after the first of two steps.
     assert cases["stop_when_halted"]["waits"]["answer.<locals>.begin"] <= 16

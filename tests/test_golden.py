@@ -10,18 +10,20 @@ import numpy as np
 import pytest
 import torch
 from adam_atan2_pytorch import AdamAtan2
+from grid_oracle import View, decode_grid, encode_grid
 
 from augment.boxes import full_boxes
-from augment.dataset import Examples
-from augment.predictions import Prediction
-from augment.task import parse_task
-from augment.tokens import PAD, GridStore, decode_grid, decode_grids, encode_grid, encode_grids
-from augment.view import View
+from augment.examples import Examples
+from augment.grid import GridStore
+from augment.prediction import Prediction
+from augment.task_files import parse_task
+from augment.tokens import PAD, decode_grids, encode_grids
 from solver import train
-from solver.batch import Batch, start_carry
+from solver.carry import start_carry
+from solver.loader import Batch
 from solver.loss import HALT_WEIGHT, IGNORED, stablemax_cross_entropy
 from solver.packing import pack
-from solver.puzzle_embedding import PuzzleTable
+from solver.puzzle_table import PuzzleTable
 from solver.reference import convert_reference, reference_names
 from solver.train import supervise
 from submission.score import score_submission
@@ -57,9 +59,9 @@ def make_batch(inputs, labels, rows):
     return Batch(Examples(*tokens, rows.astype(np.int64), zeros.astype(np.uint32), boxes), zeros)
 
 
-def relative(found, expected):
+def relative(ours, expected):
     expected = torch.from_numpy(expected)
-    return ((found.detach() - expected).norm() / expected.norm().clamp(min=1e-12)).item()
+    return ((ours.detach() - expected).norm() / expected.norm().clamp(min=1e-12)).item()
 
 
 def canvas_arrays(record):
@@ -96,17 +98,24 @@ def test_views_in_a_batch_of_canvases():
 def test_tokens():
     records = read_json("tokens.json")
     assert records
+    unchanged, at_origin = np.zeros(1, dtype=np.uint32), np.zeros((1, 2), dtype=np.int64)
     for record in records:
         for key, expected in zip(("input", "output"), canvas_arrays(record), strict=True):
-            canvas = encode_grid(np.array(record[key], dtype=np.uint8), len(expected))
-            assert np.array_equal(canvas, expected)
-            assert decode_grid(canvas).tolist() == record[key]
+            grid, side = np.array(record[key], dtype=np.uint8), len(expected)
+            tokens = encode_grids(GridStore.of([grid]), np.arange(1), unchanged, at_origin, side)
+            assert np.array_equal(tokens.reshape(side, side), expected)
+            assert np.array_equal(encode_grid(grid, side), expected)
+            (decoded,) = decode_grids(tokens.reshape(1, side, side), unchanged)
+            assert decoded.tolist() == record[key]
 
 
 def test_crop():
-    for canvas, expected in zip(read_npz("crop.npz")["raw"], read_json("crop.json"), strict=True):
-        grid = decode_grid(canvas)
+    canvases, grids = read_npz("crop.npz")["raw"], read_json("crop.json")
+    decoded = decode_grids(canvases, np.zeros(len(canvases), dtype=np.uint32))
+    for canvas, grid, expected in zip(canvases, decoded, grids, strict=True):
         assert ([] if grid is None else grid.tolist()) == expected
+        plain = decode_grid(canvas)
+        assert ([] if plain is None else plain.tolist()) == expected
 
 
 def test_stablemax():
@@ -132,12 +141,12 @@ class TestModel:
             x = model.embed(packed, rows)
             state = model.start(len(x), torch.float32)
             for logits, halt in zip(golden["eval_logits"], golden["eval_q_halt"], strict=True):
-                state, found, found_halt = model(state, x, packed)
-                found_logits = found[: packed.num_positions].unflatten(0, (count, -1))[
+                state, our_logits, our_halt = model(state, x, packed)
+                our_cells = our_logits[: packed.num_positions].unflatten(0, (count, -1))[
                     :, model.settings.prefix_length :
                 ]
-                assert np.abs(found_logits.numpy() - logits).max() <= 1e-3
-                assert np.abs(found_halt.numpy() - halt).max() <= 1e-3
+                assert np.abs(our_cells.numpy() - logits).max() <= 1e-3
+                assert np.abs(our_halt.numpy() - halt).max() <= 1e-3
 
     def test_training_step(self, name, engine, monkeypatch):
         golden = read_npz(name)
@@ -186,11 +195,11 @@ def test_trajectory(engine):
         losses, carry = outcome.losses, outcome.carry
         for parameter in model.parameters():
             parameter.grad /= num_slots
-        table.descend(carry.examples.rows, outcome.row_gradients_BD, 1e-2, 0.1)
+        table.sign_sgd_step(carry.examples.rows, outcome.row_gradients_BD, 1e-2, 0.1)
         optimizer.step()
         optimizer.zero_grad()
-        found = (losses.total, losses.tokens.sum(), losses.halt.sum())
-        for value, key in zip(found, ("loss", "lm_loss", "q_halt_loss"), strict=True):
+        ours = (losses.total, losses.tokens.sum(), losses.halt.sum())
+        for value, key in zip(ours, ("loss", "lm_loss", "q_halt_loss"), strict=True):
             assert value.item() == pytest.approx(float(golden[key][step]), rel=1e-3), (step, key)
         assert np.array_equal(carry.steps_B, golden["carry_steps"][step])
         assert np.array_equal(carry.halted_B, golden["carry_halted"][step])

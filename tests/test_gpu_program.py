@@ -8,17 +8,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from gpu import plan_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = ROOT / "experiments"
 
 
 def run(folder, script, *options, **environment):
-    path = f"{ROOT}:{EXPERIMENTS}:{ROOT / 'tests'}"
     return subprocess.run(
         [sys.executable, EXPERIMENTS / script, *options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         timeout=900,
@@ -33,7 +33,7 @@ def test_the_checks_hold_on_a_cpu_and_name_what_does_not(tmp_path):
     wrong = "import gpu_checks as g; g.ATTENTION.clear(); g.CHECKS = g.CHECKS[:1]; g.main()"
     done = subprocess.run(
         [sys.executable, "-c", wrong, "--device", "cpu", "--dtypes", "float32"],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{EXPERIMENTS}:{ROOT / 'tests'}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{EXPERIMENTS}"},
         capture_output=True,
         text=True,
     )
@@ -86,10 +86,7 @@ def test_pieces_go_on_from_what_the_one_before_left_elsewhere(tmp_path):
     assert "| ARC-AGI-1 evaluation |" in (before / "results.md").read_text()
 
 
-def test_steps_are_planned_by_the_speed_until_the_rates_fall(monkeypatch):
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    from gpu import plan_steps
-
+def test_steps_are_planned_by_the_speed_until_the_rates_fall():
     assert plan_steps(0, 0, 0.0) == 100_000
     assert plan_steps(0, 0, 20_000.0) == 19_000
     assert plan_steps(100_000, 5000, 10_000.0) == 14_500
@@ -97,8 +94,8 @@ def test_steps_are_planned_by_the_speed_until_the_rates_fall(monkeypatch):
     assert plan_steps(0, 0, 10.0) == 1000  # ten warm-ups at least
 
 
-@pytest.mark.parametrize("asked", [["--minutes", "x"], ["--phases", "dance"]])
-def test_what_is_no_option_is_said(tmp_path, asked):
-    done = run(tmp_path, "gpu.py", *asked)
+@pytest.mark.parametrize("options", [["--minutes", "x"], ["--phases", "dance"]])
+def test_what_is_no_option_is_said(tmp_path, options):
+    done = run(tmp_path, "gpu.py", *options)
     assert done.returncode == 2
     assert "error: argument" in done.stderr

@@ -5,7 +5,7 @@ from commands import call
 from kaggle_run import CHANGES
 
 from augment.errors import InputError
-from augment.task import write_solutions
+from augment.task_files import write_solutions
 from kernels_kaggle.__main__ import main
 from kernels_kaggle.at_home.push import push
 from pipeline.sources import load_source

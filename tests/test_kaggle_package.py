@@ -12,10 +12,10 @@ from commands import SHORT, call
 from kaggle_objects import USER
 from kaggle_run import CHANGES, TRAINING, make_package
 
-from augment.task import read_challenges
+from augment.task_files import read_challenges
 from kernels_kaggle.__main__ import main
 from kernels_kaggle.at_home.folder import PackageFolder
-from pipeline.runs import Run
+from pipeline.run import Run
 
 pytest_plugins = ["kaggle_fixtures"]
 

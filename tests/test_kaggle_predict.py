@@ -10,7 +10,8 @@ from commands import ROOT, call
 from kaggle_machine import make_image, run_notebook
 from kaggle_run import make_package
 
-from augment.task import Task, read_challenges, write_challenges, write_solutions
+from augment.task import Task
+from augment.task_files import read_challenges, write_challenges, write_solutions
 from kernels_kaggle.on_kaggle import predict
 from kernels_kaggle.on_kaggle.session import Session
 from pipeline.sources import load_source
@@ -60,7 +61,7 @@ def competition(tmp_path_factory):
     """The competition's files, with public tasks in the place of the hidden ones."""
     folder = tmp_path_factory.mktemp("competition")
     hidden = sorted(load_source("arc1/evaluation"), key=Task.longest_side)
-    write_challenges(folder / HIDDEN, [task.without_answers() for task in hidden[:TASKS]])
+    write_challenges(folder / HIDDEN, [task.without_solutions() for task in hidden[:TASKS]])
     tasks = load_source("arc2/evaluation")
     write_challenges(folder / "arc-agi_evaluation_challenges.json", tasks)
     write_solutions(folder / "arc-agi_evaluation_solutions.json", tasks)

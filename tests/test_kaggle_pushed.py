@@ -7,7 +7,7 @@ import pytest
 from augment.errors import InputError
 from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.at_home.pushed import PushedState
-from pipeline.runs import Run
+from pipeline.run import Run
 
 UPLOADED = {"package": "abc", "dataset_version": 3, "notebooks": []}
 PUSHED = {

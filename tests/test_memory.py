@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
 
-from augment.dataset import ExampleStream
 from augment.errors import InputError
+from augment.examples import ExampleStream
 from pipeline.recipes import RECIPES
-from solver.batch import batches, start_carry
+from solver.carry import start_carry
 from solver.engine import Engine
+from solver.loader import batches
 from solver.memory import (
     LiveBytes,
     fitting_positions,
@@ -49,13 +50,13 @@ def test_the_recipe_kaggle_is_planned_to_fit_a_card_of_24_gb():
 
 def test_as_much_is_computed_at_once_as_fits():
     model = TRM(RECIPES["arc1-fast"]().model)
-    asked = (model, 960, 140_000, torch.bfloat16)
-    assert fitting_positions(*asked, 80e9) == 140_000
-    fitting = fitting_positions(*asked, 10e9)
+    given = (model, 960, 140_000, torch.bfloat16)
+    assert fitting_positions(*given, 80e9) == 140_000
+    fitting = fitting_positions(*given, 10e9)
     assert 916 <= fitting < 140_000
     plan = plan_memory(model, 960, fitting, 140_000, torch.bfloat16)
     assert sum(plan.values()) == pytest.approx(10e9, rel=1e-3)
-    assert fitting_positions(*asked, 1e9) == 0
+    assert fitting_positions(*given, 1e9) == 0
 
 
 def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):
@@ -79,7 +80,7 @@ def test_what_a_pass_is_planned_to_take_is_what_it_takes(small_tasks, engine, ch
     model = TRM(replace(SMALL_MODEL, **changes))
     dataset = make_dataset(small_tasks, model.settings.rows_per)
     settings = replace(SHORT_TRAINING, global_batch=12)
-    batch = next(batches(ExampleStream(dataset, 0), settings, model.settings, engine.world, 0))
+    batch = next(batches(ExampleStream(dataset, 0), settings, model.settings, engine.group, 0))
     carry = start_carry(model, 12, engine.device, engine.dtype)
     table = make_table(dataset)
     with LiveBytes() as live:

@@ -7,18 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from pages import cells, drawn, listed, percent
 from playwright.sync_api import sync_playwright
 from results import NUM_VIEWS, has_empty, score_of, write_metrics, write_results, wrong_cells
 
-from augment.drawing import COLORS
 from augment.task import Pair, Task
-from pipeline.results import report
-from pipeline.runs import Run
+from pipeline.page import write_page
+from pipeline.run import Run
 from submission.writer import read_submission
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-
 HOSTILE = "<img src=x onerror=hacked=1></script><script>hacked=1</script>'\"&amp;"
 
 
@@ -40,7 +39,7 @@ def run(tmp_path_factory, arc1):
     run.record("predict", settings)
     write_metrics(run.metrics_of("pretrain"), 300)
     write_metrics(other.metrics_of("pretrain"), 150, start=3.0)
-    report(run, [other])
+    write_page(run, [other])
     return run
 
 
@@ -67,30 +66,6 @@ def opened(browser):
     assert not wrong
 
 
-def cells(table):
-    return [row.locator("th, td").all_inner_texts() for row in table.locator("tr").all()]
-
-
-def percent(share):
-    return f"{100 * share:.2f}\u00a0%"
-
-
-def listed(page):
-    """The tasks of the list: id, outcome and figures."""
-    return [text.split("\n") for text in page.locator("#list button").all_inner_texts()]
-
-
-def drawn(svg):
-    """The grid that a picture shows."""
-    cells = {}
-    for rect in svg.locator("rect").all():
-        x, y, width = (int(rect.get_attribute(name)) for name in ("x", "y", "width"))
-        color = COLORS.index(rect.get_attribute("fill"))
-        cells |= {(y, column): color for column in range(x, x + width)}
-    rows, columns = (1 + max(place) for place in zip(*cells, strict=True))
-    return [[cells[y, x] for x in range(columns)] for y in range(rows)]
-
-
 def test_every_figure_is_that_of_the_score(run, opened):
     page, score = opened(run), score_of(run)
     tables = [cells(table) for table in page.locator("#score table").all()]
@@ -112,24 +87,24 @@ def test_every_figure_is_that_of_the_score(run, opened):
 def test_filters_show_as_many_tasks_as_they_say(run, opened):
     page, score = opened(run), score_of(run)
     buttons = page.locator("#filters button")
-    said = [text.rsplit(": ", 1) for text in buttons.all_inner_texts()]
+    labels = [text.rsplit(": ", 1) for text in buttons.all_inner_texts()]
     expected = {"all": score["num_tasks"], **score["outcomes"]}
-    assert {name: int(number) for name, number in said} == expected
+    assert {name: int(number) for name, number in labels} == expected
     assert len(expected) == 5
-    for button, (name, number) in zip(buttons.all(), said, strict=True):
+    for button, (name, number) in zip(buttons.all(), labels, strict=True):
         button.click()
-        found = listed(page)
-        assert len(found) == int(number)
-        assert name == "all" or {outcome for _, outcome, _ in found} == {name}
+        visible = listed(page)
+        assert len(visible) == int(number)
+        assert name == "all" or {outcome for _, outcome, _ in visible} == {name}
         assert page.locator("#count").inner_text() == f"{number} of 400 tasks"
         assert (
             page.locator("#filters button[aria-pressed=true]").inner_text() == button.inner_text()
         )
     page.locator("#search").fill("A1")
-    assert [one for one, _, _ in listed(page)] == [
+    assert [task_id for task_id, _, _ in listed(page)] == [
         task["task"]
         for task in score["tasks"]
-        if "a1" in task["task"] and task["outcome"] == found[0][1]
+        if "a1" in task["task"] and task["outcome"] == visible[0][1]
     ]
     page.locator("#search").fill("nothing of the kind")
     assert page.locator("#count").inner_text() == "0 of 400 tasks"
@@ -152,16 +127,16 @@ def test_tasks_are_sorted(run, opened, arc1):
     for name, key in orders.items():
         page.locator("#order").select_option(name)
         expected = [task["task"] for task in sorted(tasks, key=key)]
-        assert [one for one, _, _ in listed(page)] == expected
+        assert [task_id for task_id, _, _ in listed(page)] == expected
         page.locator("#reverse").click()
-        assert [one for one, _, _ in listed(page)] == expected[::-1]
+        assert [task_id for task_id, _, _ in listed(page)] == expected[::-1]
         page.locator("#reverse").click()
 
 
 def test_a_task_shows_what_was_answered_and_why_not(run, opened, arc1):
     page = opened(run)
     submission = read_submission(run.submission, arc1)
-    chosen = [*arc1[:10], next(task for task in arc1 if len(task.answers) > 1)]
+    chosen = [*arc1[:10], next(task for task in arc1 if len(task.solutions) > 1)]
     for task in chosen:
         number = arc1.index(task)
         page.locator("#search").fill(task.task_id)
@@ -173,8 +148,8 @@ def test_a_task_shows_what_was_answered_and_why_not(run, opened, arc1):
             re.search(r", (\d+) cells wrong", i.get_attribute("aria-label")) for i in images.all()
         ]
         in_attempts = [n for pair in wrong_cells(task, submission) for n in pair if n]
-        assert sum(int(found[1]) for found in marked if found) >= sum(in_attempts)
-        assert shown.count("\nanswer") == len(task.answers)
+        assert sum(int(match[1]) for match in marked if match) >= sum(in_attempts)
+        assert shown.count("\nanswer") == len(task.solutions)
         if number % 5 < 4:
             votes = NUM_VIEWS - has_empty(task)
             assert f"{votes} votes for " in shown
@@ -250,7 +225,7 @@ def test_training_is_drawn_run_beside_run(run, opened):
 def test_a_run_that_only_trained_has_no_tasks(tmp_path, opened):
     run = Run(tmp_path / "a")
     write_metrics(run.metrics_of("adapt"), 1)
-    report(run)
+    write_page(run)
     page = opened(run)
     assert not page.locator("#tasks").is_visible()
     assert not page.locator("#score").is_visible()
@@ -260,8 +235,8 @@ def test_a_run_that_only_trained_has_no_tasks(tmp_path, opened):
 
 def test_a_run_without_answers_is_shown(tmp_path, opened, arc1):
     run = Run(tmp_path / "a")
-    write_results(run, [task.without_answers() for task in arc1[:5]])
-    report(run)
+    write_results(run, [task.without_solutions() for task in arc1[:5]])
+    write_page(run)
     page = opened(run)
     assert "no score" in page.locator("#score").inner_text()
     assert page.locator("#filters button").all_inner_texts() == ["all: 5", "answer not known: 5"]
@@ -282,8 +257,8 @@ def test_people_of_all_kinds_can_read_it(run, opened, arc1, scheme, width):
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
     page.locator("#digits").click()
     page.locator("#search").fill("0")
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    audit = Axe().run(page)
+    assert audit.violations_count == 0, audit.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     back = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.locator("#theme").click()
@@ -295,7 +270,7 @@ def test_hostile_names_are_text(tmp_path, opened, arc1):
     write_results(run, [replace(arc1[0], task_id=HOSTILE)])
     write_metrics(run.metrics_of("pretrain"), 3)
     run.record(HOSTILE, {})
-    report(run)
+    write_page(run)
     page = opened(run)
     page.locator("#list button").click()
     assert page.locator("#list button span").first.inner_text() == HOSTILE
@@ -311,7 +286,7 @@ def test_the_largest_grids_fit_a_phone(tmp_path, opened):
     grid = np.arange(900, dtype=np.uint8).reshape(30, 30) % 10
     run = Run(tmp_path / "a")
     write_results(run, [Task("large", (Pair(grid, grid),), (grid, grid), (grid, grid))])
-    report(run)
+    write_page(run)
     page = opened(run, "#large", viewport={"width": 360, "height": 700})
     page.locator("#digits").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 360

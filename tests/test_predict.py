@@ -1,56 +1,28 @@
+"""Predictions: which views are answered, in which order, and what they do not depend on."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_MODEL, Shortage, make_dataset
+from answering import as_lists, paint, random_weights, run, with_halt
+from conftest import SMALL_MODEL, make_dataset, seeded
+from faults import Shortage
 
 from augment.boxes import infer_test_boxes
 from augment.sizes import infer_output_size
-from augment.task import Pair
 from augment.tokens import END, FIRST_COLOR
-from solver.adapt import start_adaptation
-from solver.checkpoint import Weights
+from pipeline.settings import PredictSettings
 from solver.flop import flop_of_prediction
-from solver.model import TRM
-from solver.pace import Pace
-from solver.predict import plan_work, predict, reproduce_demonstrations, share_by_work
-from solver.puzzle_embedding import PuzzleTable
-from solver.settings import AdaptSettings, PredictSettings
-from solver.train import train
-from solver.world import World
-
-SHORT_ADAPTATION = AdaptSettings(num_steps=8, global_batch=8, warmup_steps=2, log_every=2)
-
-
-def random_weights(dataset, seed=0):
-    """An untrained model whose rows differ, so that predictions differ too."""
-    model = replace(SMALL_MODEL, rows_per=dataset.index.rows_per)
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randn(dataset.index.num_rows, model.dim, generator=generator)
-    table = PuzzleTable(len(rows), torch.zeros(model.dim))
-    table.put(np.arange(len(rows)), rows)
-    return Weights(
-        TRM(model, seed).requires_grad_(False), table, dataset.index, dataset.taught, "test", "0"
-    )
-
-
-def as_lists(predictions):
-    return [
-        (p.task_id, p.test, None if p.grid is None else p.grid.tolist(), p.q) for p in predictions
-    ]
-
-
-def run(dataset, tasks, engine, settings, weights=None, on_views=lambda *_: None):
-    weights = weights or random_weights(dataset)
-    work = plan_work(weights, tasks, settings.num_views)
-    return predict(weights, tasks, work, settings, engine, on_views)
+from solver.predict import predict
+from solver.process_group import ProcessGroup
+from solver.queries import list_queries, share_groups
 
 
 @pytest.mark.parametrize("rows_per", ["view", "task"])
 def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows_per):
     dataset = make_dataset(small_tasks, rows_per)
-    tasks = [task.without_answers() for task in reversed(small_tasks)]
+    tasks = [task.without_solutions() for task in reversed(small_tasks)]
     done, flop = [], []
     settings = PredictSettings(num_views=4)
 
@@ -75,7 +47,7 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
 
 
 def test_the_batch_plays_no_part(small_tasks, small_dataset, engine):
-    one, other = (
+    single, other = (
         run(
             small_dataset,
             small_tasks,
@@ -84,12 +56,12 @@ def test_the_batch_plays_no_part(small_tasks, small_dataset, engine):
         )
         for tokens in (1, 5000)
     )
-    assert [p[:3] for p in as_lists(one)] == [p[:3] for p in as_lists(other)]
-    assert np.allclose([p.q for p in one], [p.q for p in other], atol=1e-5)
+    assert [p[:3] for p in as_lists(single)] == [p[:3] for p in as_lists(other)]
+    assert np.allclose([p.q for p in single], [p.q for p in other], atol=1e-5)
 
 
 def test_supervision_steps_can_be_fewer(small_tasks, small_dataset, engine):
-    full, three, one = (
+    full, three, single = (
         as_lists(
             run(
                 small_dataset,
@@ -101,12 +73,12 @@ def test_supervision_steps_can_be_fewer(small_tasks, small_dataset, engine):
         for steps in (0, SMALL_MODEL.max_supervision_steps, 1)
     )
     assert full == three
-    assert full != one
+    assert full != single
 
 
 def test_rows_and_views_are_those_of_the_index(small_tasks, small_dataset):
     index = small_dataset.index
-    work = plan_work(random_weights(small_dataset), small_tasks[2:4], 100)
+    work = list_queries(random_weights(small_dataset), small_tasks[2:4], 100)
     first, last = index.starts[2], index.starts[4]
     assert work.rows.tolist() == list(range(1 + first, 1 + last))
     assert work.codes.tolist() == index.codes[first:last].tolist()
@@ -115,73 +87,17 @@ def test_rows_and_views_are_those_of_the_index(small_tasks, small_dataset):
     assert parts[0].codes.tolist() == [0] * sum(len(t.test_inputs) for t in small_tasks[2:4])
 
 
-def adapted_to(weights, tasks, engine, settings=SHORT_ADAPTATION, views=3):
-    adaptation = start_adaptation(weights, tasks, views, 0, settings, engine)
-    quiet = {"on_step": lambda: None, "on_metrics": lambda metrics: None}
-    pace = Pace(settings.num_steps, engine)
-    train(adaptation.training, adaptation.stream, settings, engine, pace, **quiet)
-    return adaptation.weights()
-
-
-def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
-    known = make_dataset(small_tasks[:6])
-    weights = random_weights(known)
-    before = {name: tensor.clone() for name, tensor in weights.model.state_dict().items()}
-    unseen = small_tasks[6:]
-    adapted = adapted_to(weights, unseen, engine)
-    assert [adapted.index.find(task) is not None for task in unseen] == [True] * len(unseen)
-    # Rows no slot has met lie where all of them began; the others moved, and so did the trunk.
-    rows = adapted.table.look_up(np.arange(adapted.index.num_rows))
-    moved = ~(rows == weights.table.mean_row).all(1)
-    assert not moved[0]
-    assert moved.any()
-    for name, tensor in weights.model.state_dict().items():
-        assert torch.equal(tensor, before[name])
-    assert not torch.equal(adapted.model.token_embedding, weights.model.token_embedding)
-    predictions = run(known, unseen, engine, PredictSettings(num_views=2), adapted)
-    assert {p.task_id for p in predictions} == {task.task_id for task in unseen}
-
-
-@pytest.mark.parametrize("rows_per", ["view", "task"])
-def test_known_tasks_go_on_from_their_rows(small_tasks, engine, rows_per):
-    """Whatever other views there are now; without training, nothing else changes."""
-    weights = random_weights(make_dataset(small_tasks[:6], rows_per, views=5))
-    if rows_per == "view":  # the fourth view of the last task was never met
-        weights.table._places[weights.index.starts[5] + 4] = 0
-    asked = small_tasks[4:8]
-    adapted = adapted_to(weights, asked, engine, replace(SHORT_ADAPTATION, num_steps=0), views=9)
-    for name, tensor in weights.model.state_dict().items():
-        assert torch.equal(tensor, adapted.model.state_dict()[name])
-    kept = 0
-    for task in asked:
-        at, before = adapted.index.find(task), weights.index.find(task)
-        rows, codes = adapted.index.rows(np.full(10, at), np.arange(10))
-        found = adapted.table.look_up(rows)
-        expected = weights.table.mean_row.expand(10, -1).clone()
-        if before is not None:
-            old_rows, old_codes = weights.index.rows(np.full(6, before), np.arange(6))
-            old = dict(zip(old_codes.tolist(), weights.table.look_up(old_rows), strict=True))
-            if rows_per == "view" and task is small_tasks[5]:
-                del old[int(old_codes[3])]
-            for n, code in enumerate(codes.tolist()):
-                if rows_per == "task" or code in old:
-                    expected[n] = old[0 if rows_per == "task" else code]
-                    kept += 1
-        assert torch.equal(found, expected)
-    assert kept == {"task": 20, "view": 11}[rows_per]
-    trained = adapted.table.is_trained(np.arange(adapted.index.num_rows))
-    assert trained.sum() == {"task": 2, "view": 11}[rows_per]
-
-
 def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, engine, monkeypatch):
     """Each of three processes, its neighbours' part being zero, holds every third batch."""
-    monkeypatch.setattr(World, "sum_", lambda self, tensor: tensor)
+    monkeypatch.setattr(ProcessGroup, "sum_", lambda self, tensor: tensor)
     settings = PredictSettings(num_views=4)
     engine = replace(engine, planned_tokens=4 * 116)
     alone = as_lists(run(small_dataset, small_tasks, engine, settings))
     owners = []
     for rank in range(3):
-        part = run(small_dataset, small_tasks, replace(engine, world=World(rank, 3)), settings)
+        part = run(
+            small_dataset, small_tasks, replace(engine, world=ProcessGroup(rank, 3)), settings
+        )
         filled = [n for n, prediction in enumerate(part) if prediction is not None]
         assert all(n // 4 % 3 == rank for n in filled)
         assert as_lists(part[n] for n in filled) == [alone[n] for n in filled]
@@ -191,67 +107,37 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
 
 def test_work_is_shared_by_its_cost():
     costs = [9.0, 1.0, 1.0, 5.0, 4.0, 2.0, 2.0]
-    shares = share_by_work(costs, 3)
+    shares = share_groups(costs, 3)
     assert sorted(number for share in shares for number in share) == list(range(len(costs)))
     assert [sum(costs[n] for n in share) for share in shares] == [9, 8, 7]
     assert all(sorted(share, reverse=True) == share for share in shares)
-    assert share_by_work([1.0], 2) == [[0], []]
+    assert share_groups([1.0], 2) == [[0], []]
 
 
 def test_the_shortest_views_are_answered_first_while_time_lasts(small_tasks, engine):
     """What was answered is what it would have been; the rest is not there."""
     dataset = make_dataset(small_tasks)
     weights = with_halt(random_weights(dataset), canvas="box")
-    work = plan_work(weights, small_tasks, 3)
+    work = list_queries(weights, small_tasks, 3)
     engine = replace(engine, planned_tokens=200)
     settings, costs = PredictSettings(), []
 
-    def two_groups(flop):
+    def two_groups_in_boxes(flop):
+        """Two groups in their boxes, then all that have to be answered on the full canvas."""
         costs.append(flop)
-        return len(costs) <= 2
+        return len(costs) != 3
 
-    asked = (weights, small_tasks, work, settings, engine, lambda *_: None)
-    whole, part = predict(*asked), predict(*asked, two_groups)
+    given = (weights, small_tasks, work, settings, engine, lambda *_: None)
+    whole, part = predict(*given), predict(*given, two_groups_in_boxes)
     answered = [n for n, prediction in enumerate(part) if prediction is not None]
     assert 0 < len(answered) < len(part)
-    assert [p.view for p in as_if(whole, answered)] == [p.view for p in as_if(part, answered)]
+    ours, expected = (as_lists(predictions[n] for n in answered) for predictions in (part, whole))
+    assert [p[:3] for p in ours] == [p[:3] for p in expected]
+    assert [p[3] for p in ours] == pytest.approx([p[3] for p in expected], abs=1e-5)
     boxes = infer_test_boxes(small_tasks, work.tasks, work.tests, work.codes, 10)
     areas = boxes[:, 2] * boxes[:, 3]
     rest = np.setdiff1d(np.arange(len(part)), answered)
     assert areas[answered].max() <= areas[rest].min()
-
-
-def as_if(predictions, numbers):
-    return [predictions[number] for number in numbers]
-
-
-def test_demonstrations_are_answered_as_if_they_were_tests(small_tasks, small_dataset, engine):
-    """A model that paints one color reproduces those demonstrations that are this color alone."""
-    weights = paint(random_weights(small_dataset), FIRST_COLOR)
-    black = np.zeros((10, 10), dtype=np.uint8)
-    tasks = []
-    for number, task in enumerate(small_tasks[:3]):
-        pairs = tuple(
-            Pair(p.input, black if n < number else p.output) for n, p in enumerate(task.train)
-        )
-        tasks.append(replace(task, train=pairs))
-    weights = replace(weights, index=make_dataset(tasks).index)
-    work = plan_work(weights, tasks, 2)
-    settings = PredictSettings(num_views=2)
-    asked = (weights, tasks, work, settings, engine, lambda *_: None)
-    shares = reproduce_demonstrations(*asked)
-    expected = [n / len(task.train) for n, task in enumerate(tasks) for _ in task.test_inputs]
-    assert shares.tolist() == pytest.approx(np.repeat(expected, 2).tolist())
-    assert np.isnan(reproduce_demonstrations(*asked, lambda flop: False)).all()
-
-
-def with_halt(weights, halt_bias=-5.0, canvas="full"):
-    """The same weights with a halt logit that says so always or never."""
-    model = TRM(replace(weights.model.settings, canvas=canvas)).requires_grad_(False)
-    model.load_state_dict(weights.model.state_dict())
-    model.halt_head.weight.zero_()
-    model.halt_head.bias.fill_(halt_bias)
-    return replace(weights, model=model)
 
 
 def test_views_that_halt_take_no_further_steps(small_tasks, small_dataset, engine):
@@ -266,24 +152,20 @@ def test_views_that_halt_take_no_further_steps(small_tasks, small_dataset, engin
     assert grids(always, stop_when_halted=True) == grids(always, num_supervision_steps=1)
     assert grids(never, stop_when_halted=True) == grids(never)
     sometimes = with_halt(weights)
-    sometimes.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded()))
+    sometimes.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded(7)))
     sometimes.model.halt_head.bias.zero_()
-    qs = torch.tensor([found[3] for found in grids(sometimes, num_supervision_steps=1)])
+    qs = torch.tensor([ours[3] for ours in grids(sometimes, num_supervision_steps=1)])
     sometimes.model.halt_head.bias.fill_(-qs.logit().median())  # half of them halt at once
     by_steps = [grids(sometimes, num_supervision_steps=steps) for steps in (1, 2, 3)]
     stopped = grids(sometimes, stop_when_halted=True)
     steps_taken = set()
-    for number, found in enumerate(stopped):
+    for number, ours in enumerate(stopped):
         qs = [answers[number][3] for answers in by_steps]
         steps = next((n for n, q in enumerate(qs) if q > 0.5), 2)
-        assert found[:3] == by_steps[steps][number][:3]
-        assert found[3] == pytest.approx(qs[steps], abs=1e-5)
+        assert ours[:3] == by_steps[steps][number][:3]
+        assert ours[3] == pytest.approx(qs[steps], abs=1e-5)
         steps_taken.add(steps)
     assert {0} < steps_taken
-
-
-def seeded():
-    return torch.Generator().manual_seed(7)
 
 
 def test_answers_that_outgrow_their_box_are_made_on_the_full_canvas(
@@ -291,32 +173,24 @@ def test_answers_that_outgrow_their_box_are_made_on_the_full_canvas(
 ):
     """A model that writes color everywhere reaches every border, and is not cut there."""
     weights = with_halt(random_weights(small_dataset), canvas="box")
-    said = []
-    loud = replace(engine, say=said.append)
+    printed = []
+    loud = replace(engine, say=printed.append)
     tasks = [t for t in small_tasks if infer_output_size(t, 0) is not None][:3]
     settings = PredictSettings(num_views=2)
     predictions = run(small_dataset, tasks, loud, settings, paint(weights, FIRST_COLOR + 3))
     assert {p.grid.shape for p in predictions} == {(10, 10)}
-    work = plan_work(weights, tasks, 2)
+    work = list_queries(weights, tasks, 2)
     boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, 10)
     smaller = (boxes[:, 2:] < 10).any(axis=1).sum()
     assert 0 < smaller < len(predictions)
-    assert said == [
+    assert printed == [
         f"predict: {smaller} of {len(predictions)} answers reach beyond the box inferred "
         "for them; these views are answered again on the full canvas"
     ]
-    said.clear()
+    printed.clear()
     predictions = run(small_dataset, tasks, loud, settings, paint(weights, END))
     assert {p.grid for p in predictions} == {None}
-    assert said == []
-
-
-def paint(weights, token):
-    """The weights changed so that the token is the answer everywhere."""
-    model = TRM(weights.model.settings).requires_grad_(False)
-    model.load_state_dict(weights.model.state_dict())
-    model.output_head.forward = lambda y: torch.eye(12)[token].expand(len(y), 12)
-    return replace(weights, model=model)
+    assert printed == []
 
 
 @pytest.mark.parametrize("stop_when_halted", [False, True])
@@ -325,23 +199,23 @@ def test_views_that_leave_the_range_of_float16_are_computed_in_float32(
 ):
     weights = with_halt(random_weights(small_dataset), canvas="box")
     weights.model.token_embedding.mul_(1e5)
-    weights.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded()))  # some halt
-    said = []
-    half = replace(engine, dtype=torch.float16, say=said.append)
+    weights.model.halt_head.weight.copy_(torch.randn(2, 32, generator=seeded(7)))  # some halt
+    printed = []
+    half = replace(engine, dtype=torch.float16, say=printed.append)
     settings = PredictSettings(num_views=2, stop_when_halted=stop_when_halted)
-    found = as_lists(run(small_dataset, small_tasks, half, settings, weights))
+    ours = as_lists(run(small_dataset, small_tasks, half, settings, weights))
     expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
-    assert "left float16's range" in said[0]
-    assert found == expected
+    assert "left float16's range" in printed[0]
+    assert ours == expected
 
 
 def test_memory_that_runs_out_splits_groups(small_tasks, small_dataset, engine):
     weights = with_halt(random_weights(small_dataset), canvas="box")
     settings = PredictSettings(num_views=3)
     expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
-    said = []
-    short = replace(engine, say=said.append)
+    printed = []
+    short = replace(engine, say=printed.append)
     weights.model.forward = Shortage(weights.model, 300)
-    found = as_lists(run(small_dataset, small_tasks, short, settings, weights))
-    assert "out of memory" in said[0]
-    assert [p[:3] for p in found] == [p[:3] for p in expected]
+    ours = as_lists(run(small_dataset, small_tasks, short, settings, weights))
+    assert "out of memory" in printed[0]
+    assert [p[:3] for p in ours] == [p[:3] for p in expected]

@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 
-from commands import SHORT, call
-from reliability import ROOT, Trial, chaos, print_chaos
-from test_traps import votes_of
+from chaos import Trial, chaos, print_chaos
+from commands import ROOT, SHORT, call
+from results import votes_of
+
+from pipeline.run import Run
 
 
 def test_faults_leave_a_valid_file_and_the_same_result(capsys):
@@ -49,26 +51,9 @@ def test_two_nodes_answer_as_one_process(run_here):
     texts = [node.communicate(timeout=300)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], texts
     assert "2 processes" in "".join(texts)
-    one, two = (run_here / "runs" / name for name in ("one", "two"))
-    assert votes_of(one) == votes_of(two)
-    assert (one / "submission.json").read_bytes() == (two / "submission.json").read_bytes()
-
-
-def test_a_process_that_waits_in_vain_for_others_to_join_ends_with_a_failure():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    script = (
-        "import torch, solver.world as world\n"
-        "world._LONGEST_JOIN_SECONDS = 0.5\n"
-        "world.join_world(torch.device('cpu'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **address, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "RANK": "0"},
-        timeout=100,
-    )
-    assert done.returncode == 1
+    alone, together = (run_here / "runs" / name for name in ("one", "two"))
+    assert votes_of(Run(alone)) == votes_of(Run(together))
+    assert (alone / "submission.json").read_bytes() == (together / "submission.json").read_bytes()
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(run_here, capsys):

@@ -1,219 +1,28 @@
-"""The page of a run, as data; tests/test_page.py looks at it in a browser."""
-
-import json
-import re
-from dataclasses import replace
+"""The data in the page of a run, made from tasks and votes; test_page.py opens it in a browser."""
 
 import numpy as np
 import pytest
-from commands import SHORT, call
-from results import has_empty, score_of, write_metrics, write_results
+from results import data_of, write_metrics
 
-from augment.errors import InputError
-from augment.predictions import Prediction
+from augment.prediction import Prediction
 from augment.task import Pair, Task
-from pipeline.answers import Answers
-from pipeline.results import report
-from pipeline.runs import Run
-from solver.settings import PredictSettings
-from submission.report import describe_answers, describe_training, write_report
-from submission.rounds import Round
-from submission.score import OUTCOMES
+from pipeline.run import Run
+from submission.report import describe_predictions, describe_training, write_report
 from submission.vote import count_votes
 from submission.writer import build_submission
 
 
-def data_of(run):
-    page = run.report.read_text()
-    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
-    return json.loads(found), page
-
-
-def decode(text):
-    return [[int(cell) for cell in row] for row in text.split("|")]
-
-
-@pytest.mark.parametrize("ranking", ["count", "demonstrations"])
-def test_every_figure_is_that_of_the_score(tmp_path, arc1, ranking):
-    run, tasks = Run(tmp_path / "a"), arc1[:40]
-    write_results(run, tasks, ranking)
-    run.record("predict", {"predict": {"ranking": ranking}})
-    report(run)
-    data, page = data_of(run)
-    score = score_of(run)
-    assert {**score, **data["answers"]["score"]} == score
-    assert score["per_task"].keys() >= {"pass@1", "pass@2", "oracle_pass@1"}
-    assert set(score["outcomes"]) == set(OUTCOMES[:4])
-    answers = json.loads(run.submission.read_bytes())
-    shown = data["answers"]["tasks"]
-    assert [task["id"] for task in shown] == list(answers)
-    for task, scored in zip(shown, score["tasks"], strict=True):
-        for name in ("outcome", "votes", "agreement", "mean_q"):
-            assert task[name] == scored[name]
-        assert [test["rank"] for test in task["tests"]] == scored["candidate"]
-        for test, pair in zip(task["tests"], answers[task["id"]], strict=True):
-            assert [decode(grid) for grid in test["attempts"]] == list(pair.values())
-            assert test["votes"] == sum(found["votes"] for found in test["candidates"])
-            assert test["votes"] + len(test["dropped"]) in (0, 6)
-    assert not re.search(r"https?:|src=|@import|url\(", page)  # it needs no network
-
-
-def test_outcomes_are_what_they_say(tmp_path, arc1):
-    run = Run(tmp_path / "a")
-    tasks = [task for task in arc1 if not has_empty(task)][:20]
-    write_results(run, tasks)
-    expected = [OUTCOMES[min(number % 5, 3)] for number in range(20)]
-    assert [task["outcome"] for task in score_of(run)["tasks"]] == expected
-    votes = [
-        task["votes"] / len(t.answers)
-        for task, t in zip(score_of(run)["tasks"], tasks, strict=True)
-    ]
-    assert votes == [6, 6, 6, 6, 0] * 4
-
-
-def test_predicting_known_answers_writes_the_page(run_here, monkeypatch):
-    assert call("pretrain", "--run-name", "a") == 0
-    assert call("predict", "--run-name", "a") == 0
-    run = Run.named("a")
-    data, _ = data_of(run)
-    assert data["answers"]["score"]["num_tasks"] == len(data["answers"]["tasks"])
-    assert [training["name"] for training in data["training"]] == ["a, pretrain"]
-    assert data["versions"].keys() == {"build", "pretrain", "predict"}
-    assert {c["reproduced"] for c in data["answers"]["tasks"][0]["tests"][0]["candidates"]} != {
-        None
-    }
-    for content in ("x\n", '{"step": 1, "loss": "x"}\n'):
-        run.metrics_of("pretrain").write_text(content)
-        assert call("predict", "--run-name", "a") == 0
-        assert data_of(run)[0]["training"] == []
-    monkeypatch.setattr("pipeline.prediction.report", lambda run: 1 / 0)
-    assert call("predict", "--run-name", "a") == 0  # what cannot be drawn costs no answer
-    assert not run.report.exists()
-
-
-def test_no_page_is_written_when_time_is_short(run_here, monkeypatch, capsys):
-    assert call("pretrain", "--run-name", "a") == 0
-    monkeypatch.setattr("pipeline.prediction._LEAST_SECONDS_FOR_PAGE", 1e8)
-    for limit, is_written in (("2e8", True), ("5e7", False)):  # an earlier page is no page of it
-        changes = [*SHORT, f"predict.time_limit_seconds={limit}"]
-        assert call("predict", "--run-name", "a", changes=changes) == 0
-        assert Run.named("a").report.exists() == is_written
-    assert "no page, as the time is over: make report RUN=a" in capsys.readouterr().out
-
-
-def test_views_that_nobody_checked_have_no_share_of_demonstrations(run_here):
-    assert call("pretrain", "--run-name", "a") == 0
-    assert call("predict", "--run-name", "a", changes=[*SHORT, "predict.ranking=count"]) == 0
-    tasks = data_of(Run.named("a"))[0]["answers"]["tasks"]
-    found = [c for task in tasks for test in task["tests"] for c in test["candidates"]]
-    assert {candidate["reproduced"] for candidate in found} == {None}
-
-
-def test_votes_of_older_weights_are_shown_but_not_counted(tmp_path, arc1):
-    run, task = Run(tmp_path / "a"), arc1[0]
-    (answer,) = task.answers
-    answers = Answers([task], run, PredictSettings(ranking="count"))
-    for step, grids in ((0, [answer + 1, answer + 2]), (5, [answer, answer, None, answer + 2])):
-        votes = [Prediction(task.task_id, 0, grid, 0.5, view) for view, grid in enumerate(grids)]
-        answers.add(Round("somebody", step, (task.task_id,), 0, len(grids), True, votes))
-    answers.finish()
-    report(run)
-    (shown,) = data_of(run)[0]["answers"]["tasks"]
-    assert (shown["votes"], shown["agreement"]) == (3, pytest.approx(2 / 3))
-    (test,) = shown["tests"]
-    assert (test["votes"], test["num_candidates"], test["num_older"]) == (3, 2, 1)
-    assert [(c["votes"], c["is_older"]) for c in test["candidates"]] == [
-        (2, False), (1, False), (1, True)
-    ]  # fmt: skip
-    assert test["dropped"] == [2]
-    assert {**score_of(run)["tasks"][0], "votes": 3, "agreement": shown["agreement"]} == (
-        score_of(run)["tasks"][0]
-    )
-
-
-def test_training_that_answers_do_not_come_from_is_forgotten(run_here):
-    assert call("pretrain", "--run-name", "a") == 0
-    names = []
-    for steps in (3, 0):
-        changes = [*SHORT, "predict.adapt=all", f"adapt.num_steps={steps}", "adapt.log_every=1"]
-        assert call("predict", "--run-name", "a", changes=changes) == 0
-        names.append([one["name"] for one in data_of(Run.named("a"))[0]["training"]])
-    assert names == [["a, pretrain", "a, adapt"], ["a, pretrain"]]
-
-
-def test_damaged_notes_of_a_run_are_one_line(tmp_path, arc1, run_here, capsys):
-    run = Run.named("a")
-    write_results(run, arc1[:3])
-    for content in ("3", '{"predict": 3}', '{"predict": {"settings": 3}}', "x"):
-        (run.folder / "config.json").write_text(content)
-        assert call("report", "--run-name", "a", changes=[]) == 2
-        assert "runs/a/config.json: not " in capsys.readouterr().err
-    for settings in ('{"predict": 3}', '{"predict": {"ranking": "x", "pool": 3}, "data": []}'):
-        (run.folder / "config.json").write_text(f'{{"predict": {{"settings": {settings}}}}}')
-        assert call("report", "--run-name", "a", changes=[]) == 0
-
-
-def test_a_run_without_answers_has_a_page(tmp_path, arc1):
-    run = Run(tmp_path / "a")
-    write_results(run, [task.without_answers() for task in arc1[:5]])
-    report(run)
-    data, _ = data_of(run)
-    assert data["answers"]["score"] is None
-    assert [task["outcome"] for task in data["answers"]["tasks"]] == [None] * 5
-    with pytest.raises(InputError, match=r"challenges.json: no score, as the answers"):
-        score_of(run)
-
-
-@pytest.mark.parametrize(
-    ("sources", "count", "expected"),
-    [
-        (["arc1/evaluation"], 400, "ARC-AGI-1"),
-        (["arc1/evaluation"], 399, None),
-        (["arc1/training"], 400, None),
-        (["arc1/evaluation", "arc2/evaluation"], 400, None),
-    ],
-)
-def test_published_scores_compare_with_all_evaluation_tasks_only(
-    tmp_path, arc1, sources, count, expected
-):
-    run = Run(tmp_path / "a")
-    small = replace(arc1[0], train=arc1[0].train[:1])
-    write_results(run, [replace(small, task_id=f"t{number:03}") for number in range(count)])
-    run.record("predict", {"data": {"predicted": sources}})
-    report(run)
-    assert data_of(run)[0]["answers"]["benchmark"] == expected
-
-
 def test_curves_of_training_keep_their_ends_and_their_means(tmp_path):
     lines = write_metrics(tmp_path / "metrics.jsonl", 4000)
-    found = describe_training("a", "pretrain", lines)
-    assert found["step"][-1] == lines[-1]["step"]
-    assert found["flop"][-1] == pytest.approx(4000e9)
-    assert {len(values) for values in found.values() if isinstance(values, list)} == {400}
-    assert np.mean(found["loss"]) == pytest.approx(np.mean([line["loss"] for line in lines]), 1e-5)
-    assert found["last"]["loss"] == lines[-1]["loss"] != found["loss"][-1]
+    curves = describe_training("a", "pretrain", lines)
+    assert curves["step"][-1] == lines[-1]["step"]
+    assert curves["flop"][-1] == pytest.approx(4000e9)
+    assert {len(values) for values in curves.values() if isinstance(values, list)} == {400}
+    assert np.mean(curves["loss"]) == pytest.approx(np.mean([line["loss"] for line in lines]), 1e-5)
+    assert curves["last"]["loss"] == lines[-1]["loss"] != curves["loss"][-1]
     few = describe_training("a", "pretrain", lines[:8])
     assert few["loss"] == pytest.approx([line["loss"] for line in lines[:8]], rel=1e-5)
     assert few["exact_accuracy"][0] is None
-
-
-def test_runs_are_drawn_beside_each_other(run_here, capsys):
-    for name in "ab":
-        write_metrics(Run.named(name).metrics_of("pretrain"), 5)
-    write_metrics(Run.named("b").metrics_of("adapt"), 5)
-    assert call("report", "--run-name", "a", "--beside", "b", changes=[]) == 0
-    data, _ = data_of(Run.named("a"))
-    assert data["answers"] is None
-    assert [one["name"] for one in data["training"]] == ["a, pretrain", "b, pretrain", "b, adapt"]
-    assert call("report", "--run-name", "a", "--beside", "c", changes=[]) == 2
-    assert "runs/c/metrics.jsonl: no metrics of training" in capsys.readouterr().err
-    assert call("report", "--run-name", "c", changes=[]) == 2
-    assert "runs/c: nothing to report" in capsys.readouterr().err
-    Run.named("b").metrics_of("pretrain").write_text('{"step": 1}\n{"loss": 1}\n')
-    assert call("report", "--run-name", "b", "--beside", "a b", changes=[]) == 0
-    assert "runs/b/metrics.jsonl: line 2 is not of the metrics" in capsys.readouterr().out
-    data, _ = data_of(Run.named("b"))
-    assert [one["name"] for one in data["training"]] == ["b, adapt", "a, pretrain"]
 
 
 def test_hostile_names_are_text(tmp_path):
@@ -224,7 +33,7 @@ def test_hostile_names_are_text(tmp_path):
     tally = count_votes(votes)
     submission, _ = build_submission([task], tally.candidates)
     run = Run(tmp_path)
-    answers = describe_answers([task], submission, tally.candidates, votes, None, None)
+    answers = describe_predictions([task], submission, tally.candidates, votes, None, None)
     write_report(run.report, hostile, {hostile: hostile}, answers, [])
     data, page = data_of(run)
     assert data["name"] == data["answers"]["tasks"][0]["id"] == hostile
@@ -237,13 +46,13 @@ def test_400_tasks_with_all_their_candidates_take_less_than_5_mb(tmp_path, arc1)
     votes = [
         Prediction(task.task_id, test, rng.integers(0, 10, answer.shape, np.uint8), 0.5, view)
         for task in arc1
-        for test, answer in enumerate(task.answers)
+        for test, answer in enumerate(task.solutions)
         for view in range(10)
     ]
     tally = count_votes(votes)
     submission, _ = build_submission(arc1, tally.candidates)
     path = tmp_path / "index.html"
-    answers = describe_answers(arc1, submission, tally.candidates, votes, 30, None)
+    answers = describe_predictions(arc1, submission, tally.candidates, votes, 30, None)
     training = describe_training("a", "pretrain", write_metrics(tmp_path / "m", 4000))
     write_report(path, "big", {}, answers, [training] * 4)
     assert len(arc1) == 400

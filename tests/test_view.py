@@ -1,32 +1,14 @@
+"""Views form a group, are numbered without gaps, and are drawn distinct."""
+
 import itertools
 import math
 
 import numpy as np
-import pytest
+from grid_oracle import View, grids, permutations, views
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augment.tokens import (
-    FIRST_COLOR,
-    NUM_TOKENS,
-    GridStore,
-    decode_grid,
-    decode_grids,
-    encode_grid,
-    encode_grids,
-)
-from augment.view import NUM_VIEWS, View, color_maps, sample_views
-
-permutations = st.permutations(range(1, 10)).map(lambda colors: (0, *colors))
-views = st.builds(View, st.integers(0, 7), permutations)
-
-
-@st.composite
-def grids(draw, max_side=30):
-    shape = draw(st.tuples(st.integers(1, max_side), st.integers(1, max_side)))
-    seed = draw(st.integers(0, 2**32 - 1))
-    num_colors = draw(st.integers(1, 10))
-    return np.random.default_rng(seed).integers(num_colors, size=shape).astype(np.uint8)
+from augment.view import NUM_VIEWS, color_maps, sample_views
 
 
 @given(grids(), permutations)
@@ -53,15 +35,6 @@ def test_color_maps_are_all_there_in_order():
     expected = itertools.islice(itertools.permutations(range(1, 10)), 1000)
     assert maps[:1000, 1:].tolist() == [list(p) for p in expected]
     assert maps[-1].tolist() == [0, 9, 8, 7, 6, 5, 4, 3, 2, 1]
-
-
-@pytest.mark.parametrize(
-    ("dihedral", "colors"),
-    [(8, range(10)), (-1, range(10)), (0, range(9)), (0, [1, 0, *range(2, 10)]), (0, [0] * 10)],
-)
-def test_what_is_no_view_is_refused(dihedral, colors):
-    with pytest.raises(ValueError, match="must"):
-        View(dihedral, tuple(colors))
 
 
 @given(st.lists(grids(max_side=4), min_size=1, max_size=3), st.integers(0, 40))
@@ -102,44 +75,6 @@ def test_views_of_a_task_do_not_depend_on_other_tasks(arc1):
     assert np.array_equal(alone, again)
     assert not np.array_equal(alone, other_seed)
     assert len(fewer) == 11
-
-
-@given(grids(), st.data())
-def test_decode_after_encode_at_every_offset(grid, data):
-    """The canvas from the grid's offset on decodes to the grid, whatever the offset."""
-    side = data.draw(st.integers(max(grid.shape), 30))
-    top = data.draw(st.integers(0, side - grid.shape[0]))
-    left = data.draw(st.integers(0, side - grid.shape[1]))
-    canvas = encode_grid(grid, side, (top, left))
-    assert np.array_equal(decode_grid(np.ascontiguousarray(canvas[top:, left:])), grid)
-    colors = (canvas >= FIRST_COLOR) & (canvas < NUM_TOKENS)
-    assert colors.sum() == grid.size
-
-
-def test_a_grid_that_leaves_the_canvas_is_refused():
-    with pytest.raises(ValueError, match="leaves the 10 canvas"):
-        encode_grid(np.zeros((3, 3), dtype=np.uint8), 10, (8, 0))
-
-
-@given(st.lists(st.tuples(grids(max_side=12), views), min_size=1, max_size=5))
-def test_batches_show_what_views_show(pairs):
-    store = GridStore.of(grid for grid, _ in pairs)
-    codes = np.array([view.code for _, view in pairs], dtype=np.uint32)
-    offsets = np.array([(n % 3, n % 2) for n in range(len(pairs))])
-    tokens = encode_grids(store, np.arange(len(pairs)), codes, offsets, 14).reshape(-1, 14, 14)
-    for (grid, view), canvas, offset in zip(pairs, tokens, offsets.tolist(), strict=True):
-        assert np.array_equal(canvas, encode_grid(view.apply(grid), 14, tuple(offset)))
-    placed = encode_grids(store, np.arange(len(pairs)), codes, offsets * 0, 14)
-    decoded = decode_grids(placed.reshape(-1, 14, 14), codes)
-    for (grid, _), found in zip(pairs, decoded, strict=True):
-        assert np.array_equal(found, grid)
-
-
-def test_a_canvas_without_a_grid_decodes_to_none():
-    canvases = np.zeros((2, 5, 5), dtype=np.uint8)
-    canvases[1, 0, 0] = 12  # no token at all, and larger than the last color
-    assert decode_grids(canvases, np.zeros(2, dtype=np.uint32)) == [None, None]
-    assert decode_grid(canvases[1]) is None
 
 
 def test_dihedrals_come_before_colors(arc1):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.runs import Run
+from pipeline.run import Run
 
 
 @dataclass(frozen=True, slots=True)

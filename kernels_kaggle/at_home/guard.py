@@ -13,7 +13,7 @@ from augment.files import read_bytes, read_object
 from kernels_kaggle.at_home.credentials import CREDENTIAL_FILES, read_secrets
 from kernels_kaggle.at_home.metadata import DATASET_METADATA
 from kernels_kaggle.exchange import MANIFEST
-from pipeline.recipes import Settings
+from pipeline.settings import Settings
 from pipeline.sources import load_sources
 from pipeline.version import ROOT
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from augment.files import read_object, write_json
 from kernels_kaggle.exchange import Stage, parse_record
-from pipeline.recipes import KaggleSettings
+from pipeline.settings import KaggleSettings
 
 DATASET_METADATA = "dataset-metadata.json"
 """Read by Kaggle's client in the folder of a data set, and not uploaded."""

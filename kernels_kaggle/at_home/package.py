@@ -12,16 +12,17 @@ from pathlib import Path
 
 from augment.errors import InputError
 from augment.files import hash_file, read_object, replace_folder, write_json
-from augment.task import write_challenges, write_solutions
+from augment.leakage import refuse_leaks
+from augment.task_files import write_challenges, write_solutions
 from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.at_home.guard import refuse_unpublishable
 from kernels_kaggle.at_home.metadata import NotebookMetadata, write_dataset_metadata
 from kernels_kaggle.exchange import Manifest, Stage, read_digest
 from pipeline.console import say
-from pipeline.prediction import choose_tasks, describe_taught, find_weights
-from pipeline.recipes import Settings
-from pipeline.runs import Run
-from pipeline.sources import load_sources, refuse_leaks
+from pipeline.inputs import choose_predicted_tasks, describe_leak, find_weights
+from pipeline.run import Run
+from pipeline.settings import Settings
+from pipeline.sources import load_sources
 from pipeline.version import ROOT, code_version
 
 _LONGEST_RUN = 50 - len("arc-trm--pretrain")  # characters; Kaggle takes titles of up to 50
@@ -85,16 +86,16 @@ def _name_on_kaggle(run: Run) -> str:
 
 def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
     """Add the weights that the notebook starts from; none where it starts from scratch."""
-    from solver.checkpoint import load_weights, write_weights
-    from solver.world import World
+    from solver.process_group import ProcessGroup
+    from solver.weights import load_weights, write_weights
 
     if settings.adapt.start == "scratch":
         if settings.weights:
             raise InputError("adapt.start=scratch starts a new model: leave out weights=")
         say("no weights: adapt.start=scratch")
         return
-    source = find_weights(settings, run, World())
-    leak = describe_taught(choose_tasks(settings), load_weights(source))
+    source = find_weights(settings, run, ProcessGroup())
+    leak = describe_leak(choose_predicted_tasks(settings), load_weights(source))
     if leak and settings.predict.refuse_taught:
         raise InputError(f"{leak} (predict.refuse_taught=false packs them all the same)")
     write_weights(source, folder, settings.kaggle.rows)
@@ -111,7 +112,7 @@ def _add_tasks(folder: Path, settings: Settings) -> None:
             write_challenges(folder / f"arc-agi_{name}_challenges.json", tasks)
     if trained:
         for task in trained:
-            if task.answers is None:
+            if task.solutions is None:
                 name = task.task_id
                 raise InputError(f"data.trained: the answers of task {name!r} are not known")
         write_solutions(folder / "arc-agi_training_solutions.json", trained)

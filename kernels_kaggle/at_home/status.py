@@ -12,7 +12,7 @@ from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.at_home.pushed import PushedState
 from kernels_kaggle.exchange import REPORT, Report
 from pipeline.console import say
-from pipeline.runs import Run
+from pipeline.run import Run
 from solver.checkpoint_files import latest_checkpoint
 
 _SECONDS_BETWEEN_LOOKS = 20.0

@@ -10,8 +10,9 @@ import orjson
 from augment.drawing import Picture
 from augment.errors import InputError
 from augment.files import read_object, write_atomic
-from augment.leaks import give_away
-from augment.task import Task, parse_task, read_challenges, write_challenges, write_solutions
+from augment.leakage import scoring_keys
+from augment.task import Task
+from augment.task_files import parse_task, read_challenges, write_challenges, write_solutions
 from kernels_kaggle.on_kaggle.process import run_stage
 from kernels_kaggle.on_kaggle.report import count_predictions, read_predicted_tasks, write_report
 from kernels_kaggle.on_kaggle.session import Session
@@ -93,7 +94,7 @@ def _read_valid(path: Path) -> list[Task]:
             tasks.append(parse_task(task_id, raw, str(path)))
         except InputError as error:
             say(f"{error}; it keeps its guess")
-    return [task.without_answers() for task in tasks]
+    return [task.without_solutions() for task in tasks]
 
 
 def _choose_trial_tasks(session: Session, competition: Path) -> list[Task]:
@@ -104,7 +105,7 @@ def _choose_trial_tasks(session: Session, competition: Path) -> list[Task]:
     names = ("arc-agi_evaluation_challenges.json", "arc-agi_evaluation_solutions.json")
     tasks = read_challenges(*(competition / name for name in names))
     trained_on = set(read_trained_on(session.package).tolist())
-    fresh = [task for task in tasks if trained_on.isdisjoint(give_away(task))] or tasks
+    fresh = [task for task in tasks if trained_on.isdisjoint(scoring_keys(task))] or tasks
     return _spread(sorted(fresh, key=Task.longest_side), session.settings.kaggle.smoke_tasks)
 
 

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from augment.files import hash_file
-from augment.task import Task, read_challenges
+from augment.task import Task
+from augment.task_files import read_challenges
 from kernels_kaggle.exchange import Report, read_digest
 from kernels_kaggle.on_kaggle.session import Session
 from pipeline.console import say
-from pipeline.runs import Run
+from pipeline.run import Run
 from submission.rounds import read_votes
 from submission.score import score_submission
 from submission.vote import pool_votes
@@ -29,7 +30,7 @@ def count_predictions(session: Session) -> Report:
     say(f"coverage: {coverage}, after {steps} steps on the tasks")
     digest = read_digest(session.package)
     report = Report(digest, coverage.model, coverage.fallback, steps)
-    if any(task.answers is None for task in tasks):
+    if any(task.solutions is None for task in tasks):
         return report
     score = score_submission(read_submission(run.submission, tasks), tasks)
     return replace(report, solved_outputs=score.num_solved, outputs=score.num_outputs)

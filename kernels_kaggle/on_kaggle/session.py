@@ -11,8 +11,9 @@ from pathlib import Path
 from augment.files import hash_file
 from kernels_kaggle.exchange import Manifest
 from pipeline.console import say
-from pipeline.recipes import Settings, load_recipe
-from pipeline.runs import Run
+from pipeline.recipes import load_recipe
+from pipeline.run import Run
+from pipeline.settings import Settings
 
 SESSION_SECONDS = 42_600.0
 """What a notebook may take: Kaggle ends it after 12 hours; ten minutes are left."""

@@ -1,12 +1,12 @@
-"""Tasks in the terminal."""
+"""The stage show draws tasks and attempts in the terminal."""
 
 import re
 
 import numpy as np
 from commands import SHORT, call
 
-from augment.task import read_challenges
-from pipeline.runs import Run
+from augment.task_files import read_challenges
+from pipeline.run import Run
 from submission.writer import read_submission
 
 
@@ -34,13 +34,13 @@ def test_attempts_of_a_run_are_drawn_with_their_wrong_cells(run_here, capsys):
         shown = capsys.readouterr().out
         wrong = [
             (attempt != answer).sum()
-            for answer, pair in zip(task.answers, attempts[task.task_id], strict=True)
+            for answer, pair in zip(task.solutions, attempts[task.task_id], strict=True)
             for attempt in pair
             if attempt.shape == answer.shape
         ]
         right = [
             np.array_equal(attempt, answer)
-            for answer, pair in zip(task.answers, attempts[task.task_id], strict=True)
+            for answer, pair in zip(task.solutions, attempts[task.task_id], strict=True)
             for attempt in pair
         ]
         assert shown.count("!") == sum(wrong)

@@ -1,5 +1,6 @@
-"""Where the metrics of training go."""
+"""Metrics of training in a file, TensorBoard and Weights & Biases."""
 
+import json
 import sys
 from types import ModuleType
 
@@ -7,15 +8,32 @@ import pytest
 from commands import SHORT, call
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline.metrics import read_metrics
-from pipeline.runs import Run
+from pipeline.run import Run
+from pipeline.training_log import read_metrics
+
+
+def test_a_stopped_run_writes_the_metrics_of_an_unstopped_one(run_here):
+    assert call("pretrain", "--run-name", "whole") == 0
+    assert call("pretrain", "--run-name", "parts", changes=[*SHORT, "train.num_steps=3"]) == 0
+    metrics = run_here / "runs" / "parts" / "metrics.jsonl"
+    # What a run killed after its last checkpoint leaves behind is written again.
+    metrics.write_text(metrics.read_text() + '{"step": 4, "loss": 0}\n{"step": 6, "lo')
+    assert call("pretrain", "--run-name", "parts") == 0
+    whole, parts = (
+        [
+            {k: v for k, v in json.loads(line).items() if k != "examples_per_second"}
+            for line in (run_here / "runs" / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "parts")
+    )
+    assert parts == whole
 
 
 def scalars(folder):
-    found = EventAccumulator(str(folder)).Reload()
+    written = EventAccumulator(str(folder)).Reload()
     return {
-        name: [(event.step, event.value) for event in found.Scalars(name)]
-        for name in found.Tags()["scalars"]
+        name: [(event.step, event.value) for event in written.Scalars(name)]
+        for name in written.Tags()["scalars"]
     }
 
 
@@ -31,11 +49,11 @@ def test_tensorboard_shows_what_the_file_says_and_forgets_what_is_done_again(run
     assert call("pretrain", "--run-name", "a", changes=changes) == 0
     lines = read_metrics(run.metrics_of("pretrain"))
     assert [line["step"] for line in lines] == [2, 4, 6, 8]
-    found = scalars(run.folder / "tensorboard" / "pretrain")
-    assert found.keys() == lines[0].keys() - {"step"}
+    written = scalars(run.folder / "tensorboard" / "pretrain")
+    assert written.keys() == lines[0].keys() - {"step"}
     expected = [(line["step"], pytest.approx(line["loss"])) for line in lines]
-    assert found["loss"] == expected
-    assert [step for step, _ in found["lr"]] == [2, 4, 6, 8]
+    assert written["loss"] == expected
+    assert [step for step, _ in written["lr"]] == [2, 4, 6, 8]
 
 
 def test_test_time_training_is_measured_too(run_here):
@@ -131,10 +149,10 @@ def wandb(monkeypatch):
     """A stand-in for the package, which the tests do not install."""
     module = ModuleType("wandb")
     module.Settings = dict
-    module.asked, module.run = [], FakeRun()
+    module.logged_runs, module.run = [], FakeRun()
 
     def init(**options):
-        module.asked.append(options)
+        module.logged_runs.append(options)
         return module.run
 
     module.init = init
@@ -146,19 +164,24 @@ def wandb(monkeypatch):
 
 
 def test_weights_and_biases_is_never_asked_for_credentials(run_here, wandb, monkeypatch):
-    asked = [*SHORT, "log.wandb=project"]
-    assert call("pretrain", "--run-name", "a", changes=asked) == 0
+    changes = [*SHORT, "log.wandb=project"]
+    assert call("pretrain", "--run-name", "a", changes=changes) == 0
     assert wandb.run.is_finished
     assert wandb.run.logged == read_metrics(Run.named("a").metrics_of("pretrain"))
     monkeypatch.setenv("WANDB_MODE", "online")
-    assert call("pretrain", "--run-name", "b", changes=asked) == 0
+    assert call("pretrain", "--run-name", "b", changes=changes) == 0
     monkeypatch.setenv("WANDB_API_KEY", "secret")
-    assert call("pretrain", "--run-name", "c", changes=asked) == 0
+    assert call("pretrain", "--run-name", "c", changes=changes) == 0
     monkeypatch.delenv("WANDB_MODE")
-    assert call("pretrain", "--run-name", "d", changes=asked) == 0
-    assert [one["mode"] for one in wandb.asked] == ["offline", "offline", "online", "offline"]
-    assert {one["project"] for one in wandb.asked} == {"project"}
-    assert "secret" not in str(wandb.asked)
+    assert call("pretrain", "--run-name", "d", changes=changes) == 0
+    assert [options["mode"] for options in wandb.logged_runs] == [
+        "offline",
+        "offline",
+        "online",
+        "offline",
+    ]
+    assert {options["project"] for options in wandb.logged_runs} == {"project"}
+    assert "secret" not in str(wandb.logged_runs)
 
 
 @pytest.mark.parametrize("what", ["init", "log", "finish"])

@@ -27,23 +27,27 @@ import numpy as np
 import torch
 
 from augment.boxes import boxes_around
-from augment.dataset import Dataset, Examples, ExampleStream
+from augment.dataset import Dataset
+from augment.examples import Examples, ExampleStream
+from augment.grid import GridStore
 from augment.puzzles import PuzzleIndex
 from augment.task import Task
-from augment.tokens import GridStore, encode_grids, turn_sizes
-from pipeline.recipes import Settings, change_settings, demo
+from augment.tokens import encode_grids, turn_sizes
+from pipeline.recipes import demo
+from pipeline.settings import Settings, change_settings
 from pipeline.sources import load_source
-from solver.checkpoint import Weights
 from solver.engine import Engine, open_engine
 from solver.flop import flop_of_training
 from solver.loss import compute_losses
 from solver.model import TRM
-from solver.pace import Pace
 from solver.packing import boxes_for, lengths_of, pack, plan_passes
-from solver.predict import plan_work, predict
-from solver.puzzle_embedding import PuzzleTable
+from solver.predict import predict
+from solver.progress import TrainingProgress
+from solver.puzzle_table import PuzzleTable
+from solver.queries import list_queries
 from solver.settings import ModelSettings, TrainSettings
 from solver.train import Training, start_training, train
+from solver.weights import Weights
 from submission.score import score_submission
 from submission.vote import count_votes
 from submission.writer import build_submission
@@ -147,7 +151,7 @@ def vote(training: Training, tasks: list[Task], index: PuzzleIndex, engine: Engi
     """Return the shares of outputs solved by the votes of trained views."""
     nothing = np.empty(0, np.uint64)
     weights = Weights(averaged(training), training.table, index, nothing, "experiment", "")
-    work = plan_work(weights, tasks, VOTING_VIEWS)
+    work = list_queries(weights, tasks, VOTING_VIEWS)
     predictions = predict(weights, tasks, work, demo().predict, engine, lambda *_: None)
     candidates = count_votes(predictions).candidates
     score = score_submission(build_submission(tasks, candidates)[0], tasks, candidates)
@@ -161,15 +165,15 @@ def run(
     torch.set_num_threads(1)
     settings = settings_of(changes)
     engine = open_engine(replace(settings.engine, compile=str(compile).lower()), print)
-    tasks = [t for t in load_source("arc1/training") if t.longest_side(with_answers=True) <= SIDE]
+    tasks = [t for t in load_source("arc1/training") if t.longest_side(with_solutions=True) <= SIDE]
     tasks = tasks[:num_tasks]
-    hidden = tuple(task.without_answers() for task in tasks)
+    hidden = tuple(task.without_solutions() for task in tasks)
     index = PuzzleIndex.of(hidden, VIEWS, 0, settings.model.rows_per)
     dataset = Dataset(hidden, index, (False,) * len(hidden), SIDE)
     stream, scored = ExampleStream(dataset, seed), held_out(tasks, index)
 
-    some = ExampleStream(dataset, 0).examples(0, 16 * dataset.num_pairs)
-    boxes = boxes_for(settings.model, some.boxes)
+    sample = ExampleStream(dataset, 0).examples(0, 16 * dataset.num_pairs)
+    boxes = boxes_for(settings.model, sample.boxes)
     lengths = lengths_of(boxes, settings.model)
     flop_of_step = (
         flop_of_training(settings.model, lengths) / len(lengths) * settings.train.global_batch
@@ -199,7 +203,7 @@ def run(
         stream,
         train_settings,
         engine,
-        Pace(train_settings.num_steps, engine),
+        TrainingProgress(train_settings.num_steps, engine),
         on_step=on_step,
         on_metrics=lambda metrics: None,
     )
@@ -218,7 +222,7 @@ def table(lines: list[dict]) -> str:
     arms: dict[str, list[dict]] = {}
     for line in lines:
         arms.setdefault(line["arm"], []).append(line)
-    ends = {arm: [line for line in found if "pass@1" in line] for arm, found in arms.items()}
+    ends = {arm: [line for line in of_arm if "pass@1" in line] for arm, of_arm in arms.items()}
     arms = {
         n: arms[n] for n in sorted(arms, key=lambda n: statistics.mean(column(ends[n], "loss")))
     }
@@ -226,13 +230,13 @@ def table(lines: list[dict]) -> str:
     way = [f"| loss at | {' | '.join(f'{n}/{MEASUREMENTS}' for n in range(1, MEASUREMENTS + 1))} |"]
     for part in (last, way):
         part.append("|---" * (part[0].count("|") - 1) + "|")
-    for arm, found in arms.items():
+    for arm, of_arm in arms.items():
         runs = ends[arm]
         shares = (show(column(runs, name), percent=True) for name in SHARES)
         cells = [arm, str(len(runs)), str(runs[0]["step"]), show(column(runs, "loss")), *shares]
         last.append(f"| {' | '.join([*cells, show(column(runs, 'seconds'))])} |")
-        steps = sorted({line["step"] for line in found})
-        losses = [column([line for line in found if line["step"] == n], "loss") for n in steps]
+        steps = sorted({line["step"] for line in of_arm})
+        losses = [column([line for line in of_arm if line["step"] == n], "loss") for n in steps]
         way.append(f"| {arm} | {' | '.join(map(show, losses))} |")
     return "\n".join([*last, "", *way, ""])
 
@@ -260,25 +264,27 @@ def main() -> None:
     path.touch()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     made = {run_of(line) for line in lines}
-    asked = [
+    planned = [
         (arm, changes, seed, options.budget, options.tasks)
         for seed in options.seeds
         for arm, changes in arms.items()
     ]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
-        jobs = [pool.submit(run, *job, not options.no_compile) for job in asked if job not in made]
+        jobs = [
+            pool.submit(run, *job, not options.no_compile) for job in planned if job not in made
+        ]
         for job in as_completed(jobs):
-            found = job.result()
-            lines += found
+            measured = job.result()
+            lines += measured
             with path.open("a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in found)
-    found = table([line for line in lines if run_of(line) in asked])
-    (FOLDER / "table.md").write_text(found)
-    print(found)
+                file.writelines(json.dumps(line) + "\n" for line in measured)
+    shown = table([line for line in lines if run_of(line) in planned])
+    (FOLDER / "table.md").write_text(shown)
+    print(shown)
 
 
 def run_of(line: dict) -> tuple:
-    """Return what a measurement's run was asked for."""
+    """Return what identifies the run of a measurement."""
     return line["arm"], tuple(line["changes"]), line["seed"], line["budget"], line["tasks"]
 
 

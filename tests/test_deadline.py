@@ -1,3 +1,5 @@
+"""Time limits and signals stop a run that then goes on as if it never stopped."""
+
 import math
 import os
 import signal
@@ -8,13 +10,13 @@ import time
 import orjson
 from commands import ROOT, SHORT, call
 
-from pipeline.clock import Stopwatch, seconds_to_work
+from pipeline.deadline import Deadline, seconds_to_work
 
 
 def test_a_limit_of_zero_is_none():
-    assert not Stopwatch().should_stop()
-    assert Stopwatch(1e-9).should_stop()
-    assert not Stopwatch(1e9).should_stop()
+    assert not Deadline().should_stop()
+    assert Deadline(1e-9).should_stop()
+    assert not Deadline(1e9).should_stop()
     assert seconds_to_work(0, 0) == math.inf
 
 
@@ -34,12 +36,12 @@ def test_time_counts_from_the_start_of_the_process():
 def test_signals_ask_to_stop_once_and_are_given_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGINT, signal.SIGTERM):
-        with Stopwatch() as clock:
+        with Deadline() as clock:
             assert not clock.should_stop()
             os.kill(os.getpid(), number)
             time.sleep(0)  # lets Python run the handler
             assert clock.should_stop()
-            # A second signal acts as it would without the stopwatch.
+            # A second signal acts as it would without the deadline.
             assert signal.getsignal(number) == before[number == signal.SIGTERM]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 

@@ -1,0 +1,123 @@
+"""Real examples and views, and the training steps and predictions that are timed on them."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from timing import take_turns
+
+from augment.boxes import infer_test_boxes
+from augment.dataset import Dataset
+from augment.examples import Examples, ExampleStream, encode_test_inputs
+from augment.puzzles import PuzzleIndex, RowsPer
+from augment.task import Task
+from augment.view import NUM_VIEWS
+from pipeline.settings import PredictSettings
+from pipeline.sources import load_source
+from solver.engine import Engine
+from solver.loader import Batch
+from solver.model import TRM
+from solver.packing import boxes_for
+from solver.predict import Views, answer
+from solver.puzzle_table import PuzzleTable
+from solver.settings import ModelSettings, TrainSettings
+from solver.train import Training, start_training, supervise, train_step
+from solver.weights import Weights
+
+TRAIN = TrainSettings(warmup_steps=0)
+CANVAS = 30
+LENGTH = 916
+
+
+def data_set(
+    trained: Sequence[str], predicted: Sequence[str], rows_per: RowsPer = "view"
+) -> Dataset:
+    """Return a data set of sources with a few views of each task."""
+    with_solutions = [task for name in trained for task in load_source(name)]
+    hidden = [task.without_solutions() for name in predicted for task in load_source(name)]
+    tasks = (*with_solutions, *hidden)
+    index = PuzzleIndex.of(tasks, 8, 0, rows_per)
+    flags = (True,) * len(with_solutions) + (False,) * len(hidden)
+    return Dataset(tasks, index, flags, CANVAS)
+
+
+def spread_over_sizes(boxes: np.ndarray, count: int) -> np.ndarray:
+    """Return ``count`` examples whose box sizes are spread as those of all are."""
+    by_size = np.argsort(boxes[:, 2] * boxes[:, 3], kind="stable")
+    return by_size[((np.arange(count) + 0.5) / count * len(by_size)).astype(int)]
+
+
+def boxed(model: ModelSettings) -> ModelSettings:
+    return replace(model, canvas="box")
+
+
+@dataclass
+class Trainer:
+    """A training run whose slots hold the same examples in every step that is timed."""
+
+    training: Training
+    batch: Batch
+    engine: Engine
+
+    @classmethod
+    def of(cls, settings: ModelSettings, examples: Examples, engine: Engine) -> "Trainer":
+        examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
+        train = replace(TRAIN, global_batch=len(examples.rows))
+        table = PuzzleTable(int(examples.rows.max()) + 1, torch.zeros(settings.dim))
+        training = start_training(TRM(settings), table, train, engine)
+        return cls(training, Batch(examples, np.full(len(examples.rows), 16)), engine)
+
+    def step(self) -> None:
+        settings = replace(TRAIN, global_batch=len(self.batch.min_steps_B))
+        train_step(self.training, self.batch, settings, self.engine)
+
+    def loss(self) -> float:
+        """Return the summed loss of one step from the start, before any weight changes."""
+        training = self.training
+        outcome = supervise(training.model, training.table, training.carry, self.batch, self.engine)
+        training.optimizer.zero_grad()
+        return outcome.losses.total.item()
+
+
+def views_of_tests(tasks: Sequence[Task], count: int) -> Views:
+    """Return ``count`` views of tests, spread over the sizes of their inferred boxes."""
+    keys = [(n, test) for n, task in enumerate(tasks) for test in range(len(task.test_inputs))]
+    numbers, tests = (np.array(column) for column in zip(*keys, strict=True))
+    codes = np.random.default_rng(0).integers(NUM_VIEWS, size=len(keys)).astype(np.uint32)
+    boxes = infer_test_boxes(tasks, numbers, tests, codes, CANVAS)
+    inputs = encode_test_inputs(tasks, numbers, tests, codes, CANVAS)
+    chosen = spread_over_sizes(boxes, count)
+    rows = np.zeros(len(chosen), dtype=np.int64)
+    return Views(inputs[chosen], rows, codes[chosen], boxes[chosen])
+
+
+def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> Callable[[], None]:
+    """Return what answers the views with ``steps`` supervision steps."""
+    views = replace(views, boxes=boxes_for(model, views.boxes))
+    table = PuzzleTable(1, torch.zeros(model.dim))
+    index = PuzzleIndex.of([], 0, 0, "view")
+    trm = engine.prepare(TRM(model).requires_grad_(False)).eval()
+    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench", "")
+    settings = PredictSettings(num_supervision_steps=steps)
+    return lambda: answer(weights, views, settings, engine, on_views=lambda *_: None)
+
+
+def product_rate(engine: Engine, tokens: int, dim: int = 512, inner: int = 1536) -> float:
+    """Return the FLOP/s of the four products of a layer at ``tokens`` positions."""
+    flop = seconds = 0.0
+    for width, out in ((dim, 3 * dim), (dim, dim), (dim, 2 * inner), (inner, dim)):
+        x = torch.randn(tokens, width, device=engine.device, dtype=engine.dtype)
+        weight = torch.randn(out, width, device=engine.device, dtype=engine.dtype)
+        product = partial(torch.nn.functional.linear, x, weight)
+        times = take_turns({"product": product}, 7, engine.device)["product"]
+        flop, seconds = flop + 2 * tokens * width * out, seconds + statistics.median(times[1:])
+    return flop / seconds
+
+
+def arc1_mix(count: int) -> Examples:
+    """Return examples spread like the ARC-1 training set: both sets' pairs, concepts left out."""
+    examples = ExampleStream(data_set(["arc1/training"], ["arc1/evaluation"]), 0).examples(0, 8192)
+    return examples.take(spread_over_sizes(examples.boxes, count))

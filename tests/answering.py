@@ -1,0 +1,59 @@
+"""Weights that were never trained, changed to answer in a known way, and what they predict."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from conftest import SMALL_MODEL
+
+from solver.model import TRM
+from solver.predict import predict
+from solver.puzzle_table import PuzzleTable
+from solver.queries import list_queries
+from solver.weights import Weights
+
+
+def random_weights(dataset, seed=0):
+    """An untrained model whose rows differ, so that predictions differ too."""
+    model = replace(SMALL_MODEL, rows_per=dataset.index.rows_per)
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(dataset.index.num_rows, model.dim, generator=generator)
+    table = PuzzleTable(len(rows), torch.zeros(model.dim))
+    table.put(np.arange(len(rows)), rows)
+    return Weights(
+        TRM(model, seed).requires_grad_(False),
+        table,
+        dataset.index,
+        dataset.trained_on,
+        "test",
+        "0",
+    )
+
+
+def as_lists(predictions):
+    return [
+        (p.task_id, p.test, None if p.grid is None else p.grid.tolist(), p.q) for p in predictions
+    ]
+
+
+def run(dataset, tasks, engine, settings, weights=None, on_views=lambda *_: None):
+    weights = weights or random_weights(dataset)
+    work = list_queries(weights, tasks, settings.num_views)
+    return predict(weights, tasks, work, settings, engine, on_views)
+
+
+def with_halt(weights, halt_bias=-5.0, canvas="full"):
+    """The same weights with a halt logit that says so always or never."""
+    model = TRM(replace(weights.model.settings, canvas=canvas)).requires_grad_(False)
+    model.load_state_dict(weights.model.state_dict())
+    model.halt_head.weight.zero_()
+    model.halt_head.bias.fill_(halt_bias)
+    return replace(weights, model=model)
+
+
+def paint(weights, token):
+    """The weights changed so that the token is the answer everywhere."""
+    model = TRM(weights.model.settings).requires_grad_(False)
+    model.load_state_dict(weights.model.state_dict())
+    model.output_head.forward = lambda y: torch.eye(12)[token].expand(len(y), 12)
+    return replace(weights, model=model)

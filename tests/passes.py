@@ -1,0 +1,59 @@
+"""Short trainings and single passes of a small model."""
+
+import numpy as np
+import torch
+from conftest import SMALL_MODEL, make_table, seeded
+
+from augment.boxes import full_boxes
+from augment.examples import ExampleStream
+from solver.model import TRM
+from solver.packing import pack
+from solver.progress import TrainingProgress
+from solver.train import start_training, train
+
+
+def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
+    """Train a new model on ``dataset`` and return the run and the metrics it reported."""
+    model = TRM(model_settings, settings.seed)
+    table = make_table(dataset, model_settings.dim)
+    training = start_training(model, table, settings, engine)
+    reported = []
+    train(
+        training,
+        ExampleStream(dataset, settings.seed),
+        settings,
+        engine,
+        TrainingProgress(settings.num_steps, engine),
+        on_step=lambda: None,
+        on_metrics=reported.append,
+    )
+    return training, reported
+
+
+def pack_canvases(model, tokens):
+    """All these full canvases packed, under the view 0."""
+    count = len(tokens)
+    boxes = full_boxes(count, model.settings.canvas_side)
+    codes = np.zeros(count, dtype=np.uint32)
+    return pack(model.settings, torch.device("cpu"), np.arange(count), tokens, codes, boxes)
+
+
+def packed_examples(model: TRM, dataset):
+    examples = ExampleStream(dataset, 0).examples(0, 3)
+    packed = pack(
+        model.settings, torch.device("cpu"), np.arange(3), examples.inputs, examples.codes,
+        examples.boxes,
+    )  # fmt: skip
+    rows_GD = torch.randn(3, model.settings.dim, generator=seeded())
+    x_ND = model.embed(packed, rows_GD)
+    return packed, x_ND, model.start(len(x_ND), torch.float32)
+
+
+def examples_of(dataset, count=9, start=40):
+    return ExampleStream(dataset, 0).examples(start, start + count)
+
+
+def box_cells(box, side):
+    top, left, height, width = box
+    grid = np.arange(side * side).reshape(side, side)
+    return grid[top : top + height, left : left + width].ravel()

@@ -1,0 +1,70 @@
+"""Examples are pairs under views, the same in every part of the stream."""
+
+from collections import Counter
+
+import numpy as np
+from grid_oracle import View
+
+from augment.examples import ExampleStream, view_features
+from augment.tokens import FIRST_COLOR, PAD
+
+
+def cells(tokens):
+    """The colors on canvases (N, S), end markers and padding left out."""
+    return [row[row >= FIRST_COLOR].tolist() for row in tokens]
+
+
+def test_an_example_is_a_pair_under_a_view(small_dataset):
+    examples = ExampleStream(small_dataset, 0).examples(0, small_dataset.num_pairs)
+    seen = Counter()
+    for inputs, labels, row, code in zip(
+        cells(examples.inputs), cells(examples.labels), examples.rows, examples.codes, strict=True
+    ):
+        position = np.searchsorted(small_dataset.index.starts, row - 1, side="right") - 1
+        assert small_dataset.index.codes[row - 1] == code
+        view = View.from_code(code)
+        pairs = small_dataset.trained_pairs[position]
+        matching = [
+            number
+            for number, pair in enumerate(pairs)
+            if view.apply(pair.input).ravel().tolist() == [cell - FIRST_COLOR for cell in inputs]
+            and view.apply(pair.output).ravel().tolist() == [cell - FIRST_COLOR for cell in labels]
+        ]
+        assert len(matching) == 1
+        seen[position, matching[0]] += 1
+    # An epoch visits each task once, with all its pairs.
+    assert len(seen) == small_dataset.num_pairs
+    assert set(seen.values()) == {1}
+
+
+def test_any_part_of_the_stream_is_the_same(small_dataset):
+    whole = ExampleStream(small_dataset, 3).examples(0, 200)
+    part = ExampleStream(small_dataset, 3).examples(57, 123)
+    for name in ("inputs", "labels", "rows", "codes"):
+        assert np.array_equal(getattr(whole, name)[57:123], getattr(part, name))
+    other = ExampleStream(small_dataset, 4).examples(0, 200)
+    assert not np.array_equal(whole.inputs, other.inputs)
+
+
+def test_translation_is_fresh_and_spares_one_pair_of_a_visit(small_dataset):
+    stream = ExampleStream(small_dataset, 0)
+    size = small_dataset.num_pairs
+    top_left = []
+    for epoch in range(30):
+        examples = stream.examples(epoch * size, (epoch + 1) * size)
+        stays = (examples.inputs[:, 0] >= FIRST_COLOR) & (examples.labels[:, 0] >= FIRST_COLOR)
+        visits = np.split(stays, np.flatnonzero(np.diff(examples.rows)) + 1)
+        assert all(visit[0] for visit in visits)
+        top_left.append(stays.mean())
+    assert 0.2 < np.mean(top_left) < 0.9
+
+
+def test_features_tell_dihedral_and_colors():
+    view = View(6, (0, 3, 1, 2, 4, 5, 6, 7, 9, 8))
+    assert view_features(np.array([view.code])).tolist() == [[6, 3, 1, 2, 4, 5, 6, 7, 9, 8]]
+
+
+def test_labels_hold_padding_where_nothing_is_learned(small_dataset):
+    labels = ExampleStream(small_dataset, 0).examples(0, 50).labels
+    assert (labels == PAD).any()
+    assert labels.max() < 12

@@ -1,0 +1,92 @@
+"""The model: size, start, what tells views apart, and where gradients flow."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_MODEL
+from passes import pack_canvases, packed_examples
+
+from solver.layers import truncated_normal_
+from solver.model import TRM, State
+from solver.settings import ModelSettings
+
+
+def test_published_size():
+    """7M parameters, as the paper says."""
+    count = sum(p.numel() for p in TRM(ModelSettings()).parameters())
+    assert count == 2 * (4 * 512**2 + 3 * 512 * 1536) + 2 * 12 * 512 + 2 * 512 + 2
+
+
+def test_start_of_the_weights():
+    tensor = truncated_normal_(torch.empty(200_000), 0.5, torch.Generator().manual_seed(0))
+    assert tensor.std().item() == pytest.approx(0.5, rel=0.01)
+    assert tensor.abs().max().item() == pytest.approx(2.274 * 0.5, rel=0.01)
+    model = TRM(SMALL_MODEL)
+    assert torch.equal(model.halt_head.bias, torch.full((2,), -5.0))
+    assert not model.halt_head.weight.any()
+    state = model.start(7, torch.float32)
+    assert torch.equal(state.y[0], state.y[5])
+
+
+def test_no_gradient_reaches_the_state_that_a_step_starts_from():
+    """The gradient flows through the last cycle only; the states returned are detached."""
+    model = TRM(SMALL_MODEL, 3)
+    packed = pack_canvases(model, np.full((1, 100), 2, dtype=np.uint8))
+    x_ND = model.embed(packed, torch.ones(1, 32))
+    state = State(*(t.requires_grad_() for t in model.start(len(x_ND), torch.float32)))
+    following, logits_NV, _ = model(state, x_ND, packed)
+    of_state = torch.autograd.grad(logits_NV.sum(), state, retain_graph=True, allow_unused=True)
+    assert of_state == (None, None)
+    (of_input,) = torch.autograd.grad(logits_NV.sum(), x_ND)
+    assert of_input.any()
+    assert not following.y.requires_grad
+    assert not following.z.requires_grad
+
+
+def test_rows_are_told_apart_by_view_only_with_rows_per_task():
+    rows = torch.ones(2, 32)
+    for rows_per in ("view", "task"):
+        model = TRM(replace(SMALL_MODEL, rows_per=rows_per))
+        packed = pack_canvases(model, np.full((2, 100), 2, dtype=np.uint8))
+        packed.views_GF[1, 0] = 3
+        x = model.embed(packed, rows)[: packed.num_positions].view(2, 116, 32)
+        assert torch.equal(x[0], x[1]) == (rows_per == "view")
+        assert torch.equal(x[0, 2:], x[1, 2:])
+
+
+def test_a_convolution_changes_nothing_at_first(small_dataset):
+    plain, conv = TRM(SMALL_MODEL), TRM(replace(SMALL_MODEL, conv_width=3))
+    outputs = []
+    for model in (plain, conv):
+        packed, x_ND, state = packed_examples(model, small_dataset)
+        outputs.append(model(state, x_ND, packed))
+    torch.testing.assert_close(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("gradient_cycles", [1, 2, 3])
+def test_the_gradient_flows_through_the_last_cycles(small_dataset, gradient_cycles):
+    settings = replace(SMALL_MODEL, num_cycles=3, gradient_cycles=gradient_cycles)
+    model = TRM(settings)
+    packed, x_ND, state = packed_examples(model, small_dataset)
+    before = model(state, x_ND, packed)[1]
+    (gradient,) = torch.autograd.grad(before.square().sum(), model.net.layers[0].mlp.down.weight)
+    y, z = state
+    for cycle in range(3):
+        if cycle == 3 - gradient_cycles:
+            y, z = y.detach(), z.detach()
+        y, z = model.latent_recursion(x_ND, y, z, model.places(packed, x_ND.dtype))
+    loss = model.output_head(y).square().sum()
+    (expected,) = torch.autograd.grad(loss, model.net.layers[0].mlp.down.weight)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_dropout_drops_in_training_only(small_dataset):
+    plain, dropping = TRM(SMALL_MODEL), TRM(replace(SMALL_MODEL, dropout=0.5))
+    packed, x_ND, state = packed_examples(plain, small_dataset)
+    expected = plain(state, x_ND, packed)[1]
+    torch.testing.assert_close(dropping.eval()(state, x_ND, packed)[1], expected)
+    torch.manual_seed(0)
+    changed = dropping.train()(state, x_ND, packed)[1]
+    assert not torch.allclose(changed, expected)

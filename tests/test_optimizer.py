@@ -1,0 +1,69 @@
+"""Muon takes the matrices of the network, many at a time, and AdamATan2 all other weights."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from adam_atan2_pytorch import AdamAtan2, MuonAdamAtan2
+from conftest import SMALL_MODEL, seeded
+
+from solver.model import TRM
+from solver.optimizer import make_optimizer
+from solver.schedule import set_learning_rates
+from solver.settings import TrainSettings
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_matrices_of_one_shape_step_together_as_they_would_alone(name):
+    """Three steps of the package's own optimiser lead to the same weights."""
+    settings = TrainSettings(optimizer=name, lr=1e-2, weight_decay=0.1)
+    ours, theirs = TRM(SMALL_MODEL), TRM(SMALL_MODEL)
+    together = make_optimizer(ours, settings)
+    alone = MuonAdamAtan2(
+        together.param_groups[1]["params"], together.param_groups[0]["params"], lr=1.0
+    )
+    alone.param_groups = []
+    names = {id(p): n for n, p in ours.named_parameters()}
+    parameters = dict(theirs.named_parameters())
+    for group in together.param_groups:
+        twins = [parameters[names[id(p)]] for p in group["params"]]
+        alone.param_groups.append({**group, "params": twins})
+    for _ in range(3):
+        draws = seeded()
+        for p, twin in zip(ours.parameters(), theirs.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=draws)
+            twin.grad = p.grad.clone()
+        together.step()
+        alone.step()
+    for n, p in ours.named_parameters():
+        torch.testing.assert_close(p, parameters[n], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon"])
+def test_muon_takes_the_matrices_of_the_network(name):
+    """Their steps are orthogonal; all other weights step as under AdamATan2."""
+    settings = TrainSettings(optimizer=name, lr=1e-3, matrix_lr=1e-2, weight_decay=0.0)
+    model = TRM(replace(SMALL_MODEL, conv_width=2, rows_per="task"))
+    plain = TRM(model.settings)
+    names = {id(p): n for n, p in model.named_parameters()}
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        ours.grad = torch.randn(ours.shape, generator=seeded())
+        theirs.grad = ours.grad.clone()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = make_optimizer(model, settings)
+    members = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(members) == sorted(before)
+    set_learning_rates(optimizer, 0.5)
+    assert sorted(group["lr"] for group in optimizer.param_groups) == [5e-4, 5e-3]
+    optimizer.step()
+    AdamAtan2(list(plain.parameters()), lr=5e-4, betas=settings.betas, a=1.0).step()
+    others = dict(plain.named_parameters())
+    for n, p in model.named_parameters():
+        step = before[n] - p.detach()
+        if n.startswith("net.") and n.endswith("weight"):
+            # Of the size of Adam's steps, in all directions alike (to Muon's own roughness).
+            assert step.square().mean().sqrt().item() == pytest.approx(0.2 * 5e-3, rel=0.2)
+            sizes = torch.linalg.svdvals(step)
+            assert name == "normuon" or sizes.max() < 2 * sizes.min()
+        else:
+            torch.testing.assert_close(p, others[n])

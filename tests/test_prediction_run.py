@@ -1,0 +1,65 @@
+"""A prediction under a limit fills its time with views, and trains no longer than it may."""
+
+import shutil
+from collections import Counter
+
+from commands import SHORT, call
+from results import answered_views
+
+import solver.predict
+import solver.train
+from pipeline.run import Run
+from pipeline.sources import load_source, within_side
+from solver.checkpoint_files import latest_checkpoint
+
+
+def test_a_limit_that_is_far_away_changes_nothing(run_here, monkeypatch):
+    monkeypatch.setattr("pipeline.clock._age_of_job", lambda: 0.0)
+    assert call("pretrain", "--run-name", "a") == 0
+    weights = f"weights={latest_checkpoint(Run.named('a').checkpoints)}"
+    for name, limit in (("b", 0), ("c", 1e6)):
+        changes = [*SHORT, weights, "predict.num_views=7", f"predict.time_limit_seconds={limit}"]
+        assert call("predict", "--run-name", name, changes=changes) == 0
+    assert answered_views(Run.named("b")) == answered_views(Run.named("c"))
+    assert Run.named("b").submission.read_bytes() == Run.named("c").submission.read_bytes()
+
+
+def test_a_limit_is_filled_as_far_as_measured_speed_allows(run_here, monkeypatch):
+    """On a clock on which every view takes a second, and calls that do no work none."""
+    assert call("pretrain", "--run-name", "a") == 0
+    now = 0.0
+    monkeypatch.setattr("pipeline.clock._age_of_job", lambda: 0.0)
+    monkeypatch.setattr("pipeline.clock.Watchdog.__enter__", lambda self: None)
+    monkeypatch.setattr("pipeline.clock.time.monotonic", lambda: now)
+    answer_views = solver.predict.predict
+
+    def predict_slowly(weights, tasks, work, settings, engine, on_views, has_time_for):
+        def on_views_slowly(count, flop):
+            nonlocal now
+            now += count
+            on_views(count, flop)
+
+        return answer_views(weights, tasks, work, settings, engine, on_views_slowly, has_time_for)
+
+    monkeypatch.setattr("pipeline.job.predict", predict_slowly)
+    tests = sum(len(t.test_inputs) for t in within_side(load_source("arc1/training"), 4))
+    limit = 6.5 * tests
+    changes = [*SHORT, "predict.num_views=7", f"predict.time_limit_seconds={limit}"]
+    changes.append("predict.ranking=count")
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert 0.6 * limit < now < limit
+    views = Counter(view for _, _, view in answered_views(Run.named("a")))
+    assert len(views) > 1
+    assert set(views.values()) == {tests}
+
+
+def test_training_that_is_taken_up_under_a_limit_leaves_time_for_views(run_here, monkeypatch):
+    monkeypatch.setattr("pipeline.clock._age_of_job", lambda: 0.0)
+    assert call("pretrain", "--run-name", "a") == 0
+    changes = [*SHORT, "predict.adapt=all"]
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    expected = answered_views(Run.named("a"))
+    shutil.rmtree(Run.named("a").votes)
+    changes.append("predict.time_limit_seconds=1e6")
+    assert call("predict", "--run-name", "a", changes=changes) == 0
+    assert answered_views(Run.named("a")) == expected

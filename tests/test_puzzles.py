@@ -1,0 +1,43 @@
+"""Puzzle rows: each belongs to the name and the demonstrations of a task, or to a view of it."""
+
+import numpy as np
+import pytest
+from conftest import make_dataset
+
+from augment.errors import InputError
+from augment.puzzles import PuzzleIndex
+from augment.task import Task
+
+
+def test_rows_per_task_are_shared_by_its_views(small_tasks):
+    index = make_dataset(small_tasks, "task").index
+    rows, codes = index.rows(np.array([0, 0, 2]), np.array([0, 1, 1]))
+    assert rows.tolist() == [1, 1, 3]
+    assert codes[0] == 0
+    assert codes[1] != codes[0]
+    assert index.num_rows == 1 + len(small_tasks)
+
+
+def test_a_row_belongs_to_a_name_and_its_demonstrations(small_tasks):
+    index = make_dataset(small_tasks).index
+    task, other = small_tasks[:2]
+    renamed = Task("another", task.train, task.test_inputs, None)
+    swapped = Task(task.task_id, other.train, task.test_inputs, None)
+    assert index.find(task) == 0
+    assert index.find(renamed) is None
+    assert index.find(swapped) is None
+
+
+def test_damaged_row_maps_are_refused(small_dataset, tmp_path):
+    index = small_dataset.index
+    index.save(tmp_path)
+    np.save(tmp_path / "views.npy", index.codes[:-1])
+    with pytest.raises(InputError, match=r"views, but views\.npy holds"):
+        PuzzleIndex.load(tmp_path)
+    np.save(tmp_path / "views.npy", index.codes.astype(float))
+    with pytest.raises(InputError, match="not a saved row map"):
+        PuzzleIndex.load(tmp_path)
+    for content in (b"nothing", b""):
+        (tmp_path / "views.npy").write_bytes(content)
+        with pytest.raises(InputError, match="not a saved row map"):
+            PuzzleIndex.load(tmp_path)

@@ -1,0 +1,96 @@
+"""The stage plan: every recipe on every card, and settings that memory demands."""
+
+import json
+import re
+import time
+from dataclasses import replace
+
+import pytest
+from commands import call, workload
+
+import solver.memory  # before a test replaces the model that it builds
+from pipeline import plan as stage
+from pipeline.recipes import RECIPES, load_recipe
+from pipeline.workload import read_workload
+from solver.cards import Card, choose_card
+
+pytestmark = pytest.mark.usefixtures("no_concept")
+
+GPUS = ("h100", "h200", "l4x4", "t4x2", "4090", "cpu")
+CPU = Card("cpu", "float32", 0.1, 0.1, 0.03, 40.0, 16.0, gap_us=0.0, unfused=6.0, overlaps=False)
+
+
+@pytest.fixture
+def counted_memory(monkeypatch):
+    """Memory by a formula, as counting it on a model of each recipe takes seconds."""
+
+    class Model:
+        def __init__(self, settings):
+            self.settings, self.recompute = settings, False
+
+    def position(model):
+        return (100 if model.recompute else 500) * model.settings.dim
+
+    def plan_memory(model, num_rows, at_once, positions, dtype, *, num_processes, on_gpu):
+        return {"rows": 8.0 * num_rows, "activations": float(position(model) * at_once)}
+
+    def fitting(model, num_rows, positions, dtype, available, *, num_processes, on_gpu):
+        most = int(available - 8 * num_rows) // position(model)
+        return min(most, positions) if most >= model.settings.length else 0
+
+    monkeypatch.setattr("solver.model.TRM", Model)
+    monkeypatch.setattr(solver.memory, "plan_memory", plan_memory)
+    monkeypatch.setattr(solver.memory, "fitting_positions", fitting)
+
+
+def test_every_recipe_is_planned_on_every_card(counted_memory, capsys):
+    for name in RECIPES:
+        settings, work = load_recipe(name, []), workload(name)
+        capsys.readouterr()
+        start = time.monotonic()
+        for gpu in GPUS:
+            card = CPU if gpu == "cpu" else choose_card(gpu)
+            stage.plan_workload(card, settings, work)
+            shown = capsys.readouterr().out
+            limits = re.findall(r"(?:examples|views) +[\d.,]+ +(\w+)", shown)
+            assert len(limits) == 2, shown
+            assert set(limits) <= {"products", "bytes", "launches"}
+            assert f"NPROC={card.count}" in shown
+        assert time.monotonic() - start < 5
+
+
+def planned(card, *changes, recipe="demo"):
+    settings = load_recipe(recipe, changes)
+    training = replace(workload(recipe).training, settings=settings.train)
+    fit = stage.fit_training(card, settings, training)
+    return fit, stage.choose_settings(settings, training, fit.card if fit else card, fit)
+
+
+def test_settings_change_only_where_memory_demands_it(counted_memory):
+    card = choose_card("l4x4")
+    fit, chosen = planned(card)
+    assert chosen == "NPROC=4"
+    assert not fit.recompute
+    few = ("engine.tokens_per_pass=100000", "engine.memory_gb=0.1", "train.global_batch=512")
+    fit, chosen = planned(card, *few)
+    assert chosen == f'NPROC=4 SET="engine.tokens_per_pass={fit.positions_at_once}"'
+    fit, chosen = planned(card, "engine.memory_gb=0.002")
+    assert chosen == 'NPROC=4 SET="engine.recompute=true"'
+    fit, chosen = planned(card, "train.global_batch=66")
+    assert chosen == "NPROC=3"
+
+
+def test_no_memory_at_all_is_said(counted_memory, capsys):
+    settings = load_recipe("demo", ["engine.memory_gb=0.000001"])
+    stage.plan_workload(choose_card("t4"), settings, read_workload(settings))
+    assert "does not fit into the memory" in capsys.readouterr().out
+
+
+def test_the_command_prints_what_memory_and_time_are_expected(capsys):
+    assert call("plan", "--gpu", "t4x2") == 0
+    shown = capsys.readouterr().out
+    assert "expected by a roofline, not measured; calibrated on" in shown
+    assert all(word in shown for word in ("in all", "there is", "pretrain", "predict", "NPROC=2"))
+    assert call("plan", "--gpu", "t4", changes=["log.form=json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["stage"] for line in lines if line["message"] == "plan"] == ["pretrain", "predict"]

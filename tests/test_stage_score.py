@@ -1,0 +1,36 @@
+"""The stage score: what becomes of every task, and ids printed as they are."""
+
+from dataclasses import replace
+
+from commands import call
+from results import has_empty, score_of, write_results
+
+from augment.task_files import write_challenges, write_solutions
+from pipeline.run import Run
+from submission.score import OUTCOMES
+from submission.writer import build_submission, write_submission
+
+
+def test_outcomes_are_what_they_say(tmp_path, arc1):
+    run = Run(tmp_path / "a")
+    tasks = [task for task in arc1 if not has_empty(task)][:20]
+    write_results(run, tasks)
+    expected = [OUTCOMES[min(number % 5, 3)] for number in range(20)]
+    assert [task["outcome"] for task in score_of(run)["tasks"]] == expected
+    votes = [
+        task["votes"] / len(t.solutions)
+        for task, t in zip(score_of(run)["tasks"], tasks, strict=True)
+    ]
+    assert votes == [6, 6, 6, 6, 0] * 4
+
+
+def test_task_ids_are_shown_as_they_are(run_here, capsys, arc1):
+    for task_id in ("[/a]", "[red]x", ":smile:"):
+        task = replace(arc1[0], task_id=task_id)
+        write_challenges(run_here / "c.json", [task])
+        write_solutions(run_here / "a.json", [task])
+        submission, _ = build_submission([task], {})
+        write_submission(run_here / "s.json", submission, [task])
+        files = ["--submission", "s.json", "--challenges", "c.json", "--solutions", "a.json"]
+        assert call("score", *files, changes=()) == 0
+        assert task_id in capsys.readouterr().out

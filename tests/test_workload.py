@@ -1,0 +1,26 @@
+"""What a recipe computes is read from its own tasks, without a download."""
+
+import pytest
+from commands import workload
+
+from pipeline.recipes import RECIPES, load_recipe
+from pipeline.workload import read_workload
+
+pytestmark = pytest.mark.usefixtures("no_concept")
+
+
+def test_what_trains():
+    adapting = {name for name in RECIPES if workload(name).training.stage == "adapt"}
+    assert adapting == {"kaggle", "arc1-eval", "arc2-eval"}
+    untrained = load_recipe("demo", ["train.num_steps=0", "adapt.num_steps=0"])
+    assert read_workload(untrained).training is None
+    unasked = load_recipe("arc1", ["data.predicted=", "data.trained=arc1/training"])
+    assert read_workload(unasked).prediction is None
+
+
+def test_a_source_that_would_be_downloaded_is_left_out_with_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("pooch.Pooch.fetch", lambda *_, **__: pytest.fail("a download"))
+    changes = ["data.trained=concept", "data.predicted=arc1/evaluation", "data.left_out="]
+    work = read_workload(load_recipe("arc1-fast", changes))
+    assert work.training.num_rows == 1 + 400
+    assert "source concept is not on this machine" in capsys.readouterr().out
