@@ -86,19 +86,18 @@ def _name_on_kaggle(run: Run) -> str:
 
 def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
     """Add the weights that the notebook starts from; none where it starts from scratch."""
-    from solver.process_group import ProcessGroup
-    from solver.weights import load_weights, write_weights
+    from solver.weights import copy_weights, load_weights
 
     if settings.adapt.start == "scratch":
         if settings.weights:
             raise InputError("adapt.start=scratch starts a new model: leave out weights=")
         say("no weights: adapt.start=scratch")
         return
-    source = find_weights(settings, run, ProcessGroup())
+    source = find_weights(settings, run)
     leak = describe_leak(choose_predicted_tasks(settings), load_weights(source))
     if leak and settings.predict.refuse_taught:
         raise InputError(f"{leak} (predict.refuse_taught=false packs them all the same)")
-    write_weights(source, folder, settings.kaggle.rows)
+    copy_weights(source, folder, settings.kaggle.rows)
 
 
 def _add_tasks(folder: Path, settings: Settings) -> None:
