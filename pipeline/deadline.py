@@ -109,8 +109,8 @@ class Leg:
         return max(0.0, self.elapsed - self.seconds) if self.seconds < math.inf else 0.0
 
     def again(self, seconds: float, begin: float) -> "Leg":
-        """Return a leg to the same end, which begins now at progress ``begin``."""
-        return Leg(self.deadline, self.by_time, seconds, begin, self.until)
+        """Return a leg to the same end, which begins now, in time at progress ``begin``."""
+        return Leg(self.deadline, self.by_time, seconds, begin if self.by_time else 0.0, self.until)
 
     def progress(self) -> float:
         """Return the share of the whole run that has passed by time; 0 without a limit."""

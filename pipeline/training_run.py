@@ -119,7 +119,7 @@ class TrainingRun:
         training, settings, group = self.training, self.train_settings, self.engine.group
         keeping, evaluate_every = self.settings.checkpoint, self.settings.train.eval_every
         progress = TrainingProgress(
-            settings.num_steps, group, leg, leg.until, keeping.every_seconds, training.progress
+            settings.num_steps, group, leg, leg.until, keeping.every_seconds, leg.begin
         )
         stream = ExampleStream(self.dataset, settings.seed)
         saved_step = training.step

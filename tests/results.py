@@ -82,7 +82,7 @@ def votes_of(run):
     return {test: sorted(of_test) for test, of_test in sorted(votes.items())}
 
 
-def solutioned_views(run):
+def predicted_views(run):
     """Task id, test and view of every prediction on the run's disk."""
     return {(*test, view) for test, votes in votes_of(run).items() for view, _, _ in votes}
 

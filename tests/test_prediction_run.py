@@ -4,7 +4,7 @@ import shutil
 from collections import Counter
 
 from commands import SHORT, call
-from results import answered_views
+from results import predicted_views
 
 from pipeline.run import Run
 from pipeline.sources import load_source, within_side
@@ -19,7 +19,7 @@ def test_a_limit_that_is_far_away_changes_nothing(run_here, monkeypatch):
     for name, limit in (("b", 0), ("c", 1e6)):
         changes = [*SHORT, weights, "predict.num_views=7", f"predict.time_limit_seconds={limit}"]
         assert call("predict", "--run-name", name, changes=changes) == 0
-    assert answered_views(Run.named("b")) == answered_views(Run.named("c"))
+    assert predicted_views(Run.named("b")) == predicted_views(Run.named("c"))
     assert Run.named("b").submission.read_bytes() == Run.named("c").submission.read_bytes()
 
 
@@ -44,7 +44,7 @@ def test_a_limit_is_filled_as_far_as_measured_speed_allows(run_here, monkeypatch
     changes.append("predict.ranking=count")
     assert call("predict", "--run-name", "a", changes=changes) == 0
     assert 0.6 * limit < now < limit
-    views = Counter(view for _, _, view in answered_views(Run.named("a")))
+    views = Counter(view for _, _, view in predicted_views(Run.named("a")))
     assert len(views) > 1
     assert set(views.values()) == {tests}
 
@@ -54,8 +54,8 @@ def test_training_that_is_taken_up_under_a_limit_leaves_time_for_views(run_here,
     assert call("pretrain", "--run-name", "a") == 0
     changes = [*SHORT, "predict.adapt=all"]
     assert call("predict", "--run-name", "a", changes=changes) == 0
-    expected = answered_views(Run.named("a"))
+    expected = predicted_views(Run.named("a"))
     shutil.rmtree(Run.named("a").votes)
     changes.append("predict.time_limit_seconds=1e6")
     assert call("predict", "--run-name", "a", changes=changes) == 0
-    assert answered_views(Run.named("a")) == expected
+    assert predicted_views(Run.named("a")) == expected

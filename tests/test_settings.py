@@ -54,7 +54,7 @@ def test_settings_given_together_are_checked_together():
     for order in (changes, changes[::-1]):
         model = load_recipe("demo", order).model
         assert (model.dim, model.num_heads) == (96, 6)
-    with pytest.raises(InputError, match="model.num_heads must divide model.dim 128"):
+    with pytest.raises(InputError, match=r"model\.num_heads must divide model\.dim 128"):
         load_recipe("demo", changes[1:])
 
 

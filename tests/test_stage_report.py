@@ -175,7 +175,7 @@ def test_runs_are_drawn_beside_each_other(run_here, capsys):
     assert call("report", "--run-name", "a", "--beside", "c", changes=[]) == 2
     assert "runs/c/metrics.jsonl: no metrics of training" in capsys.readouterr().err
     assert call("report", "--run-name", "c", changes=[]) == 2
-    assert "runs/c: nothing to write_page" in capsys.readouterr().err
+    assert "runs/c: nothing to report" in capsys.readouterr().err
     Run.named("b").metrics_of("pretrain").write_text('{"step": 1}\n{"loss": 1}\n')
     assert call("report", "--run-name", "b", "--beside", "a b", changes=[]) == 0
     assert "runs/b/metrics.jsonl: line 2 is not of the metrics" in capsys.readouterr().out

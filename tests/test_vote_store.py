@@ -2,7 +2,7 @@
 
 import numpy as np
 from commands import SHORT, call
-from results import answered_views
+from results import predicted_views
 
 from augment.prediction import Prediction
 from pipeline.run import Run
@@ -20,7 +20,7 @@ def test_votes_of_other_tasks_are_not_taken_up(run_here, capsys):
         assert call("predict", "--run-name", "a", changes=changes) == 0
         tasks = within_side(load_source("arc1/training"), side)
         expected = {(task.task_id, test) for task in tasks for test in range(len(task.test_inputs))}
-        assert {(task_id, test) for task_id, test, _ in answered_views(Run.named("a"))} == expected
+        assert {(task_id, test) for task_id, test, _ in predicted_views(Run.named("a"))} == expected
     assert "rounds by other weights or settings dropped" in capsys.readouterr().out
 
 
@@ -53,6 +53,6 @@ def test_whole_rounds_are_taken_up_and_all_others_are_not(arc1, run_here, capsys
     printed = capsys.readouterr().out
     assert "set aside as round_0003.broken" in printed
     assert "1 rounds by other weights or settings dropped" in printed
-    assert answered_views(run) == {(task.task_id, 0, view) for view in (0, 1, 3)}
+    assert predicted_views(run) == {(task.task_id, 0, view) for view in (0, 1, 3)}
     attempts = read_submission(run.submission, [task]).attempts[task.task_id]
     assert np.array_equal(attempts[0][0], task.solutions[0])
