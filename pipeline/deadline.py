@@ -91,7 +91,7 @@ class Leg:
     seconds: float = math.inf
     begin: float = 0.0
     until: float = 1.0
-    _start: float = field(default_factory=time.monotonic)
+    _start: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def elapsed(self) -> float:

@@ -5,6 +5,7 @@ range and killed processes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from shutil import rmtree
 from typing import Any, Literal
@@ -171,8 +172,9 @@ class TrainingRun:
     def _forget_what_came_later(self) -> None:
         """Remove metrics of a run that starts anew, and a best checkpoint of a later step."""
         metrics = self.run.metrics_of(self.stage)
-        if not self.resumed_from:
-            metrics.unlink(missing_ok=True)
+        if self.stage == "adapt" and not self.resumed_from:  # no steps may follow, so no log either
+            with suppress(OSError):
+                metrics.unlink()
         if self.evaluation is None:
             return
         for checkpoint in find_checkpoints(self.run.best):

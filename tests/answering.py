@@ -9,7 +9,7 @@ from conftest import SMALL_MODEL
 from solver.model import TRM
 from solver.predict import predict
 from solver.puzzle_table import PuzzleTable
-from solver.queries import list_queries
+from solver.queries import Plan, list_queries
 from solver.weights import Weights
 
 
@@ -36,10 +36,17 @@ def as_lists(predictions):
     ]
 
 
-def run(dataset, tasks, engine, settings, weights=None, on_views=lambda *_: None):
+def plan_of(weights, tasks, num_views, num_steps=0):
+    """The plan of the first views of every test; 0 steps are as many as in training."""
+    model = weights.model.settings
+    queries = list_queries(weights, tasks, num_views)
+    return Plan.of(model, num_steps or model.max_supervision_steps, tasks, queries)
+
+
+def run(dataset, tasks, engine, settings, weights=None):
     weights = weights or random_weights(dataset)
-    work = list_queries(weights, tasks, settings.num_views)
-    return predict(weights, tasks, work, settings, engine, on_views)
+    plan = plan_of(weights, tasks, settings.num_views, settings.num_supervision_steps)
+    return predict(weights, plan, engine, stop_when_halted=settings.stop_when_halted)
 
 
 def with_halt(weights, halt_bias=-5.0, canvas="full"):

@@ -21,19 +21,19 @@ NUM_VIEWS = 6
 def write_results(run, tasks, ranking="demonstrations"):
     """Leave in ``run`` what predicting ``tasks`` would; what becomes of them goes round and round.
 
-    The answer comes first, second, third, and not at all; every fifth task has no votes.
+    The solution comes first, second, third, and not at all; every fifth task has no votes.
     """
-    answers = VoteStore(tasks, run, PredictSettings(ranking=ranking))
+    votes = VoteStore(tasks, run, PredictSettings(ranking=ranking))
     predictions = []
     for number, task in enumerate(tasks):
         if number % 5 == 4:
             continue
         for test, grid in enumerate(task.test_inputs):
-            answer = grid if task.solutions is None else task.solutions[test]
-            predictions += _vote(task, test, answer, number % 5)
+            solution = grid if task.solutions is None else task.solutions[test]
+            predictions += _vote(task, test, solution, number % 5)
     ids = tuple(task.task_id for task in tasks)
-    answers.add(Round("somebody", 0, ids, 0, NUM_VIEWS, True, predictions))
-    answers.finish()
+    votes.add(Round("somebody", 0, ids, 0, NUM_VIEWS, True, predictions))
+    votes.finish()
 
 
 def has_empty(task):
@@ -41,10 +41,10 @@ def has_empty(task):
     return sum(map(ord, task.task_id)) % 2 == 1
 
 
-def _vote(task, test, answer, rank):
-    """Six views for three grids, the answer in place ``rank``, or the last one with no grid."""
-    wrong = [(answer + shift) % 10 for shift in (1, 2, 3)]
-    ranked = [*wrong[:rank], answer, *wrong[rank:]][:3]
+def _vote(task, test, solution, rank):
+    """Six views for three grids, the solution in place ``rank``, or the last one with no grid."""
+    wrong = [(solution + shift) % 10 for shift in (1, 2, 3)]
+    ranked = [*wrong[:rank], solution, *wrong[rank:]][:3]
     grids = [ranked[0]] * 3 + [ranked[1]] * 2
     grids += [None] if has_empty(task) else [ranked[2]]
     return [
@@ -82,7 +82,7 @@ def votes_of(run):
     return {test: sorted(of_test) for test, of_test in sorted(votes.items())}
 
 
-def answered_views(run):
+def solutioned_views(run):
     """Task id, test and view of every prediction on the run's disk."""
     return {(*test, view) for test, votes in votes_of(run).items() for view, _, _ in votes}
 
@@ -102,8 +102,8 @@ def score_of(run):
 
 
 def wrong_cells(task, submission):
-    """The cells in which attempts differ from answers of the same size, by test and attempt."""
+    """The cells in which attempts differ from solutions of the same size, by test and attempt."""
     return [
-        [int(np.sum(grid != answer)) if grid.shape == answer.shape else 0 for grid in pair]
-        for answer, pair in zip(task.solutions, submission.attempts[task.task_id], strict=True)
+        [int(np.sum(grid != solution)) if grid.shape == solution.shape else 0 for grid in pair]
+        for solution, pair in zip(task.solutions, submission.attempts[task.task_id], strict=True)
     ]

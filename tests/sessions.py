@@ -4,11 +4,11 @@ from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
 
 from augment.examples import ExampleStream
 from pipeline.settings import CheckpointSettings
-from solver.checkpoint import restore_training, save_checkpoint
+from solver.checkpoint import CheckpointWriter, restore_training
 from solver.checkpoint_files import latest_checkpoint
 from solver.model import TRM
 from solver.progress import TrainingProgress
-from solver.train import start_training, train
+from solver.train import require_finite, start_training, take_metrics, train
 
 DECIDING = {"train": {"lr": 1e-3}}
 
@@ -26,17 +26,17 @@ class Session:
         self.metrics = []
 
     def save(self):
-        save_checkpoint(
+        writer = CheckpointWriter(
             self.folder,
-            self.training,
             self.dataset.index,
             self.dataset.trained_on,
-            DECIDING,
             "test",
             self.engine.group,
-            keep=self.checkpoint.keep,
-            save_carry=self.checkpoint.carry,
+            self.checkpoint.keep,
+            self.checkpoint.carry,
         )
+        require_finite(self.training, self.engine.group)
+        writer.save(self.training, DECIDING)
 
     def restore(self, deciding=DECIDING):
         restore_training(
@@ -48,19 +48,18 @@ class Session:
         )
 
     def go_on(self, stop_after=None):
-        train(
-            self.training,
-            ExampleStream(self.dataset, 0),
-            self.settings,
-            self.engine,
-            TrainingProgress(
-                self.settings.num_steps,
-                self.engine,
-                should_stop=lambda: self.training.step == stop_after,
-            ),
-            on_step=lambda: None,
-            on_metrics=lambda metrics: self.metrics.append(metrics.values),
-            checkpoint_every=self.checkpoint.every,
-            on_checkpoint=self.save,
-        )
+        training, settings, group = self.training, self.settings, self.engine.group
+        progress = TrainingProgress(settings.num_steps, group)
+        stream, saved_step = ExampleStream(self.dataset, 0), training.step
+        for step in train(training, stream, settings, self.engine, progress):
+            if step % settings.log_every == 0:
+                require_finite(training, group)
+                self.metrics.append(take_metrics(training, settings, group).values)
+            if step % self.checkpoint.every == 0:
+                self.save()
+                saved_step = step
+            if step == stop_after:
+                break
+        if saved_step != training.step:
+            self.save()
         return self

@@ -8,8 +8,9 @@ import torch
 from answering import random_weights, run
 from conftest import make_dataset
 
+from augment.examples import ExampleStream
 from pipeline.settings import PredictSettings
-from solver.adapt import start_adaptation
+from solver.adapt import make_adaptation_dataset, start_adaptation
 from solver.progress import TrainingProgress
 from solver.settings import AdaptSettings
 from solver.train import train
@@ -18,11 +19,16 @@ SHORT_ADAPTATION = AdaptSettings(num_steps=8, global_batch=8, warmup_steps=2, lo
 
 
 def adapted_to(weights, tasks, engine, settings=SHORT_ADAPTATION, views=3):
-    adaptation = start_adaptation(weights, tasks, views, 0, settings, engine)
-    quiet = {"on_step": lambda: None, "on_metrics": lambda metrics: None}
-    pace = TrainingProgress(settings.num_steps, engine)
-    train(adaptation.training, adaptation.stream, settings, engine, pace, **quiet)
-    return adaptation.weights()
+    dataset = make_adaptation_dataset(tasks, views, 0, weights.model.settings)
+    training = start_adaptation(weights, dataset, settings, engine)
+    stream, progress = (
+        ExampleStream(dataset, settings.seed),
+        TrainingProgress(settings.num_steps, engine.group),
+    )
+    for _ in train(training, stream, settings, engine, progress):
+        pass
+    model = training.ema.averaged(training.model)
+    return replace(weights, model=model, table=training.table, index=dataset.index)
 
 
 def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
@@ -32,7 +38,7 @@ def test_unseen_tasks_are_trained_from_the_mean_row(small_tasks, engine):
     unseen = small_tasks[6:]
     adapted = adapted_to(weights, unseen, engine)
     assert [adapted.index.find(task) is not None for task in unseen] == [True] * len(unseen)
-    # Rows no slot has met lie where all of them began; the others moved, and so did the trunk.
+    # Rows that no lane has met lie where all of them began; the others moved, and so did the trunk.
     rows = adapted.table.look_up(np.arange(adapted.index.num_rows))
     moved = ~(rows == weights.table.mean_row).all(1)
     assert not moved[0]
@@ -49,7 +55,7 @@ def test_known_tasks_go_on_from_their_rows(small_tasks, engine, rows_per):
     """Whatever other views there are now; without training, nothing else changes."""
     weights = random_weights(make_dataset(small_tasks[:6], rows_per, views=5))
     if rows_per == "view":  # the fourth view of the last task was never met
-        weights.table._places[weights.index.starts[5] + 4] = 0
+        weights.table._value_of_row[weights.index.starts[5] + 4] = 0
     chosen = small_tasks[4:8]
     adapted = adapted_to(weights, chosen, engine, replace(SHORT_ADAPTATION, num_steps=0), views=9)
     for name, tensor in weights.model.state_dict().items():

@@ -26,7 +26,7 @@ def test_boxes_hold_all_that_is_on_the_canvas(small_dataset):
 
 
 def test_inferred_boxes_come_from_what_is_visible_and_hold_the_answer():
-    """On every task of both ARC-AGI sets; answers play no part."""
+    """On every task of both ARC-AGI sets; solutions play no part."""
     shares = {}
     for source in ("arc1/evaluation", "arc2/evaluation"):
         tasks = load_source(source)

@@ -29,7 +29,7 @@ from submission.writer import build_submission, write_submission
         (["build"], ["data.predicted=kaggle/test:nowhere"], "challenges.json: cannot be read"),
         (["build"], ["data.predicted=arc1/training,arc1/training"], "'007bbfb7' comes twice"),
         (["build"], ["data.left_out=abc"], "data.left_out: abc not in data.trained"),
-        (["build"], ["data.trained=arc1/training"], "training would see answers of"),
+        (["build"], ["data.trained=arc1/training"], "training would see solutions of"),
         (["build"], ["train.lr='3"], "No closing quotation"),
         (["build"], ["train.lr=nan"], "lr must be a number below 2147483648, got nan"),
         (["build"], ["train.rows_lr=inf"], "rows_lr must be a number"),
@@ -68,7 +68,7 @@ HEAVY = {"torch", "numba", "rich", "tqdm"}
     [
         (["--help"], set()),
         (["data", "arc1/training"], {"rich"}),
-        (["build", "--set", "data.max_side=3"], {"numba", "rich", "tqdm"}),
+        (["build", "--set", "data.max_side=3"], {"rich", "tqdm"}),
         (
             ["score", "--submission", "s.json", "--challenges", "c.json", "--solutions", "a.json"],
             {"rich"},

@@ -29,7 +29,8 @@ def progress(clock, every=10.0, left=math.inf, **more):
     def budget():
         return left - clock[0]
 
-    return console.Progress("train", "step", 100, log, seconds_left=budget, budget=budget, **more)
+    times = {"seconds_left": budget, "budget": budget}
+    return console.ProgressBar("train", "step", 100, log, **times, **more)
 
 
 def test_in_a_file_a_line_comes_now_and_then(clock, capsys):
@@ -166,4 +167,4 @@ def test_what_a_terminal_cannot_show_is_written_in_signs_it_can(run_here):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
     for _ in range(2):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "runs/\\u6f22/dataset is whole" in done.stdout
+    assert "runs/\\u6f22/dataset is intact" in done.stdout

@@ -63,9 +63,9 @@ def test_damaged_data_sets_are_refused(small_dataset, tmp_path):
     path.write_text(path.read_text().replace("10", "11"))
     with pytest.raises(InputError, match=r"dataset\.json: differs from what was written"):
         Dataset.load(tmp_path / "d")
-    for content in ("{}", "3", '{"with_answers": [true], "canvas_side": 10}'):
+    for content in ("{}", "3", '{"with_solutions": [true], "canvas_side": 10}'):
         path.write_text(content)
-        with pytest.raises(InputError, match="not a data set of format 2"):
+        with pytest.raises(InputError, match="not a data set of format 3"):
             Dataset.load(tmp_path / "d")
 
 
@@ -79,7 +79,7 @@ def test_a_data_set_built_from_something_else_is_refused(small_dataset, tmp_path
 def test_a_row_map_of_other_tasks_is_refused(small_dataset):
     """Trap 7, within a data set."""
     others = small_dataset.tasks[::-1]
-    with pytest.raises(InputError, match="row map belongs to other tasks"):
+    with pytest.raises(InputError, match="puzzle index belongs to other tasks"):
         Dataset(others, small_dataset.index, small_dataset.with_solutions, 10)
 
 

@@ -10,20 +10,20 @@ import time
 import orjson
 from commands import ROOT, SHORT, call
 
-from pipeline.deadline import Deadline, seconds_to_work
+from pipeline.deadline import Deadline, Leg, seconds_to_work
 
 
 def test_a_limit_of_zero_is_none():
-    assert not Deadline().should_stop()
-    assert Deadline(1e-9).should_stop()
-    assert not Deadline(1e9).should_stop()
+    assert not Deadline().is_over
+    assert Deadline(1e-9).is_over
+    assert not Deadline(1e9).is_over
     assert seconds_to_work(0, 0) == math.inf
 
 
 def test_time_counts_from_the_start_of_the_process():
     script = (
         "import time; time.sleep(0.5)\n"
-        "from pipeline.clock import seconds_to_work\n"
+        "from pipeline.deadline import seconds_to_work\n"
         "print(seconds_to_work(100, 0), seconds_to_work(100, time.time() + 50))"
     )
     done = subprocess.run(
@@ -33,14 +33,33 @@ def test_time_counts_from_the_start_of_the_process():
     assert 0 < by_deadline < 50 < by_limit < 99.5
 
 
+def test_a_leg_in_time_goes_from_its_beginning_to_its_end(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("pipeline.deadline.time.monotonic", lambda: now)
+    leg = Leg(Deadline(), by_time=True, seconds=10.0, begin=0.5, until=1.0, _start=now)
+    now = 4.0
+    assert leg.progress() == 0.7
+    assert leg.seconds_left == 6.0
+    again = leg.again(leg.seconds_left, 0.6)
+    assert (again.progress(), again.seconds_left) == (0.6, 6.0)
+    now = 12.0
+    assert leg.progress() == 1.0
+    assert leg.seconds_late == 2.0
+    assert not leg.should_stop()  # its progress ends it, not the clock
+    assert Leg(Deadline()).progress() == 0.0
+    assert Leg(Deadline(0.0)).should_stop()
+    assert Leg(Deadline(), by_time=True, seconds=0.0, until=0.5).progress() == 0.5
+
+
 def test_signals_ask_to_stop_once_and_are_given_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGINT, signal.SIGTERM):
-        with Deadline() as clock:
-            assert not clock.should_stop()
+        with Deadline() as deadline:
+            assert not deadline.is_over
             os.kill(os.getpid(), number)
             time.sleep(0)  # lets Python run the handler
-            assert clock.should_stop()
+            assert deadline.is_over
+            assert deadline.has_signal
             # A second signal acts as it would without the deadline.
             assert signal.getsignal(number) == before[number == signal.SIGTERM]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

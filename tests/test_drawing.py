@@ -33,24 +33,24 @@ def read(svg):
 
 def test_a_picture_shows_every_cell_of_the_task_and_its_attempts(arc1):
     for task in arc1[:20]:
-        attempts = [(answer, np.zeros((1, 1), np.uint8)) for answer in task.solutions]
+        attempts = [(solution, np.zeros((1, 1), np.uint8)) for solution in task.solutions]
         labels, grids = read(task.draw(attempts).svg)
         expected = [grid for pair in task.train for grid in (pair.input, pair.output)]
-        for test, answer in enumerate(task.solutions):
-            expected += [task.test_inputs[test], *attempts[test], answer]
+        for test, solution in enumerate(task.solutions):
+            expected += [task.test_inputs[test], *attempts[test], solution]
         assert grids == [grid.tolist() for grid in expected]
         assert (
             labels.count("attempt 1, right")
             == labels.count("attempt 2, wrong")
-            == labels.count("answer")
+            == labels.count("solution")
             == len(task.solutions)
         )
         assert labels[0] == task.task_id
 
 
-def test_hidden_answers_are_not_drawn(arc1):
+def test_hidden_solutions_are_not_drawn(arc1):
     labels, grids = read(arc1[0].without_solutions().draw().svg)
-    assert "answer" not in labels
+    assert "solution" not in labels
     assert len(grids) == len(labels) - 1 == 2 * len(arc1[0].train) + len(arc1[0].test_inputs)
 
 
@@ -64,8 +64,8 @@ def test_task_ids_are_text_whatever_they_hold():
 
 def test_wrong_cells_are_crossed_out_where_sizes_are_the_same(arc1):
     task = arc1[0]
-    (answer,) = task.solutions
-    wrong = answer.copy()
+    (solution,) = task.solutions
+    wrong = solution.copy()
     wrong[0, :3] = 9 - wrong[0, :3]
     picture = ET.fromstring(task.draw([(wrong, np.zeros((1, 1), np.uint8))]).svg)
     crosses = [path for path in picture.iter(f"{NS}path") if "l.6" in path.get("d")]

@@ -64,6 +64,6 @@ def test_what_is_no_object_of_json_is_one_line_that_names_the_file(tmp_path):
         with pytest.raises(InputError, match=f"{path}: {reason}") as caught:
             read_object(path)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="'a' stands there twice"):
+    with pytest.raises(InputError, match="duplicate key 'a'"):
         parse_unique_json(b'{"b": {"a": 1, "a": 2}}', path)
     assert issubclass(InputError, ValueError)

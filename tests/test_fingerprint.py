@@ -1,11 +1,10 @@
-"""Fingerprints: equal for equal values, and changed by every change of the code that answers."""
+"""Fingerprints: equal for equal values, and changed by every change of the code that predicts."""
 
 import shutil
 
-from pipeline.runs import ROOT
-
-from pipeline import runs
+from pipeline import fingerprint as module
 from pipeline.fingerprint import fingerprint, fingerprint_code
+from pipeline.version import ROOT
 
 
 def test_equal_values_have_equal_digests():
@@ -23,8 +22,10 @@ def test_equal_values_have_equal_digests():
 
 def test_every_change_of_the_code_that_answers_changes_its_digest(tmp_path, monkeypatch):
     for folder in ("augment", "solver"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("weights"))
-    monkeypatch.setattr(runs, "ROOT", tmp_path)
+        shutil.copytree(
+            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("pretrained")
+        )
+    monkeypatch.setattr(module, "ROOT", tmp_path)
     compute = fingerprint_code.__wrapped__
     digests = [compute()]
     assert digests == [fingerprint_code()]

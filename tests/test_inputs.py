@@ -22,13 +22,13 @@ def test_weights_remember_the_answers_they_were_taught(run_here, capsys):
     changes = [*SHORT, "data.predicted=folder:folder"]
     assert call("predict", "--run-name", "a", changes=changes) == 2
     error = capsys.readouterr().err
-    assert f"trained on the answers of {len(tasks)} of the tasks to predict" in error
+    assert f"trained on the solutions of {len(tasks)} of the tasks to predict" in error
     assert "renamed0" in error
     for path in paths:
         task = json.loads(path.read_text())
         path.write_text(json.dumps({**task, "test": [{"input": t["input"]} for t in task["test"]]}))
-    assert call("predict", "--run-name", "a", changes=changes) == 2  # hidden answers as well
-    assert f"trained on the answers of {len(tasks)} of the tasks" in capsys.readouterr().err
+    assert call("predict", "--run-name", "a", changes=changes) == 2  # hidden solutions as well
+    assert f"trained on the solutions of {len(tasks)} of the tasks" in capsys.readouterr().err
 
 
 def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys):

@@ -32,7 +32,7 @@ def test_leaks_are_found_by_content(trained, predicted, count):
                 continue
             with pytest.raises(InputError) as caught:
                 refuse_leaks(teachers, tasks)
-            assert f"answers of {count} tasks" in str(caught.value)
+            assert f"solutions of {count} tasks" in str(caught.value)
             assert str(caught.value).count("(") == count
 
 

@@ -17,7 +17,7 @@ from solver.train import start_training, supervise, train_step
 
 
 def test_steps_out_of_the_range_of_float16_count_for_nothing(small_dataset, engine):
-    """The scale of the loss halves, the slots start afresh, and training goes on."""
+    """The scale of the loss halves, the lanes start afresh, and training goes on."""
     half = replace(engine, dtype=torch.float16)
     settings = replace(SHORT_TRAINING, num_steps=4)
     training = start_training(TRM(BOX_MODEL), make_table(small_dataset), settings, half)
@@ -37,7 +37,7 @@ def test_steps_out_of_the_range_of_float16_count_for_nothing(small_dataset, engi
     assert not any(map(torch.equal, before, training.model.parameters()))
     training.scale.factor = 1.0
     with pytest.raises(FloatingPointError, match="float16 is too narrow"):
-        training.scale.keep(False)
+        training.scale.update(False)
 
 
 def test_float16_gradients_point_where_float32_ones_do(small_dataset, engine):
@@ -60,6 +60,6 @@ def test_float16_gradients_point_where_float32_ones_do(small_dataset, engine):
 def test_loss_scale_doubles_after_many_good_steps():
     scale = LossScale(torch.float16)
     first = scale.factor
-    assert all(scale.keep(True) for _ in range(1000))
+    assert all(scale.update(True) for _ in range(1000))
     assert scale.factor == 2 * first
     assert LossScale(torch.bfloat16).factor == 1

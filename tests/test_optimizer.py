@@ -1,4 +1,4 @@
-"""Muon takes the matrices of the network, many at a time, and AdamATan2 all other weights."""
+"""NorMuon takes the matrices of the network, many at a time, and AdamATan2 all other weights."""
 
 from dataclasses import replace
 
@@ -13,10 +13,9 @@ from solver.schedule import set_learning_rates
 from solver.settings import TrainSettings
 
 
-@pytest.mark.parametrize("name", ["muon", "normuon"])
-def test_matrices_of_one_shape_step_together_as_they_would_alone(name):
+def test_matrices_of_one_shape_step_together_as_they_would_alone():
     """Three steps of the package's own optimiser lead to the same weights."""
-    settings = TrainSettings(optimizer=name, lr=1e-2, weight_decay=0.1)
+    settings = TrainSettings(optimizer="normuon", lr=1e-2, weight_decay=0.1)
     ours, theirs = TRM(SMALL_MODEL), TRM(SMALL_MODEL)
     together = make_optimizer(ours, settings)
     alone = MuonAdamAtan2(
@@ -39,11 +38,10 @@ def test_matrices_of_one_shape_step_together_as_they_would_alone(name):
         torch.testing.assert_close(p, parameters[n], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["muon", "normuon"])
-def test_muon_takes_the_matrices_of_the_network(name):
-    """Their steps are orthogonal; all other weights step as under AdamATan2."""
-    settings = TrainSettings(optimizer=name, lr=1e-3, matrix_lr=1e-2, weight_decay=0.0)
-    model = TRM(replace(SMALL_MODEL, conv_width=2, rows_per="task"))
+def test_normuon_takes_the_matrices_of_the_network():
+    """All other weights step as under AdamATan2."""
+    settings = TrainSettings(optimizer="normuon", lr=1e-3, matrix_lr=1e-2, weight_decay=0.0)
+    model = TRM(replace(SMALL_MODEL, rows_per="task"))
     plain = TRM(model.settings)
     names = {id(p): n for n, p in model.named_parameters()}
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
@@ -61,9 +59,7 @@ def test_muon_takes_the_matrices_of_the_network(name):
     for n, p in model.named_parameters():
         step = before[n] - p.detach()
         if n.startswith("net.") and n.endswith("weight"):
-            # Of the size of Adam's steps, in all directions alike (to Muon's own roughness).
+            # Of the size of Adam's steps.
             assert step.square().mean().sqrt().item() == pytest.approx(0.2 * 5e-3, rel=0.2)
-            sizes = torch.linalg.svdvals(step)
-            assert name == "normuon" or sizes.max() < 2 * sizes.min()
         else:
             torch.testing.assert_close(p, others[n])

@@ -1,36 +1,35 @@
-"""Predictions: which views are answered, in which order, and what they do not depend on."""
+"""Predictions: which `queries` are predicted, in which order, and what they do not depend on."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from answering import as_lists, paint, random_weights, run, with_halt
+from answering import as_lists, paint, plan_of, random_weights, run, with_halt
 from conftest import SMALL_MODEL, make_dataset, seeded
 from faults import Shortage
 
-from augment.boxes import infer_test_boxes
 from augment.sizes import infer_output_size
 from augment.tokens import END, FIRST_COLOR
 from pipeline.settings import PredictSettings
 from solver.flop import flop_of_prediction
-from solver.predict import predict
+from solver.predict import Predictor, predict
 from solver.process_group import ProcessGroup
-from solver.queries import list_queries, share_groups
+from solver.queries import Group, list_queries, share_groups
 
 
 @pytest.mark.parametrize("rows_per", ["view", "task"])
 def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows_per):
     dataset = make_dataset(small_tasks, rows_per)
     tasks = [task.without_solutions() for task in reversed(small_tasks)]
-    done, flop = [], []
     settings = PredictSettings(num_views=4)
-
-    def on_views(count, spent):
-        done.append(count)
-        flop.append(spent)
-
-    predictions = run(dataset, tasks, engine, settings, on_views=on_views)
+    weights = random_weights(dataset)
+    plan = plan_of(weights, tasks, 4)
+    predictor = Predictor(weights, plan, engine)
+    flop = sum(map(predictor.submit, predictor.groups)) + predictor.join()
+    assert predictor.is_finished
+    predictions = predictor.predictions()
+    assert as_lists(predictions) == as_lists(run(dataset, tasks, engine, settings))
     expected = [
         (task.task_id, test)
         for task in tasks
@@ -38,11 +37,10 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
         for _ in range(4)
     ]
     assert [(p.task_id, p.test) for p in predictions] == expected
-    assert sum(done) == len(expected)
     model = replace(SMALL_MODEL, rows_per=rows_per)
     lengths = np.full(len(expected), model.length)
     steps = model.max_supervision_steps
-    assert sum(flop) == pytest.approx(flop_of_prediction(model, lengths, steps))
+    assert flop == pytest.approx(flop_of_prediction(model, lengths, steps)) == plan.flop
     assert all(0 < p.q < 1 for p in predictions)
 
 
@@ -78,25 +76,26 @@ def test_supervision_steps_can_be_fewer(small_tasks, small_dataset, engine):
 
 def test_rows_and_views_are_those_of_the_index(small_tasks, small_dataset):
     index = small_dataset.index
-    work = list_queries(random_weights(small_dataset), small_tasks[2:4], 100)
+    queries = list_queries(random_weights(small_dataset), small_tasks[2:4], 100)
     first, last = index.starts[2], index.starts[4]
-    assert work.rows.tolist() == list(range(1 + first, 1 + last))
-    assert work.codes.tolist() == index.codes[first:last].tolist()
-    parts = [work.between(0, 1), work.between(1, 4), work.between(4, 100)]
-    assert sorted(row for part in parts for row in part.rows) == work.rows.tolist()
+    assert queries.rows.tolist() == list(range(1 + first, 1 + last))
+    assert queries.codes.tolist() == index.codes[first:last].tolist()
+    plan = plan_of(random_weights(small_dataset), small_tasks[2:4], 100)
+    parts = [plan.between(first, stop).queries for first, stop in ((0, 1), (1, 4), (4, 100))]
+    assert sorted(row for part in parts for row in part.rows) == queries.rows.tolist()
     assert parts[0].codes.tolist() == [0] * sum(len(t.test_inputs) for t in small_tasks[2:4])
 
 
 def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, engine, monkeypatch):
     """Each of three processes, its neighbours' part being zero, holds every third batch."""
-    monkeypatch.setattr(ProcessGroup, "sum_", lambda self, tensor: tensor)
+    monkeypatch.setattr(ProcessGroup, "all_reduce", lambda self, tensor: tensor)
     settings = PredictSettings(num_views=4)
     engine = replace(engine, planned_tokens=4 * 116)
     alone = as_lists(run(small_dataset, small_tasks, engine, settings))
     owners = []
     for rank in range(3):
         part = run(
-            small_dataset, small_tasks, replace(engine, world=ProcessGroup(rank, 3)), settings
+            small_dataset, small_tasks, replace(engine, group=ProcessGroup(rank, 3)), settings
         )
         filled = [n for n, prediction in enumerate(part) if prediction is not None]
         assert all(n // 4 % 3 == rank for n in filled)
@@ -105,39 +104,44 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
     assert sorted(owners) == list(range(len(alone)))
 
 
-def test_work_is_shared_by_its_cost():
-    costs = [9.0, 1.0, 1.0, 5.0, 4.0, 2.0, 2.0]
-    shares = share_groups(costs, 3)
-    assert sorted(number for share in shares for number in share) == list(range(len(costs)))
-    assert [sum(costs[n] for n in share) for share in shares] == [9, 8, 7]
-    assert all(sorted(share, reverse=True) == share for share in shares)
-    assert share_groups([1.0], 2) == [[0], []]
+def test_groups_are_shared_by_their_flop():
+    flop = [9.0, 1.0, 1.0, 5.0, 4.0, 2.0, 2.0]
+    groups = [Group(np.array([number]), cost) for number, cost in enumerate(flop)]
+    shares = share_groups(groups, 3)
+    numbers = [[int(group.members[0]) for group in share] for share in shares]
+    assert sorted(number for share in numbers for number in share) == list(range(len(flop)))
+    assert [sum(group.flop for group in share) for share in shares] == [9, 8, 7]
+    assert all(sorted(share, reverse=True) == share for share in numbers)
+    assert share_groups(groups[:1], 2) == [groups[:1], []]
 
 
-def test_the_shortest_views_are_answered_first_while_time_lasts(small_tasks, engine):
-    """What was answered is what it would have been; the rest is not there."""
+@pytest.mark.parametrize("outgrown", [True, False])
+def test_the_shortest_queries_come_first_and_none_depends_on_the_rest(
+    small_tasks, engine, outgrown
+):
+    """Two groups are submitted, and those made again on the full canvas, or not; no others."""
     dataset = make_dataset(small_tasks)
     weights = with_halt(random_weights(dataset), canvas="box")
-    work = list_queries(weights, small_tasks, 3)
+    plan = plan_of(weights, small_tasks, 3)
     engine = replace(engine, planned_tokens=200)
-    settings, costs = PredictSettings(), []
-
-    def two_groups_in_boxes(flop):
-        """Two groups in their boxes, then all that have to be answered on the full canvas."""
-        costs.append(flop)
-        return len(costs) != 3
-
-    given = (weights, small_tasks, work, settings, engine, lambda *_: None)
-    whole, part = predict(*given), predict(*given, two_groups_in_boxes)
-    answered = [n for n, prediction in enumerate(part) if prediction is not None]
-    assert 0 < len(answered) < len(part)
-    ours, expected = (as_lists(predictions[n] for n in answered) for predictions in (part, whole))
-    assert [p[:3] for p in ours] == [p[:3] for p in expected]
-    assert [p[3] for p in ours] == pytest.approx([p[3] for p in expected], abs=1e-5)
-    boxes = infer_test_boxes(small_tasks, work.tasks, work.tests, work.codes, 10)
-    areas = boxes[:, 2] * boxes[:, 3]
-    rest = np.setdiff1d(np.arange(len(part)), answered)
-    assert areas[answered].max() <= areas[rest].min()
+    predictor = Predictor(weights, plan, engine)
+    for group in predictor.groups[:2]:
+        predictor.submit(group)
+    predictor.join()
+    reached = predictor.num_outgrown
+    assert predictor.is_finished == (reached == 0)
+    for group in predictor.groups if outgrown else ():
+        predictor.submit(group)
+    predictor.join()
+    part, whole = predictor.predictions(), predict(weights, plan, engine)
+    done = [n for n, prediction in enumerate(part) if prediction is not None]
+    assert 0 < reached < len(done) < len(part)
+    ours, expected = (as_lists(predictions[n] for n in done) for predictions in (part, whole))
+    differing = sum(a[:3] != b[:3] for a, b in zip(ours, expected, strict=True))
+    assert differing == 0 if outgrown else 0 < differing <= reached
+    areas = plan.boxes[:, 2] * plan.boxes[:, 3]
+    rest = np.setdiff1d(np.arange(len(part)), done)
+    assert areas[done].max() <= areas[rest].min()
 
 
 def test_views_that_halt_take_no_further_steps(small_tasks, small_dataset, engine):
@@ -160,7 +164,7 @@ def test_views_that_halt_take_no_further_steps(small_tasks, small_dataset, engin
     stopped = grids(sometimes, stop_when_halted=True)
     steps_taken = set()
     for number, ours in enumerate(stopped):
-        qs = [answers[number][3] for answers in by_steps]
+        qs = [predictions[number][3] for predictions in by_steps]
         steps = next((n for n, q in enumerate(qs) if q > 0.5), 2)
         assert ours[:3] == by_steps[steps][number][:3]
         assert ours[3] == pytest.approx(qs[steps], abs=1e-5)
@@ -168,29 +172,27 @@ def test_views_that_halt_take_no_further_steps(small_tasks, small_dataset, engin
     assert {0} < steps_taken
 
 
-def test_answers_that_outgrow_their_box_are_made_on_the_full_canvas(
+def test_predictions_that_outgrow_their_box_are_made_on_the_full_canvas(
     small_tasks, small_dataset, engine
 ):
     """A model that writes color everywhere reaches every border, and is not cut there."""
     weights = with_halt(random_weights(small_dataset), canvas="box")
-    printed = []
-    loud = replace(engine, say=printed.append)
     tasks = [t for t in small_tasks if infer_output_size(t, 0) is not None][:3]
-    settings = PredictSettings(num_views=2)
-    predictions = run(small_dataset, tasks, loud, settings, paint(weights, FIRST_COLOR + 3))
-    assert {p.grid.shape for p in predictions} == {(10, 10)}
-    work = list_queries(weights, tasks, 2)
-    boxes = infer_test_boxes(tasks, work.tasks, work.tests, work.codes, 10)
-    smaller = (boxes[:, 2:] < 10).any(axis=1).sum()
-    assert 0 < smaller < len(predictions)
-    assert printed == [
-        f"predict: {smaller} of {len(predictions)} answers reach beyond the box inferred "
-        "for them; these views are answered again on the full canvas"
-    ]
-    printed.clear()
-    predictions = run(small_dataset, tasks, loud, settings, paint(weights, END))
-    assert {p.grid for p in predictions} == {None}
-    assert printed == []
+    plan = plan_of(weights, tasks, 2)
+    smaller = (plan.boxes[:, 2:] < 10).any(axis=1).sum()
+    assert 0 < smaller < len(plan.boxes)
+    for token, num_outgrown in ((FIRST_COLOR + 3, smaller), (END, 0)):
+        predictor = Predictor(paint(weights, token), plan, engine)
+        while not predictor.is_finished:
+            for group in predictor.groups:
+                predictor.submit(group)
+            predictor.join()
+        assert predictor.num_outgrown == num_outgrown
+        grids = [prediction.grid for prediction in predictor.predictions()]
+        if token == END:
+            assert grids == [None] * len(grids)
+        else:
+            assert {grid.shape for grid in grids} == {(10, 10)}
 
 
 @pytest.mark.parametrize("stop_when_halted", [False, True])

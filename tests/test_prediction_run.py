@@ -6,15 +6,14 @@ from collections import Counter
 from commands import SHORT, call
 from results import answered_views
 
-import solver.predict
-import solver.train
 from pipeline.run import Run
 from pipeline.sources import load_source, within_side
 from solver.checkpoint_files import latest_checkpoint
+from solver.predict import Predictor
 
 
 def test_a_limit_that_is_far_away_changes_nothing(run_here, monkeypatch):
-    monkeypatch.setattr("pipeline.clock._age_of_job", lambda: 0.0)
+    monkeypatch.setattr("pipeline.deadline._age_of_job", lambda: 0.0)
     assert call("pretrain", "--run-name", "a") == 0
     weights = f"weights={latest_checkpoint(Run.named('a').checkpoints)}"
     for name, limit in (("b", 0), ("c", 1e6)):
@@ -28,20 +27,17 @@ def test_a_limit_is_filled_as_far_as_measured_speed_allows(run_here, monkeypatch
     """On a clock on which every view takes a second, and calls that do no work none."""
     assert call("pretrain", "--run-name", "a") == 0
     now = 0.0
-    monkeypatch.setattr("pipeline.clock._age_of_job", lambda: 0.0)
-    monkeypatch.setattr("pipeline.clock.Watchdog.__enter__", lambda self: None)
-    monkeypatch.setattr("pipeline.clock.time.monotonic", lambda: now)
-    answer_views = solver.predict.predict
+    monkeypatch.setattr("pipeline.deadline._age_of_job", lambda: 0.0)
+    monkeypatch.setattr("pipeline.deadline.Watchdog.__enter__", lambda self: None)
+    monkeypatch.setattr("pipeline.deadline.time.monotonic", lambda: now)
 
-    def predict_slowly(weights, tasks, work, settings, engine, on_views, has_time_for):
-        def on_views_slowly(count, flop):
+    class SlowPredictor(Predictor):
+        def submit(self, group):
             nonlocal now
-            now += count
-            on_views(count, flop)
+            now += len(group.members)
+            return super().submit(group)
 
-        return answer_views(weights, tasks, work, settings, engine, on_views_slowly, has_time_for)
-
-    monkeypatch.setattr("pipeline.job.predict", predict_slowly)
+    monkeypatch.setattr("pipeline.prediction_rounds.Predictor", SlowPredictor)
     tests = sum(len(t.test_inputs) for t in within_side(load_source("arc1/training"), 4))
     limit = 6.5 * tests
     changes = [*SHORT, "predict.num_views=7", f"predict.time_limit_seconds={limit}"]
@@ -54,7 +50,7 @@ def test_a_limit_is_filled_as_far_as_measured_speed_allows(run_here, monkeypatch
 
 
 def test_training_that_is_taken_up_under_a_limit_leaves_time_for_views(run_here, monkeypatch):
-    monkeypatch.setattr("pipeline.clock._age_of_job", lambda: 0.0)
+    monkeypatch.setattr("pipeline.deadline._age_of_job", lambda: 0.0)
     assert call("pretrain", "--run-name", "a") == 0
     changes = [*SHORT, "predict.adapt=all"]
     assert call("predict", "--run-name", "a", changes=changes) == 0

@@ -10,7 +10,7 @@ import pytest
 from commands import ROOT
 
 from augment.errors import InputError
-from solver import world
+from solver import process_group
 from solver.process_group import ProcessGroup
 
 
@@ -19,9 +19,9 @@ def test_a_process_that_waits_in_vain_for_others_to_join_ends_with_a_failure():
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     script = (
-        "import torch, solver.group as world\n"
-        "world._LONGEST_JOIN_SECONDS = 0.5\n"
-        "world.join_process_group(torch.device('cpu'))"
+        "import torch, solver.process_group as module\n"
+        "module._LONGEST_JOIN_SECONDS = 0.5\n"
+        "module.join_process_group(torch.device('cpu'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -33,15 +33,17 @@ def test_a_process_that_waits_in_vain_for_others_to_join_ends_with_a_failure():
 
 def test_gpus_do_without_shared_memory_where_there_is_none(monkeypatch):
     monkeypatch.delenv("NCCL_SHM_DISABLE", raising=False)
-    monkeypatch.setattr(world.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
-    world._check_shared_memory()
+    monkeypatch.setattr(
+        process_group.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30)
+    )
+    process_group._check_shared_memory()
     assert "NCCL_SHM_DISABLE" not in os.environ
     monkeypatch.setenv("NCCL_SHM_DISABLE", "0")  # so that it is put back
     monkeypatch.delenv("NCCL_SHM_DISABLE")
-    monkeypatch.setattr(world, "_SHARED_MEMORY", "/no/such/folder")
-    monkeypatch.setattr(world.shutil, "disk_usage", os.statvfs)
+    monkeypatch.setattr(process_group, "_SHARED_MEMORY", "/no/such/folder")
+    monkeypatch.setattr(process_group.shutil, "disk_usage", os.statvfs)
     with pytest.warns(UserWarning, match=r"has 0 MiB free: .* --shm-size=1g"):
-        world._check_shared_memory()
+        process_group._check_shared_memory()
     assert os.environ["NCCL_SHM_DISABLE"] == "1"
 
 

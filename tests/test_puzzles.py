@@ -35,9 +35,9 @@ def test_damaged_row_maps_are_refused(small_dataset, tmp_path):
     with pytest.raises(InputError, match=r"views, but views\.npy holds"):
         PuzzleIndex.load(tmp_path)
     np.save(tmp_path / "views.npy", index.codes.astype(float))
-    with pytest.raises(InputError, match="not a saved row map"):
+    with pytest.raises(InputError, match="not a saved puzzle index"):
         PuzzleIndex.load(tmp_path)
     for content in (b"nothing", b""):
         (tmp_path / "views.npy").write_bytes(content)
-        with pytest.raises(InputError, match="not a saved row map"):
+        with pytest.raises(InputError, match="not a saved puzzle index"):
             PuzzleIndex.load(tmp_path)

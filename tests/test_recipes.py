@@ -18,7 +18,7 @@ def test_recipes_of_the_reference_have_its_settings_and_no_option_on(name):
     assert (model.dim, model.num_heads, model.num_layers, model.prefix_length) == (512, 8, 2, 16)
     assert (model.num_cycles, model.num_latent_steps, model.max_supervision_steps) == (3, 4, 16)
     assert (model.rows_per, model.rotary, model.rotary_base) == ("view", "flat", 10_000)
-    assert (model.gradient_cycles, model.conv_width, model.dropout) == (1, 0, 0)
+    assert (model.gradient_cycles, model.dropout) == (1, 0)
     assert (train.optimizer, train.schedule) == ("adam_atan2", "constant")
     assert (train.lr, train.betas, train.weight_decay) == (1e-4, (0.9, 0.95), 0.1)
     assert (train.rows_lr, train.rows_weight_decay, train.warmup_steps) == (1e-2, 0.1, 2000)

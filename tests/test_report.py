@@ -33,11 +33,11 @@ def test_hostile_names_are_text(tmp_path):
     tally = count_votes(votes)
     submission, _ = build_submission([task], tally.candidates)
     run = Run(tmp_path)
-    answers = describe_predictions([task], submission, tally.candidates, votes, None, None)
-    write_report(run.report, hostile, {hostile: hostile}, answers, [])
+    described = describe_predictions([task], submission, tally.candidates, votes, None, None)
+    write_report(run.report, hostile, {hostile: hostile}, described, [])
     data, page = data_of(run)
-    assert data["name"] == data["answers"]["tasks"][0]["id"] == hostile
-    assert data["answers"]["tasks"][0]["tests"][0]["dropped"] == [7]
+    assert data["name"] == data["predictions"]["tasks"][0]["id"] == hostile
+    assert data["predictions"]["tasks"][0]["tests"][0]["dropped"] == [7]
     assert page.count("<script") == 2
 
 
@@ -52,8 +52,8 @@ def test_400_tasks_with_all_their_candidates_take_less_than_5_mb(tmp_path, arc1)
     tally = count_votes(votes)
     submission, _ = build_submission(arc1, tally.candidates)
     path = tmp_path / "index.html"
-    answers = describe_predictions(arc1, submission, tally.candidates, votes, 30, None)
+    described = describe_predictions(arc1, submission, tally.candidates, votes, 30, None)
     training = describe_training("a", "pretrain", write_metrics(tmp_path / "m", 4000))
-    write_report(path, "big", {}, answers, [training] * 4)
+    write_report(path, "big", {}, described, [training] * 4)
     assert len(arc1) == 400
     assert path.stat().st_size < 5e6

@@ -48,14 +48,28 @@ def test_impossible_models_are_refused(changes, named):
         replace(ModelSettings(), **changes)
 
 
+def test_settings_given_together_are_checked_together():
+    """In any order; each alone would be refused."""
+    changes = ["model.dim=96", "model.num_heads=6"]
+    for order in (changes, changes[::-1]):
+        model = load_recipe("demo", order).model
+        assert (model.dim, model.num_heads) == (96, 6)
+    with pytest.raises(InputError, match="model.num_heads must divide model.dim 128"):
+        load_recipe("demo", changes[1:])
+
+
+def test_refused_values_name_their_section():
+    for name in ("train", "adapt"):
+        with pytest.raises(InputError, match=rf"^{name}\.global_batch must be at least 1, got 0$"):
+            load_recipe("demo", [f"{name}.global_batch=0"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"rotary": "grid", "dim": 12, "num_heads": 2}, "multiple of 4"),
         ({"gradient_cycles": 3}, "at most model.num_cycles 2"),
         ({"gradient_cycles": 0}, "at least 1"),
-        ({"conv_width": 2, "variant": "mlp"}, "variant=attention"),
-        ({"conv_width": 17}, "at most model.prefix_length 16"),
         ({"dropout": 1.0}, "below 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The stage build keeps a data set that is whole and built from the same, and no other."""
+"""The stage build keeps a data set that is intact and built from the same, and no other."""
 
 import shutil
 
@@ -6,9 +6,9 @@ import pytest
 from commands import SHORT, call, write_task_folder
 
 from augment.dataset import Dataset
-from pipeline import stages
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
+from pipeline.stages.build import build
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_data_set_built_from_the_same_is_kept(few_tasks, capsys):
     assert is_kept(capsys, changes)
     assert is_kept(capsys, [*changes, "train.lr=0.5", "model.dim=64"])
     assert call("pretrain", "--run-name", "a", changes=changes) == 0
-    assert "runs/a/dataset is whole and built from the same: kept" in capsys.readouterr().out
+    assert "runs/a/dataset is intact and built from the same: kept" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,5 @@ def test_a_damaged_data_set_is_built_anew(few_tasks, capsys, name):
 
 def test_views_are_drawn_as_they_always_were(run_here):
     """Runs that go on, and data sets that are kept, hold views drawn long ago."""
-    index = stages.build(load_recipe("demo", []), Run.named("a")).index
+    index = build(load_recipe("demo", []), Run.named("a")).index
     assert index.digest == "864b41f4bc8681d6139afbe3e23908368bfc24f23513f5c3fde275c3ca04e2e3"

@@ -53,7 +53,7 @@ def test_from_tasks_to_a_score(run_here, capsys):
 
 @pytest.mark.parametrize("limit", [0, 2.5])
 def test_a_stage_that_cannot_print_ends_well_too(run_here, limit):
-    changes = [*SHORT, f"weights={ROOT / 'solver/weights/demo'}"]
+    changes = [*SHORT, f"weights={ROOT / 'solver/pretrained/demo'}"]
     command = [sys.executable, "-m", "pipeline", "predict"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -70,7 +70,7 @@ def test_a_stage_that_cannot_print_ends_well_too(run_here, limit):
 def test_time_that_is_up_at_once_leaves_a_valid_file(run_here):
     """Also where it is up before torch is loaded; the same command then goes on."""
     command = [sys.executable, "-m", "pipeline", "predict", "--run-name", "a"]
-    changes = " ".join([*SHORT, f"weights={ROOT / 'solver/weights/demo'}"])
+    changes = " ".join([*SHORT, f"weights={ROOT / 'solver/pretrained/demo'}"])
     tasks = within_side(load_source("arc1/training"), 4)
     for limit in ("0.001", "2.5"):
         limited = f"{changes} predict.time_limit_seconds={limit}"

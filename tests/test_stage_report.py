@@ -1,4 +1,4 @@
-"""The stage write_page: its page has the figures of the score, and is written after a prediction."""
+"""The stage report: its page has the figures of the score, and comes with a prediction."""
 
 import json
 import re
@@ -30,17 +30,17 @@ def test_every_figure_is_that_of_the_score(tmp_path, arc1, ranking):
     write_page(run)
     data, page = data_of(run)
     score = score_of(run)
-    assert {**score, **data["answers"]["score"]} == score
+    assert {**score, **data["predictions"]["score"]} == score
     assert score["per_task"].keys() >= {"pass@1", "pass@2", "oracle_pass@1"}
     assert set(score["outcomes"]) == set(OUTCOMES[:4])
-    answers = json.loads(run.submission.read_bytes())
-    shown = data["answers"]["tasks"]
-    assert [task["id"] for task in shown] == list(answers)
+    submission = json.loads(run.submission.read_bytes())
+    shown = data["predictions"]["tasks"]
+    assert [task["id"] for task in shown] == list(submission)
     for task, scored in zip(shown, score["tasks"], strict=True):
         for name in ("outcome", "votes", "agreement", "mean_q"):
             assert task[name] == scored[name]
         assert [test["rank"] for test in task["tests"]] == scored["candidate"]
-        for test, pair in zip(task["tests"], answers[task["id"]], strict=True):
+        for test, pair in zip(task["tests"], submission[task["id"]], strict=True):
             assert [decode(grid) for grid in test["attempts"]] == list(pair.values())
             assert test["votes"] == sum(candidate["votes"] for candidate in test["candidates"])
             assert test["votes"] + len(test["dropped"]) in (0, 6)
@@ -52,35 +52,35 @@ def test_predicting_known_answers_writes_the_page(run_here, monkeypatch):
     assert call("predict", "--run-name", "a") == 0
     run = Run.named("a")
     data, _ = data_of(run)
-    assert data["answers"]["score"]["num_tasks"] == len(data["answers"]["tasks"])
+    assert data["predictions"]["score"]["num_tasks"] == len(data["predictions"]["tasks"])
     assert [training["name"] for training in data["training"]] == ["a, pretrain"]
     assert data["versions"].keys() == {"build", "pretrain", "predict"}
-    assert {c["reproduced"] for c in data["answers"]["tasks"][0]["tests"][0]["candidates"]} != {
+    assert {c["reproduced"] for c in data["predictions"]["tasks"][0]["tests"][0]["candidates"]} != {
         None
     }
     for content in ("x\n", '{"step": 1, "loss": "x"}\n'):
         run.metrics_of("pretrain").write_text(content)
         assert call("predict", "--run-name", "a") == 0
         assert data_of(run)[0]["training"] == []
-    monkeypatch.setattr("pipeline.prediction.report", lambda run: 1 / 0)
+    monkeypatch.setattr("pipeline.stages.predict.write_page", lambda run: 1 / 0)
     assert call("predict", "--run-name", "a") == 0  # what cannot be drawn costs no answer
     assert not run.report.exists()
 
 
 def test_no_page_is_written_when_time_is_short(run_here, monkeypatch, capsys):
     assert call("pretrain", "--run-name", "a") == 0
-    monkeypatch.setattr("pipeline.prediction._LEAST_SECONDS_FOR_PAGE", 1e8)
+    monkeypatch.setattr("pipeline.stages.predict._LEAST_SECONDS_FOR_PAGE", 1e8)
     for limit, is_written in (("2e8", True), ("5e7", False)):  # an earlier page is no page of it
         changes = [*SHORT, f"predict.time_limit_seconds={limit}"]
         assert call("predict", "--run-name", "a", changes=changes) == 0
         assert Run.named("a").report.exists() == is_written
-    assert "no page, as the time is over: make write_page RUN=a" in capsys.readouterr().out
+    assert "no page, as the time is over: make report RUN=a" in capsys.readouterr().out
 
 
 def test_views_that_nobody_checked_have_no_share_of_demonstrations(run_here):
     assert call("pretrain", "--run-name", "a") == 0
     assert call("predict", "--run-name", "a", changes=[*SHORT, "predict.ranking=count"]) == 0
-    tasks = data_of(Run.named("a"))[0]["answers"]["tasks"]
+    tasks = data_of(Run.named("a"))[0]["predictions"]["tasks"]
     candidates = [c for task in tasks for test in task["tests"] for c in test["candidates"]]
     assert {candidate["reproduced"] for candidate in candidates} == {None}
 
@@ -88,13 +88,13 @@ def test_views_that_nobody_checked_have_no_share_of_demonstrations(run_here):
 def test_votes_of_older_weights_are_shown_but_not_counted(tmp_path, arc1):
     run, task = Run(tmp_path / "a"), arc1[0]
     (answer,) = task.solutions
-    answers = VoteStore([task], run, PredictSettings(ranking="count"))
+    votes_on_disk = VoteStore([task], run, PredictSettings(ranking="count"))
     for step, grids in ((0, [answer + 1, answer + 2]), (5, [answer, answer, None, answer + 2])):
         votes = [Prediction(task.task_id, 0, grid, 0.5, view) for view, grid in enumerate(grids)]
-        answers.add(Round("somebody", step, (task.task_id,), 0, len(grids), True, votes))
-    answers.finish()
+        votes_on_disk.add(Round("somebody", step, (task.task_id,), 0, len(grids), True, votes))
+    votes_on_disk.finish()
     write_page(run)
-    (shown,) = data_of(run)[0]["answers"]["tasks"]
+    (shown,) = data_of(run)[0]["predictions"]["tasks"]
     assert (shown["votes"], shown["agreement"]) == (3, pytest.approx(2 / 3))
     (test,) = shown["tests"]
     assert (test["votes"], test["num_candidates"], test["num_older"]) == (3, 2, 1)
@@ -134,9 +134,9 @@ def test_a_run_without_answers_has_a_page(tmp_path, arc1):
     write_results(run, [task.without_solutions() for task in arc1[:5]])
     write_page(run)
     data, _ = data_of(run)
-    assert data["answers"]["score"] is None
-    assert [task["outcome"] for task in data["answers"]["tasks"]] == [None] * 5
-    with pytest.raises(InputError, match=r"challenges.json: no score, as the answers"):
+    assert data["predictions"]["score"] is None
+    assert [task["outcome"] for task in data["predictions"]["tasks"]] == [None] * 5
+    with pytest.raises(InputError, match=r"challenges.json: no score, as the solutions"):
         score_of(run)
 
 
@@ -157,7 +157,7 @@ def test_published_scores_compare_with_all_evaluation_tasks_only(
     write_results(run, [replace(small, task_id=f"t{number:03}") for number in range(count)])
     run.record("predict", {"data": {"predicted": sources}})
     write_page(run)
-    assert data_of(run)[0]["answers"]["benchmark"] == expected
+    assert data_of(run)[0]["predictions"]["benchmark"] == expected
 
 
 def test_runs_are_drawn_beside_each_other(run_here, capsys):
@@ -166,7 +166,7 @@ def test_runs_are_drawn_beside_each_other(run_here, capsys):
     write_metrics(Run.named("b").metrics_of("adapt"), 5)
     assert call("report", "--run-name", "a", "--beside", "b", changes=[]) == 0
     data, _ = data_of(Run.named("a"))
-    assert data["answers"] is None
+    assert data["predictions"] is None
     assert [training["name"] for training in data["training"]] == [
         "a, pretrain",
         "b, pretrain",

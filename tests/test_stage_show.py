@@ -19,7 +19,7 @@ def test_a_task_is_drawn_in_digits(run_here, capsys):
     assert call("show", "--task", "00576224", changes=[]) == 0
     shown = capsys.readouterr().out
     assert rows_of(shown)[0] == ["8", "6", *"868686"]
-    assert "answer" in shown
+    assert "solution" in shown
 
 
 def test_attempts_of_a_run_are_drawn_with_their_wrong_cells(run_here, capsys):
@@ -33,14 +33,14 @@ def test_attempts_of_a_run_are_drawn_with_their_wrong_cells(run_here, capsys):
         assert call("show", "--task", task.task_id, "--run-name", "a", changes=[]) == 0
         shown = capsys.readouterr().out
         wrong = [
-            (attempt != answer).sum()
-            for answer, pair in zip(task.solutions, attempts[task.task_id], strict=True)
+            (attempt != solution).sum()
+            for solution, pair in zip(task.solutions, attempts[task.task_id], strict=True)
             for attempt in pair
-            if attempt.shape == answer.shape
+            if attempt.shape == solution.shape
         ]
         right = [
-            np.array_equal(attempt, answer)
-            for answer, pair in zip(task.solutions, attempts[task.task_id], strict=True)
+            np.array_equal(attempt, solution)
+            for solution, pair in zip(task.solutions, attempts[task.task_id], strict=True)
             for attempt in pair
         ]
         assert shown.count("!") == sum(wrong)
@@ -49,7 +49,7 @@ def test_attempts_of_a_run_are_drawn_with_their_wrong_cells(run_here, capsys):
 
 
 def test_grids_stand_below_each_other_where_there_is_no_room(run_here, monkeypatch, capsys):
-    monkeypatch.setattr("pipeline.show.sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("pipeline.stages.show.sys.stdout.isatty", lambda: True, raising=False)
     widths = []
     for columns in ("300", "60", "20"):
         monkeypatch.setenv("COLUMNS", columns)

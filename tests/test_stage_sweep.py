@@ -33,6 +33,6 @@ def test_a_sweep_scores_every_number_of_views_and_steps(run_here, capsys):
     hidden = [t.without_solutions() for t in within_side(load_source("arc1/training"), 3)]
     write_task_folder(run_here / "hidden", hidden)
     assert call("sweep", "--run-name", "a", changes=[*SHORT, "data.predicted=folder:hidden"]) == 2
-    assert "the answers of some of these tasks are not known" in capsys.readouterr().err
+    assert "the solutions of some of these tasks are not known" in capsys.readouterr().err
     assert call("sweep", "--run-name", "a", "--views", "1,x") == 2
     assert "expected numbers such as 1,8,32" in capsys.readouterr().err

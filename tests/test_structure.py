@@ -13,35 +13,6 @@ from pipeline.recipes import load_recipe
 from pipeline.settings import describe_settings
 
 ROOT = Path(__file__).resolve().parent.parent
-# Today's modules by the names of their test files; one that is not here has its own name.
-RENAMED = {
-    "augment/columns": ["dataset"],
-    "augment/dataset": ["dataset", "examples"],
-    "augment/leaks": ["leakage"],
-    "augment/predictions": ["prediction"],
-    "augment/task": ["task", "task_files"],
-    "pipeline/__main__": ["cli"],
-    "pipeline/answers": ["vote_store"],
-    "pipeline/clock": ["deadline"],
-    "pipeline/job": ["prediction_run"],
-    "pipeline/learning": ["training_run"],
-    "pipeline/metrics": ["training_log"],
-    "pipeline/plan": ["stage_plan"],
-    "pipeline/prediction": ["inputs", "stage_predict"],
-    "pipeline/pretraining": ["training_run"],
-    "pipeline/recipes": ["recipes", "settings"],
-    "pipeline/results": ["stage_report", "stage_score"],
-    "pipeline/runs": ["fingerprint", "run"],
-    "pipeline/show": ["stage_show"],
-    "pipeline/stages": ["stage_build", "stage_data", "stage_export", "stage_pretrain"],
-    "pipeline/sweep": ["stage_sweep"],
-    "solver/batch": ["carry", "loader"],
-    "solver/checkpoint": ["checkpoint", "weights"],
-    "solver/optimizer": ["ema", "loss_scale", "optimizer", "schedule"],
-    "solver/predict": ["demonstrations", "predict"],
-    "solver/puzzle_embedding": ["puzzle_table"],
-    "solver/world": ["process_group"],
-}
 # Settings that docs/EXPERIMENTS.md still names.
 REMOVED = {"model.conv_width"}
 TESTED_ELSEWHERE = ("kernels_kaggle",)  # by the subjects of test_kaggle_*.py
@@ -82,12 +53,11 @@ def test_imports_go_one_way(package):
         assert foreign <= MAY_IMPORT[package], path
 
 
-def names_of_tests(module):
-    """The names of the test files of a module, given by its path from the root."""
-    path = module.with_suffix("").as_posix()
-    if path in RENAMED:
-        return RENAMED[path]
-    return [f"stage_{module.stem}" if module.parent.name == "stages" else module.stem]
+def name_of_test(module):
+    """The name of the test file of a module, given by its path from the root."""
+    if module.stem == "__main__":
+        return "cli"
+    return f"stage_{module.stem}" if module.parent.name == "stages" else module.stem
 
 
 def first_line(path):
@@ -106,10 +76,9 @@ def test_every_module_has_its_test_file():
     ]
     assert len(modules) > 50
     untested = {
-        str(module): name
+        str(module)
         for module in modules
-        for name in names_of_tests(module)
-        if f"test_{name}" not in tests and name not in named
+        if f"test_{name_of_test(module)}" not in tests and name_of_test(module) not in named
     }
     assert not untested
 

@@ -74,8 +74,8 @@ def grid_task(grid):
         (grid_task([]), "train pair 1, output: the grid is empty"),
         (grid_task([[]]), "train pair 1, output: the grid is empty"),
         (grid_task("ab"), "train pair 1, output: a grid is a list of rows, got 'ab'"),
-        (grid_task([[1] * 31]), "train pair 1, output: the grid is 1x31, at most 30x30"),
-        (grid_task([[1]] * 31), "train pair 1, output: the grid is 31x1, at most 30x30"),
+        (grid_task([[1] * 31]), "train pair 1, output: the grid is 1x31, larger than 30x30"),
+        (grid_task([[1]] * 31), "train pair 1, output: the grid is 31x1, larger than 30x30"),
         (grid_task([[1, 10]]), "train pair 1, output: cell (0, 1) is 10, not an integer 0..9"),
         (grid_task([[1], [-1]]), "train pair 1, output: cell (1, 0) is -1, not"),
         (grid_task([[1.0]]), "train pair 1, output: cell (0, 0) is 1.0, not"),
@@ -104,7 +104,7 @@ def test_bad_tasks_are_named(tmp_path, task, named):
         ("[" * 100_000, "not JSON"),
         ("[]", "expected an object of tasks"),
         ("{}", "expected an object of tasks"),
-        (f'{{"a": {json.dumps(TASK)}, "a": {json.dumps(TASK)}}}', "'a' stands there twice"),
+        (f'{{"a": {json.dumps(TASK)}, "a": {json.dumps(TASK)}}}', "duplicate key 'a'"),
     ],
 )
 def test_bad_files_are_named(tmp_path, content, named):
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_read(tmp_path):
         (tmp_path / folder).mkdir()
         dump(tmp_path / folder / "same.json", TASK)
     (tmp_path / "bytes.json").unlink()
-    with pytest.raises(InputError, match="'same' stands also in"):
+    with pytest.raises(InputError, match="'same' is also in"):
         read_task_folder(tmp_path)
 
 

@@ -47,10 +47,10 @@ def test_rows_alone_are_trained_for_a_share_of_the_run(small_dataset, engine, sh
     settings = replace(SHORT_TRAINING, rows_only_share=share)
     dataset, table = small_dataset, make_table(small_dataset)
     training = start_training(TRM(SMALL_MODEL), table, settings, engine)
-    pace = TrainingProgress(settings.num_steps, engine, until=num_steps / settings.num_steps)
-    quiet = {"on_step": lambda: None, "on_metrics": lambda metrics: None}
-    train(training, ExampleStream(dataset, 0), settings, engine, pace, **quiet)
-    assert training.step == num_steps
+    until = num_steps / settings.num_steps
+    progress = TrainingProgress(settings.num_steps, engine.group, until=until)
+    steps = list(train(training, ExampleStream(dataset, 0), settings, engine, progress))
+    assert steps == list(range(1, num_steps + 1))
     present = dict(training.model.named_parameters())
     same = [torch.equal(p, present[name]) for name, p in TRM(SMALL_MODEL).named_parameters()]
     assert all(same) == (num_steps != 5)

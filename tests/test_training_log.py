@@ -99,7 +99,7 @@ def test_a_disk_that_takes_no_metrics_costs_no_training(run_here, capsys, monkey
         run.metrics_of("pretrain").touch()
         changes = [*SHORT, f"train.num_steps={steps}"]
         assert call("pretrain", "--run-name", "a", changes=changes) == 0
-        monkeypatch.setattr("pipeline.metrics.write_atomic", refuse)
+        monkeypatch.setattr("pipeline.training_log.write_atomic", refuse)
     assert capsys.readouterr().out.count("training goes on without these") == 1
     assert [line["step"] for line in read_metrics(run.metrics_of("pretrain"))] == [8]
 
@@ -123,10 +123,10 @@ def test_tensorboard_that_fails_costs_no_training(run_here, capsys, monkeypatch)
 def test_a_package_that_is_not_here_is_named_before_any_work(
     run_here, capsys, monkeypatch, stage, setting, value
 ):
-    monkeypatch.setattr("pipeline.metrics.find_spec", lambda package: None)
+    monkeypatch.setattr("pipeline.training_log.find_spec", lambda package: None)
     changes = [*SHORT, f"log.{setting}={value}"]
     assert call(stage, "--run-name", "a", changes=changes) == 2
-    reason = f"log.{setting}: the package {setting} is not here; pip install {setting}"
+    reason = f"log.{setting}: the package {setting} is not installed; pip install {setting}"
     assert capsys.readouterr() == ("", f"error: {reason}\n")
     assert not (run_here / "runs").exists()
 
@@ -157,7 +157,7 @@ def wandb(monkeypatch):
 
     module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.setattr("pipeline.metrics.find_spec", lambda package: package)
+    monkeypatch.setattr("pipeline.training_log.find_spec", lambda package: package)
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     return module

@@ -44,8 +44,8 @@ def test_whole_rounds_are_taken_up_and_all_others_are_not(arc1, run_here, capsys
     (run.votes / "round_0003" / "round.json").write_text("{")
     again = VoteStore([task], run, settings)
     again.resume({"ours"})
-    assert again.views_done("ours", 0) == 2
-    assert again.views_done("others", 0) == 0
+    assert again.num_views_done("ours", 0) == 2
+    assert again.num_views_done("others", 0) == 0
     assert again.steps_done("ours") == {0}
     assert sorted(path.name for path in run.votes.iterdir()) == [
         "round_0001", "round_0002", "round_0003.broken", "round_0004"

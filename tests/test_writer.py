@@ -61,8 +61,8 @@ def test_submissions_read_back_are_what_was_written(arc1, tmp_path):
     ("change", "named"),
     [
         (lambda s, t: s.pop(t), "expected a list of attempts, got None"),
-        (lambda s, t: s[t].append(s[t][0]), "2 answers for 1 tests"),
-        (lambda s, t: s[t].clear(), "0 answers for 1 tests"),
+        (lambda s, t: s[t].append(s[t][0]), "attempts at 2 of 1 tests"),
+        (lambda s, t: s[t].clear(), "attempts at 0 of 1 tests"),
         (lambda s, t: s[t][0].pop("attempt_2"), "test 0: expected attempt_1 and attempt_2"),
         (lambda s, t: s[t][0].update(attempt_2=[]), "test 0, attempt_2: the grid is empty"),
         (lambda s, t: s[t][0].update(attempt_1=[[11]]), "test 0, attempt_1: cell (0, 0) is 11"),
