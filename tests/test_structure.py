@@ -9,7 +9,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from pipeline.recipes import load_recipe
+from pipeline.settings import describe_settings
+
 ROOT = Path(__file__).resolve().parent.parent
+# Settings that docs/EXPERIMENTS.md still names.
+REMOVED = {"model.conv_width"}
 TESTED_ELSEWHERE = ("kernels_kaggle",)  # by the subjects of test_kaggle_*.py
 PACKAGES = ("augment", "solver", "submission", "pipeline", "kernels_kaggle")
 MAY_IMPORT = {
@@ -99,6 +104,77 @@ def test_commands_of_the_readme_exist():
     )
     assert {"predict", "test", "pretrain", "score"} <= targets
     assert targets <= make_targets()
+
+
+def pages():
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_of(text):
+    """The code spans and code blocks of a page."""
+    return re.findall(r"`[^`]*`|^    .*$", text, re.MULTILINE)
+
+
+def tree_of_the_readme():
+    """The files that the tree names, by the folder they stand below."""
+    section = (ROOT / "README.md").read_text().partition("\n## The tree\n")[2]
+    files = {}
+    for line in section.partition("\n## ")[0].splitlines():
+        if folder := re.match(r" {4}([\w/]+)/(  |$)", line):
+            files[folder[1]] = named = []
+        elif names := re.match(r" {6}([\w.]+(?:, [\w.]+)*)(  |$)", line):
+            named.extend(names[1].split(", "))
+    return files
+
+
+def test_the_readme_is_short():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1000
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_tree_of_the_readme_names_every_file_and_no_other():
+    tree = tree_of_the_readme()
+    for folder in (*PACKAGES, "experiments"):
+        for path in (ROOT / folder, *(p.parent for p in (ROOT / folder).rglob("__init__.py"))):
+            tree.setdefault(str(path.relative_to(ROOT)), [])
+    for folder, named in tree.items():
+        assert (ROOT / folder).is_dir(), folder
+        if folder in ("tests", "docs"):
+            continue
+        files = [path.name for path in (ROOT / folder).iterdir() if path.is_file()]
+        assert sorted(named) == sorted(set(files) - {"__init__.py"}), folder
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_links_of_a_page_lead_to_files(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    relative = [link.partition("#")[0] for link in links if "://" not in link]
+    assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_targets_and_files_that_a_page_names_exist(page):
+    code = "\n".join(code_of(page.read_text()))
+    assert set(re.findall(r"\bmake ([a-z-]+)", code)) <= make_targets()
+    folders = "|".join((*PACKAGES, "experiments", "tests", "docs"))
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", code)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_settings_that_a_page_names_exist(page):
+    names = {name for name, _, _ in describe_settings(load_recipe("demo", ()))}
+    sections = "|".join({name.partition(".")[0] for name in names if "." in name})
+    code = "\n".join(code_of(page.read_text()))
+    named = set(re.findall(rf"(?<![\w./])(?:{sections})\.[a-z]\w+(?![\w./(])", code))
+    named = {name for name in named if not name.endswith((".py", ".json", ".ipynb"))}
+    assert named - names == (REMOVED if page.name == "EXPERIMENTS.md" else set())
+
+
+def test_every_page_is_linked_from_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert [page.name for page in pages()[1:] if f"](docs/{page.name})" not in text] == []
 
 
 def test_make_calls_every_command_and_no_other():
