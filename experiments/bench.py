@@ -17,7 +17,15 @@ from pathlib import Path
 from bench_around import around
 from bench_network import check_outputs, compare_prediction, compare_training, measure_width_128
 from timing import Report
-from workloads import Trainer, arc1_mix, data_set, product_rate, spread_over_sizes, views_of_tests
+from workloads import (
+    Trainer,
+    arc1_mix,
+    boxed,
+    data_set,
+    plan_tests,
+    product_rate,
+    spread_over_sizes,
+)
 
 from augment.examples import ExampleStream
 from pipeline.sources import load_source
@@ -59,8 +67,8 @@ def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Nam
     arc2 = arc2.take(spread_over_sizes(arc2.boxes, count))
     train("arc2_eval", model, arc2, beside_eager=False)
     for name in ("arc1", "arc2"):
-        views = views_of_tests(load_source(f"{name}/evaluation"), count)
-        compare_prediction(f"{name}_eval", model, views, engine, report, rounds, 1, rate)
+        plan = plan_tests(boxed(model), 1, load_source(f"{name}/evaluation"), count)
+        compare_prediction(f"{name}_eval", plan, engine, report, rounds, rate)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from augment.prediction import Prediction
 from augment.tokens import FIRST_COLOR, decode_grids, encode_grids
 from augment.view import NUM_VIEWS
 from pipeline.sources import load_source
+from pipeline.version import ROOT
 from submission.vote import count_votes
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def around(report: Report) -> None:

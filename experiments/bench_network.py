@@ -8,17 +8,17 @@ import torch
 from oracle import loss as oracle_loss
 from oracle import supervision_step
 from timing import Report, take_turns, time_of
-from workloads import CANVAS, LENGTH, TRAIN, Trainer, answerer, arc1_mix, boxed, product_rate
+from workloads import CANVAS, LENGTH, TRAIN, Trainer, arc1_mix, boxed, prediction_of, product_rate
 
 from augment.boxes import full_boxes
 from augment.examples import Examples
 from solver.ema import EMA
 from solver.engine import Engine
-from solver.flop import flop_of_prediction, flop_of_training
+from solver.flop import flop_of_training
 from solver.model import TRM, State
 from solver.optimizer import make_optimizer
 from solver.packing import lengths_of
-from solver.predict import Views
+from solver.queries import Plan
 from solver.settings import ModelSettings, swiglu_width
 
 NARROW = ModelSettings(
@@ -94,26 +94,20 @@ def compare_training(
 
 
 def compare_prediction(
-    name: str,
-    model: ModelSettings,
-    views: Views,
-    engine: Engine,
-    report: Report,
-    rounds: int,
-    steps: int,
-    rate: float,
+    name: str, plan: Plan, engine: Engine, report: Report, rounds: int, rate: float
 ) -> None:
-    """Time prediction of ``full`` and ``box`` on the same views."""
-    sides = {m.canvas: answerer(views, m, steps, engine) for m in (model, boxed(model))}
-    for run in sides.values():
+    """Time prediction of ``full`` and ``box`` on the same views, whose plan is in boxes."""
+    full = replace(plan.on_full_canvas(), model=replace(plan.model, canvas="full"))
+    sides = {"full": full, "box": plan}
+    runs = {side: prediction_of(planned, engine) for side, planned in sides.items()}
+    for run in runs.values():
         run()
-    seconds = take_turns(sides, rounds, engine.device)
+    seconds = take_turns(runs, rounds, engine.device)
     report.ratio(f"predict_box_over_full_{name}", seconds["full"], seconds["box"])
-    real = flop_of_prediction(model, lengths_of(views.boxes, model), steps)
-    padded = flop_of_prediction(model, np.full(len(views.rows), LENGTH), steps)
+    padded, real = (sides[side].flop for side in ("full", "box"))
     report.add(f"predict_flop_full_over_box_{name}", padded / real, "x, the floor")
     for side, done in (("full", padded), ("box", real)):
-        report.rates(f"predict_{side}", name, len(views.rows), done, real, seconds[side], rate)
+        report.rates(f"predict_{side}", name, len(plan.boxes), done, real, seconds[side], rate)
 
 
 def check_outputs(model: ModelSettings, examples: Examples, engine: Engine) -> None:

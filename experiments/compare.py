@@ -12,7 +12,6 @@ again. The table of means and spreads goes to runs/experiment/table.md.
 """
 
 import argparse
-import copy
 import json
 import os
 import statistics
@@ -23,37 +22,27 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from augment.boxes import boxes_around
 from augment.dataset import Dataset
-from augment.examples import Examples, ExampleStream
-from augment.grid import GridStore
+from augment.examples import ExampleStream
 from augment.puzzles import PuzzleIndex
-from augment.task import Task
-from augment.tokens import encode_grids, turn_sizes
+from pipeline.evaluation import Evaluation
 from pipeline.recipes import demo
-from pipeline.settings import Settings, change_settings
+from pipeline.settings import PretrainSettings, Settings, change_settings
 from pipeline.sources import load_source
-from solver.engine import Engine, open_engine
+from solver.engine import open_engine
 from solver.flop import flop_of_training
-from solver.loss import compute_losses
 from solver.model import TRM
-from solver.packing import boxes_for, lengths_of, pack, plan_passes
-from solver.predict import predict
+from solver.packing import boxes_for, lengths_of
 from solver.progress import TrainingProgress
 from solver.puzzle_table import PuzzleTable
-from solver.queries import list_queries
-from solver.settings import ModelSettings, TrainSettings
-from solver.train import Training, start_training, train
-from solver.weights import Weights
-from submission.score import score_submission
-from submission.vote import count_votes
-from submission.writer import build_submission
+from solver.settings import ModelSettings
+from solver.train import Training, require_finite, start_training, train
 
 SIDE, VIEWS, SCORED_VIEWS, VOTING_VIEWS, MEASUREMENTS = 10, 63, 2, 16, 5
-SHARES = ("exact", "pass@1", "pass@2", "pass@100")
+VOTED_BY = (1, 2, 100)
+SHARES = ("exact", *(f"pass@{k}" for k in VOTED_BY))
 FOLDER = Path("runs/experiment")
 
 MODEL = ModelSettings(
@@ -66,7 +55,7 @@ MODEL = ModelSettings(
     num_latent_steps=2,
     max_supervision_steps=4,
 )
-TRAIN = TrainSettings(global_batch=32, lr=5e-4, warmup_steps=50, ema_rate=0.99)
+TRAIN = PretrainSettings(global_batch=32, lr=5e-4, warmup_steps=50, ema_rate=0.99)
 
 # What was chosen.
 FAST = (
@@ -85,10 +74,7 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "grid": ("model.rotary=grid", "model.rotary_base=100"),
     "normuon": ("train.optimizer=normuon",),
     "normuon-4x": ("train.optimizer=normuon", "train.matrix_lr=2e-3"),
-    "muon": ("train.optimizer=muon",),
     "wsd": ("train.schedule=wsd",),
-    "cosine": ("train.schedule=cosine",),
-    "conv3": ("model.conv_width=3",),
     "dropout": ("model.dropout=0.1",),
     "steps2": ("model.max_supervision_steps=2",),
     "steps8": ("model.max_supervision_steps=8",),
@@ -97,7 +83,6 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "fast": FAST,
     "fast-latent2": (*FAST, "model.num_latent_steps=2"),
     "fast-steps1": (*FAST, "model.max_supervision_steps=1"),
-    "fast-conv3": (*FAST, "model.conv_width=3"),
     "fast-d192": (*FAST, "model.dim=192", "model.num_heads=6"),
     "cycles2-gradient2": ("model.num_cycles=2", "model.gradient_cycles=2"),
 }
@@ -108,54 +93,21 @@ def settings_of(changes: tuple[str, ...]) -> Settings:
     return change_settings(replace(demo(), model=MODEL, train=TRAIN), changes)
 
 
-def held_out(tasks: list[Task], index: PuzzleIndex) -> Examples:
-    """Return the test pairs of all tasks under their first views, never translated."""
-    pairs = [(n, pair) for n, task in enumerate(tasks) for pair in task.test_pairs]
-    numbers = np.repeat([n for n, _ in pairs], SCORED_VIEWS)
-    rows, codes = index.rows(numbers, np.tile(np.arange(SCORED_VIEWS), len(pairs)))
-    offsets = np.zeros((len(codes), 2), dtype=np.int64)
-    grid_ids = np.repeat(np.arange(len(pairs)), SCORED_VIEWS)
-    stores = [GridStore.of(getattr(p, side) for _, p in pairs) for side in ("input", "output")]
-    sizes = turn_sizes(np.maximum(*(store.sizes(grid_ids) for store in stores)), codes)
-    tokens = [encode_grids(store, grid_ids, codes, offsets, SIDE) for store in stores]
-    return Examples(*tokens, rows, codes, boxes_around(sizes, offsets, SIDE))
+def measure(training: Training, evaluation: Evaluation) -> dict[str, float]:
+    """Return loss and exact accuracy of the moving average after all supervision steps."""
+    loss, exact = evaluation.measure_loss(averaged(training), training.table)
+    return {"loss": loss, "exact": exact}
+
+
+def vote(training: Training, evaluation: Evaluation) -> dict[str, float]:
+    """Return the shares of outputs solved by the votes of trained views."""
+    shares = evaluation.score(averaged(training), training.table, VOTED_BY)
+    return {f"pass@{k}": share for k, share in zip(VOTED_BY, shares, strict=True)}
 
 
 def averaged(training: Training) -> TRM:
     """Return the model of the moving average."""
-    model = copy.deepcopy(training.model).requires_grad_(False).eval()
-    model.load_state_dict(training.ema.state_of(model))
-    return model
-
-
-@torch.no_grad()
-def measure(training: Training, examples: Examples, engine: Engine) -> dict[str, float]:
-    """Return loss and exact accuracy on the examples after all supervision steps."""
-    model, device = averaged(training), engine.device
-    boxes = boxes_for(model.settings, examples.boxes)
-    loss, exact = 0.0, 0
-    columns = (examples.inputs, examples.codes, boxes, examples.labels)
-    for members in plan_passes(lengths_of(boxes, model.settings), engine.tokens_per_pass):
-        packed = pack(model.settings, device, members, *columns)
-        x_ND = model.embed(packed, training.table.look_up(examples.rows[members]))
-        state = model.start(len(x_ND), engine.dtype)
-        for _ in range(model.settings.max_supervision_steps):
-            state, logits_NV, halt_G = model(state, x_ND.to(engine.dtype), packed)
-        losses = compute_losses(logits_NV, halt_G, packed.labels_N, packed.owners_N)
-        loss += losses.tokens.sum().item()
-        exact += int(losses.exact.sum())
-    return {"loss": loss / len(examples.rows), "exact": exact / len(examples.rows)}
-
-
-def vote(training: Training, tasks: list[Task], index: PuzzleIndex, engine: Engine) -> dict:
-    """Return the shares of outputs solved by the votes of trained views."""
-    nothing = np.empty(0, np.uint64)
-    weights = Weights(averaged(training), training.table, index, nothing, "experiment", "")
-    work = list_queries(weights, tasks, VOTING_VIEWS)
-    predictions = predict(weights, tasks, work, demo().predict, engine, lambda *_: None)
-    candidates = count_votes(predictions).candidates
-    score = score_submission(build_submission(tasks, candidates)[0], tasks, candidates)
-    return {f"pass@{k}": score.oracle_pass_at(k)[1] for k in (1, 2, 100)}
+    return training.ema.averaged(training.model).eval()
 
 
 def run(
@@ -170,7 +122,11 @@ def run(
     hidden = tuple(task.without_solutions() for task in tasks)
     index = PuzzleIndex.of(hidden, VIEWS, 0, settings.model.rows_per)
     dataset = Dataset(hidden, index, (False,) * len(hidden), SIDE)
-    stream, scored = ExampleStream(dataset, seed), held_out(tasks, index)
+    stream = ExampleStream(dataset, seed)
+    scored, voting = (
+        Evaluation.of(tasks, dataset, num_views, engine)
+        for num_views in (SCORED_VIEWS, VOTING_VIEWS)
+    )
 
     sample = ExampleStream(dataset, 0).examples(0, 16 * dataset.num_pairs)
     boxes = boxes_for(settings.model, sample.boxes)
@@ -185,28 +141,20 @@ def run(
     stops = {round(num_steps * n / MEASUREMENTS) for n in range(1, MEASUREMENTS + 1)}
     start, lines = time.monotonic(), []
 
-    def on_step() -> None:
-        if training.step not in stops:
-            return
+    progress = TrainingProgress(num_steps, engine.group)
+    for step in train(training, stream, train_settings, engine, progress):
+        if step not in stops:
+            continue
+        require_finite(training, engine.group)
         line = {"arm": arm, "changes": changes, "seed": seed, "budget": budget}
         line |= {"tasks": num_tasks}
-        line |= {"step": training.step, "flop": training.step * flop_of_step}
+        line |= {"step": step, "flop": step * flop_of_step}
         line |= {"seconds": round(time.monotonic() - start, 1)}
-        line |= measure(training, scored, engine)
-        if training.step == num_steps:
-            line |= vote(training, tasks, index, engine)
+        line |= measure(training, scored)
+        if step == num_steps:
+            line |= vote(training, voting)
         print(json.dumps(line), flush=True)
         lines.append(line)
-
-    train(
-        training,
-        stream,
-        train_settings,
-        engine,
-        TrainingProgress(train_settings.num_steps, engine),
-        on_step=on_step,
-        on_metrics=lambda metrics: None,
-    )
     return lines
 
 

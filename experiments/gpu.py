@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = "arc1-fast"
 HELD_OUT = RUN / "held_out"
 NUM_HELD_OUT = 40
-LEAKS = ("40853293", "caa06a1f")  # training tasks that give evaluation tasks' answers away
+LEAKS = ("40853293", "caa06a1f")  # training tasks that give solutions of evaluation tasks away
 RATES_SECONDS = 180.0
 # Of each piece: until a training process trains, and to answer the held-out tasks.
 STARTING_SECONDS, HELD_OUT_SECONDS = 15.0, 50.0

@@ -25,7 +25,7 @@ from augment.tokens import PAD
 from pipeline.console import say
 from solver.attention import Sequences, attend, choose_kernel
 from solver.carry import start_carry
-from solver.checkpoint import restore_training, save_checkpoint
+from solver.checkpoint import CheckpointWriter, restore_training
 from solver.checkpoint_files import latest_checkpoint
 from solver.engine import Engine, open_engine
 from solver.loader import Batch, batches
@@ -198,11 +198,11 @@ def check_resume(engine: Engine) -> str:
     training = new_training(index.num_rows, settings, engine)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        writer = CheckpointWriter(folder, index, dataset.trained_on, "gpu", engine.group, keep=1)
         for batch in batches(stream, settings, SMALL, engine.group, 0):
             train_step(training, batch, settings, engine)
             if training.step == 4:
-                save_checkpoint(folder, training, index, dataset.trained_on, {}, "gpu", engine.group,
-                                keep=1, save_carry=True)  # fmt: skip
+                writer.save(training, {})
         checkpoint = latest_checkpoint(folder)
         assert checkpoint is not None
         again = new_training(index.num_rows, settings, engine)

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from timing import Report, time_of
 from torch.profiler import ProfilerActivity, profile
-from workloads import answerer, arc1_mix, data_set, product_rate, views_of_tests
+from workloads import arc1_mix, data_set, plan_tests, prediction_of, product_rate
 
-from augment.boxes import full_boxes
 from augment.examples import ExampleStream
 from pipeline.console import say
 from pipeline.recipes import load_recipe
@@ -28,7 +27,7 @@ from pipeline.sources import load_source
 from solver.attention import Sequences, attend, choose_kernel
 from solver.cards import CARDS, Card
 from solver.engine import Engine, open_engine
-from solver.flop import flop_of_prediction, flop_of_training
+from solver.flop import flop_of_training
 from solver.loader import batches
 from solver.memory import plan_training
 from solver.model import TRM
@@ -196,21 +195,17 @@ def measure_kernels(bench: Bench, run: Run, name: str) -> None:
 def measure_prediction(bench: Bench, name: str, canvas: str) -> None:
     """Note views a second of a recipe at four supervision steps."""
     model = replace(bench.recipe(name).model, canvas=canvas)
-    views = views_of_tests(load_source("arc1/evaluation"), 8 if bench.is_small else 416)
-    if canvas == "full":
-        views = replace(views, boxes=full_boxes(len(views.rows), model.canvas_side))
-    run = answerer(views, model, 4, bench.engine)
+    plan = plan_tests(model, 4, load_source("arc1/evaluation"), 8 if bench.is_small else 416)
+    run = prediction_of(plan, bench.engine)
     run()
     seconds = [time_of(run, bench.engine.device) for _ in range(3)]
     title = f"{name}_predict_{canvas}"
-    bench.report.add(f"{title}_views_per_second", [len(views.rows) / s for s in seconds])
-    lengths = lengths_of(views.boxes, model)
-    middle = float(np.median(seconds))
-    bench.share_of_peak(title, flop_of_prediction(model, lengths, 4), middle)
+    bench.report.add(f"{title}_views_per_second", [len(plan.boxes) / s for s in seconds])
+    bench.share_of_peak(title, plan.flop, float(np.median(seconds)))
     if bench.card:
         at_once = bench.engine.planned_tokens
-        expected = prediction_time(bench.card, model, 4, lengths, at_once).seconds
-        bench.report.add(f"{title}_expected_per_second", len(views.rows) / expected)
+        expected = prediction_time(bench.card, model, 4, plan.lengths, at_once).seconds
+        bench.report.add(f"{title}_expected_per_second", len(plan.boxes) / expected)
 
 
 def measure_small_width(bench: Bench) -> None:
@@ -220,10 +215,10 @@ def measure_small_width(bench: Bench) -> None:
         sides["compiled"] = torch.compile(TRM.latent_recursion, dynamic=True)
     if bench.engine.device.type == "cuda":
         sides["graphs"] = torch.compile(TRM.latent_recursion, dynamic=True, mode="reduce-overhead")
-    for side, cycle in sides.items():
+    for side, recursion in sides.items():
         engine = replace(bench.engine, compile=False)
         run = start_run(bench, "demo", "model.canvas_side=30", engine=engine)
-        run.training.model.recursion = cycle or TRM.latent_recursion  # type: ignore[assignment]
+        run.training.model.recursion = recursion or TRM.latent_recursion  # type: ignore[assignment]
         rate, _ = steps_per_second(run, engine)
         batch = run.settings.train.global_batch
         bench.report.add(f"d128_{side}_examples_per_second", [r * batch for r in rate])

@@ -8,11 +8,10 @@ import threading
 import time
 from pathlib import Path
 
-from pipeline.runs import ROOT
-
 from augment.errors import InputError
 from augment.task import Task
 from pipeline.run import Run
+from pipeline.version import ROOT
 from submission.writer import read_submission
 
 SECONDS_BETWEEN_READS = 0.02

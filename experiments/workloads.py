@@ -9,20 +9,19 @@ import numpy as np
 import torch
 from timing import take_turns
 
-from augment.boxes import infer_test_boxes
 from augment.dataset import Dataset
-from augment.examples import Examples, ExampleStream, encode_test_inputs
+from augment.examples import Examples, ExampleStream
 from augment.puzzles import PuzzleIndex, RowsPer
 from augment.task import Task
 from augment.view import NUM_VIEWS
-from pipeline.settings import PredictSettings
 from pipeline.sources import load_source
 from solver.engine import Engine
 from solver.loader import Batch
 from solver.model import TRM
 from solver.packing import boxes_for
-from solver.predict import Views, answer
+from solver.predict import Predictor
 from solver.puzzle_table import PuzzleTable
+from solver.queries import Plan, Queries
 from solver.settings import ModelSettings, TrainSettings
 from solver.train import Training, start_training, supervise, train_step
 from solver.weights import Weights
@@ -56,7 +55,7 @@ def boxed(model: ModelSettings) -> ModelSettings:
 
 @dataclass
 class Trainer:
-    """A training run whose slots hold the same examples in every step that is timed."""
+    """A training run whose lanes hold the same examples in every step that is timed."""
 
     training: Training
     batch: Batch
@@ -82,27 +81,35 @@ class Trainer:
         return outcome.losses.total.item()
 
 
-def views_of_tests(tasks: Sequence[Task], count: int) -> Views:
-    """Return ``count`` views of tests, spread over the sizes of their inferred boxes."""
+def plan_tests(model: ModelSettings, num_steps: int, tasks: Sequence[Task], count: int) -> Plan:
+    """Return the plan of ``count`` tests, a view of each, spread over the sizes of their boxes."""
     keys = [(n, test) for n, task in enumerate(tasks) for test in range(len(task.test_inputs))]
     numbers, tests = (np.array(column) for column in zip(*keys, strict=True))
     codes = np.random.default_rng(0).integers(NUM_VIEWS, size=len(keys)).astype(np.uint32)
-    boxes = infer_test_boxes(tasks, numbers, tests, codes, CANVAS)
-    inputs = encode_test_inputs(tasks, numbers, tests, codes, CANVAS)
-    chosen = spread_over_sizes(boxes, count)
-    rows = np.zeros(len(chosen), dtype=np.int64)
-    return Views(inputs[chosen], rows, codes[chosen], boxes[chosen])
+    zeros = np.zeros(len(keys), dtype=np.int64)  # one row for all, and the first view of each test
+    queries = Queries(numbers, tests, zeros, zeros, codes)
+    plan = Plan.of(boxed(model), num_steps, tasks, queries)
+    chosen = plan.take(spread_over_sizes(plan.boxes, count))
+    return replace(chosen, model=model, boxes=boxes_for(model, chosen.boxes))
 
 
-def answerer(views: Views, model: ModelSettings, steps: int, engine: Engine) -> Callable[[], None]:
-    """Return what answers the views with ``steps`` supervision steps."""
-    views = replace(views, boxes=boxes_for(model, views.boxes))
-    table = PuzzleTable(1, torch.zeros(model.dim))
-    index = PuzzleIndex.of([], 0, 0, "view")
-    trm = engine.prepare(TRM(model).requires_grad_(False)).eval()
-    weights = Weights(trm, table, index, np.empty(0, np.uint64), "bench", "")
-    settings = PredictSettings(num_supervision_steps=steps)
-    return lambda: answer(weights, views, settings, engine, on_views=lambda *_: None)
+def prediction_of(plan: Plan, engine: Engine) -> Callable[[], None]:
+    """Return what predicts all of the plan, its inputs encoded beforehand.
+
+    A call waits for the last group only on a GPU's next synchronisation; its output is decoded by
+    the next call, so every call but the first one does all work of one.
+    """
+    table = PuzzleTable(1, torch.zeros(plan.model.dim))
+    trm = TRM(plan.model).requires_grad_(False)
+    nothing = np.empty(0, np.uint64)
+    weights = Weights(trm, table, PuzzleIndex.empty("view"), nothing, "bench", "")
+    predictor = Predictor(weights, plan, engine)
+
+    def run() -> None:
+        for group in predictor.groups:
+            predictor.submit(group)
+
+    return run
 
 
 def product_rate(engine: Engine, tokens: int, dim: int = 512, inner: int = 1536) -> float:

@@ -57,11 +57,12 @@ class Evaluation:
         solve, with boxes inferred.
         """
         model = training.ema.averaged(training.model).eval()
-        loss, exact = self._measure_loss(model, training.table)
+        loss, exact = self.measure_loss(model, training.table)
         return {LOSS: loss, EXACT: exact, PASS2: self.score(model, training.table, (2,))[0]}
 
     @torch.no_grad()
-    def _measure_loss(self, model: TRM, table: PuzzleTable) -> tuple[float, float]:
+    def measure_loss(self, model: TRM, table: PuzzleTable) -> tuple[float, float]:
+        """Return held-out loss and exact accuracy of a model that does not train."""
         engine, settings = self.engine, model.settings
         examples = self._examples(settings.canvas_side)
         boxes = boxes_for(settings, examples.boxes)

@@ -23,38 +23,35 @@ from planted import PLANTS
 from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-import solver.predict
-import solver.train
 from augment.dataset import Dataset
 from augment.examples import ExampleStream
 from augment.puzzles import PuzzleIndex
 from pipeline.recipes import RECIPES
-from pipeline.settings import PredictSettings, Settings
+from pipeline.settings import Settings
 from pipeline.sources import load_source
 from solver.engine import Engine
 from solver.loader import batches
 from solver.model import TRM
 from solver.packing import lengths_of, plan_passes
-from solver.predict import predict
+from solver.predict import Predictor
 from solver.process_group import ProcessGroup
 from solver.puzzle_table import PuzzleTable
-from solver.queries import list_queries
+from solver.queries import Plan, list_queries
 from solver.settings import TrainSettings
 from solver.train import Supervision, Training, start_training, supervise, train_step
 from solver.weights import Weights
 
-ALONE, AMONG_FOUR = ProcessGroup(), ProcessGroup(1, 4)
+RANK, SIZE = 1, 4  # of this process where there are several
 BFLOAT, HALF, FLOAT = torch.bfloat16, torch.float16, torch.float32
-# dtype, processes, and whether each step trains the trunk
+# dtype, number of processes, and whether each step trains the trunk
 TRAININGS = (
-    (BFLOAT, ALONE, (False, True)),
-    (BFLOAT, AMONG_FOUR, (False, True)),
-    (HALF, AMONG_FOUR, (True,)),
-    (FLOAT, ALONE, (True,)),
+    (BFLOAT, 1, (False, True)),
+    (BFLOAT, SIZE, (False, True)),
+    (HALF, SIZE, (True,)),
+    (FLOAT, 1, (True,)),
 )
 VIEWS = 3  # of each task, beside the original
 NUM_ROWS = 10_000
-ONE_STEP = PredictSettings(num_supervision_steps=1)
 ALL_AT_ONCE = 10**9  # positions of a pass
 
 
@@ -92,24 +89,30 @@ def real_tasks(side: int, rows_per: str) -> Dataset:
     return Dataset(tuple(tasks), index, (False,) * len(tasks), side)
 
 
+def group_of(num_processes: int, device: torch.device) -> ProcessGroup:
+    """Return this process alone, or among as many as the group that was started has."""
+    return ProcessGroup(RANK if num_processes == SIZE else 0, num_processes, device)
+
+
 def run_training(
     watch: Watch,
     setup: Setup,
     device: torch.device,
     dtype: torch.dtype = BFLOAT,
-    world: ProcessGroup = ALONE,
+    num_processes: int = 1,
     trains: tuple[bool, ...] = (True,),
     tokens: int = ALL_AT_ONCE,
     recompute: bool = False,
 ) -> dict[str, Any]:
     """Run training steps and return what was counted in the last one."""
-    engine = Engine(device, dtype, recompute=recompute, planned_tokens=tokens, world=world)
+    group = group_of(num_processes, device)
+    engine = Engine(device, dtype, recompute=recompute, planned_tokens=tokens, group=group)
     watch.allowed = ("_all_finite",)
     training = start_training(
         put_on(device, setup.model), setup.table(device), setup.training, engine
     )
     settings, model = replace(setup.training, num_steps=len(trains)), setup.model.settings
-    given = batches(ExampleStream(setup.dataset, 0), settings, model, world, 0)
+    given = batches(ExampleStream(setup.dataset, 0), settings, model, group, 0)
     for batch, trains_trunk in zip(given, trains, strict=True):
         outcomes: list[Supervision] = []
         watch.start_step()
@@ -191,29 +194,38 @@ def run_prediction(
     setup: Setup,
     device: torch.device,
     dtype: torch.dtype = BFLOAT,
-    world: ProcessGroup = ALONE,
-    settings: PredictSettings = ONE_STEP,
+    num_processes: int = 1,
+    num_steps: int = 1,
+    stop_when_halted: bool = False,
 ) -> dict[str, Any]:
-    """Answer two groups of views, the first ones of each again on the full canvas."""
+    """Predict groups of views, and the first ones of each again on the full canvas."""
     host = torch.device("cpu")  # where the rows of weights lie that were read from a file
     weights = Weights(put_on(device, setup.model), setup.table(host), setup.dataset.index,
                       np.empty(0, np.uint64), "", "")  # fmt: skip
     tasks = setup.dataset.tasks[:30]
-    work = list_queries(weights, tasks, 1 + VIEWS)
-    model, lines, counts = setup.model.settings, [], []
-    lengths = lengths_of(solver.predict.make_views(model, tasks, work).boxes, model)
-    half = -(-int(lengths.sum()) // (2 * world.size))
-    engine = Engine(device, dtype, planned_tokens=half, world=world, say=lines.append)
-    watch.allowed = ("answer.<locals>.<genexpr>",)
-    watch.allowed += ("answer.<locals>.begin",) if settings.stop_when_halted else ()
-    result = predict(
-        weights, tasks, work, settings, engine, lambda views, flop: counts.append(views)
-    )
-    if len(result) != len(work.tasks) or not any(result):
+    queries = list_queries(weights, tasks, 1 + VIEWS)
+    plan = Plan.of(setup.model.settings, num_steps, tasks, queries)
+    half = -(-int(plan.lengths.sum()) // (2 * num_processes))
+    group, lines = group_of(num_processes, device), list[str]()
+    engine = Engine(device, dtype, planned_tokens=half, group=group, say=lines.append)
+    watch.allowed = ("Predictor.join.<locals>.<genexpr>",)
+    watch.allowed += ("Predictor._begin_pass",) if stop_when_halted else ()
+    predictor = Predictor(weights, plan, engine, stop_when_halted=stop_when_halted)
+    while not predictor.is_finished:
+        for of_part in predictor.groups:
+            predictor.submit(of_part)
+        predictor.join()
+    result = predictor.predictions()
+    if len(result) != len(queries.tasks) or not any(result):
         watch.faults.append("predictions are missing")
     if not watch.waits["fetch"]:
-        watch.faults.append("the device had nothing to do while answers were awaited")
-    return {"views": len(result), "operations": watch.operations, "said": lines}
+        watch.faults.append("the device had nothing to do while predictions were awaited")
+    return {
+        "views": len(result),
+        "outgrown": predictor.num_outgrown,
+        "operations": watch.operations,
+        "lines": lines,
+    }
 
 
 def report(name: str, body: Callable[[Watch], dict[str, Any]], **of_case) -> None:
@@ -233,11 +245,11 @@ def report(name: str, body: Callable[[Watch], dict[str, Any]], **of_case) -> Non
 
 def run_recipe(name: str, device: torch.device) -> None:
     setup = Setup.of(RECIPES[name]())
-    for dtype, world, trains in TRAININGS:
-        body = partial(run_training, setup=setup, device=device, dtype=dtype, world=world,
-                       trains=trains)  # fmt: skip
-        report(f"{name} training {str(dtype)[6:]} {world.size}", body)
-    body = partial(run_prediction, setup=setup, device=device, world=AMONG_FOUR)
+    for dtype, num_processes, trains in TRAININGS:
+        body = partial(run_training, setup=setup, device=device, dtype=dtype,
+                       num_processes=num_processes, trains=trains)  # fmt: skip
+        report(f"{name} training {str(dtype)[6:]} {num_processes}", body)
+    body = partial(run_prediction, setup=setup, device=device, num_processes=SIZE)
     report(f"{name} prediction", body)
 
 
@@ -248,22 +260,19 @@ def run_options(device: torch.device) -> None:
     run = partial(run_training, device=device)
     report("recompute", partial(run, setup=setup, recompute=True))
     report("frozen", partial(run, setup=setup, dtype=HALF, trains=(False,)))
-    report("passes", partial(run, setup=setup, tokens=20_000, world=AMONG_FOUR))
+    report("passes", partial(run, setup=setup, tokens=20_000, num_processes=SIZE))
     changes: dict[str, dict[str, Any]] = {
         "dropout": {"dropout": 0.1},
         "gradient_cycles": {"num_cycles": 3, "gradient_cycles": 2},
-        "conv_width": {"conv_width": 3},
         "full canvas": {"canvas": "full"},
     }
     for name, change in changes.items():
         report(name, partial(run, setup=Setup.of(fast, **change)))
     report("mlp", partial(run, setup=Setup.of(demo, canvas="full", variant="mlp")))
-    answer = partial(run_prediction, setup=setup, device=device)
-    two_steps = replace(ONE_STEP, num_supervision_steps=2)
-    report("two steps", partial(answer, settings=two_steps))
-    stopping = replace(two_steps, stop_when_halted=True)
-    report("stop_when_halted", partial(answer, settings=stopping))
-    report("out of range", partial(answer, dtype=HALF), plant=patch.object(Watch, "finite", False))
+    predict = partial(run_prediction, setup=setup, device=device)
+    report("two steps", partial(predict, num_steps=2))
+    report("stop_when_halted", partial(predict, num_steps=2, stop_when_halted=True))
+    report("out of range", partial(predict, dtype=HALF), plant=patch.object(Watch, "finite", False))
 
 
 def run_plants(device: torch.device) -> None:
@@ -277,7 +286,7 @@ def run_plants(device: torch.device) -> None:
 def main(names: list[str]) -> None:
     device = open_card()
     dist.init_process_group(f"{device.type}:fake,cpu:fake", store=FakeStore(),
-                            rank=AMONG_FOUR.rank, world_size=AMONG_FOUR.size)  # fmt: skip
+                            rank=RANK, world_size=SIZE)  # fmt: skip
     for name in names:
         if name == "options":
             run_options(device)

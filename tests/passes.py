@@ -9,7 +9,7 @@ from augment.examples import ExampleStream
 from solver.model import TRM
 from solver.packing import pack
 from solver.progress import TrainingProgress
-from solver.train import start_training, train
+from solver.train import start_training, take_metrics, train
 
 
 def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
@@ -18,15 +18,11 @@ def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
     table = make_table(dataset, model_settings.dim)
     training = start_training(model, table, settings, engine)
     reported = []
-    train(
-        training,
-        ExampleStream(dataset, settings.seed),
-        settings,
-        engine,
-        TrainingProgress(settings.num_steps, engine),
-        on_step=lambda: None,
-        on_metrics=reported.append,
-    )
+    stream = ExampleStream(dataset, settings.seed)
+    progress = TrainingProgress(settings.num_steps, engine.group)
+    for step in train(training, stream, settings, engine, progress):
+        if step % settings.log_every == 0:
+            reported.append(take_metrics(training, settings, engine.group))
     return training, reported
 
 

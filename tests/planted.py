@@ -44,7 +44,7 @@ def copy_and_wait(values, device):
 
 
 PLANTS = {
-    "an index on the host": Plant(True, "solver.batch.upload", upload_to_host),
+    "an index on the host": Plant(True, "solver.carry.upload", upload_to_host),
     "an item in the step": Plant(True, "solver.train.compute_losses", losses_looked_at),
     "a mask on the host": Plant(True, "solver.train.compute_losses", losses_with_mask),
     "a wait too early": Plant(True, "solver.train.begin_fetch", fetch_and_wait),

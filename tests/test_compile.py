@@ -1,4 +1,4 @@
-"""The compiled cycle: few graphs serve all that a run does, and none is needed."""
+"""The compiled latent recursion: few graphs serve all that a run does, and none is needed."""
 
 from dataclasses import replace
 
@@ -9,12 +9,11 @@ from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from augment.examples import ExampleStream
-from pipeline.settings import PredictSettings
 from solver.cpu_attention import attend_on_cpu
 from solver.loader import batches
 from solver.model import TRM
 from solver.predict import predict
-from solver.queries import list_queries
+from solver.queries import Plan, list_queries
 from solver.train import start_training, train_step
 from solver.weights import Weights
 
@@ -66,10 +65,9 @@ def train_steps(dataset, engine, model, steps=(4096, 4096, 4096, 1), frozen=1):
 
 def predict_views(training, dataset, engine, num_views):
     weights = Weights(training.model, training.table, dataset.index, np.empty(0, np.uint64), "", "")
-    work = list_queries(weights, dataset.tasks[:num_views], num_views)
-    first_views = work.between(0, num_views)
-    settings = PredictSettings(num_supervision_steps=2)
-    return predict(weights, dataset.tasks, first_views, settings, engine, lambda views, flop: None)
+    tasks = dataset.tasks[:num_views]
+    queries = list_queries(weights, tasks, num_views)
+    return predict(weights, Plan.of(training.model.settings, 2, tasks, queries), engine)
 
 
 @pytest.mark.parametrize("model", [ARC1_LIKE, FAST_LIKE], ids=["arc1", "arc1-fast"])

@@ -5,16 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
-from passes import packed_examples
+from conftest import SHORT_TRAINING, SMALL_MODEL
+from passes import fit, packed_examples
 from torch.utils.flop_counter import FlopCounterMode
 
-from augment.examples import ExampleStream
 from solver.engine import Engine
 from solver.flop import flop_of_prediction, flop_of_training
 from solver.model import TRM
-from solver.progress import TrainingProgress
-from solver.train import start_training, train
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_cycles": 3, "gradient_cycles": 2}])
@@ -57,16 +54,7 @@ def attend_by_products(q_NHK, k_NHK, v_NHK, sequences):
 
 def test_training_reports_the_flop_it_took(small_dataset, engine: Engine):
     settings = replace(SHORT_TRAINING, num_steps=4, log_every=2)
-    training = start_training(TRM(SMALL_MODEL), make_table(small_dataset), settings, engine)
-    reported = []
-    train(
-        training,
-        ExampleStream(small_dataset, 0),
-        settings,
-        engine,
-        TrainingProgress(settings.num_steps, engine),
-        on_step=lambda: None,
-        on_metrics=lambda metrics: reported.append(metrics.flop),
-    )
+    _, reported = fit(small_dataset, settings, engine)
     lengths = np.full(settings.global_batch, SMALL_MODEL.length)
-    assert reported == [2 * flop_of_training(SMALL_MODEL, lengths)] * 2
+    flop = 2 * flop_of_training(SMALL_MODEL, lengths)
+    assert [metrics.flop for metrics in reported] == [flop, flop]

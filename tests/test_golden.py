@@ -185,8 +185,8 @@ def test_trajectory(engine):
     optimizer = AdamAtan2(
         model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, a=1.27, b=1.0
     )
-    num_slots = golden["inputs"].shape[1]
-    carry = start_carry(model, num_slots, engine.device, engine.dtype)
+    num_lanes = golden["inputs"].shape[1]
+    carry = start_carry(model, num_lanes, engine.device, engine.dtype)
     for step in range(len(golden["inputs"])):
         batch = make_batch(
             golden["inputs"][step], golden["labels"][step], golden["puzzle_identifiers"][step]
@@ -194,7 +194,7 @@ def test_trajectory(engine):
         outcome = supervise(model, table, carry, batch, engine)
         losses, carry = outcome.losses, outcome.carry
         for parameter in model.parameters():
-            parameter.grad /= num_slots
+            parameter.grad /= num_lanes
         table.sign_sgd_step(carry.examples.rows, outcome.row_gradients_BD, 1e-2, 0.1)
         optimizer.step()
         optimizer.zero_grad()
@@ -252,7 +252,7 @@ def test_votes():
 
     compared = defaultdict(int)
     for task in tasks:
-        # The reference leaves tests without votes out, and so its later answers move up (trap 1).
+        # The reference leaves tests without votes out, and so its later attempts move up (trap 1).
         voted = [n for n in range(len(task.test_inputs)) if (task.task_id, n) in tally.candidates]
         expected_tests = golden["submission"].get(task.task_id, [])
         assert len(expected_tests) == len(voted)

@@ -1,13 +1,12 @@
-"""Layers: rotary positions, convolution, norm, and how weights start."""
+"""Layers: rotary positions, norm, and how weights start."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import SMALL_MODEL, seeded
 
-from solver.layers import Layout, Rotary, SequenceConvolution, apply_rotary, rms_norm
+from solver.layers import Layout, Rotary, apply_rotary, rms_norm
 from solver.settings import ModelSettings
 
 GRID = replace(SMALL_MODEL, rotary="grid", rotary_base=100.0)
@@ -19,8 +18,8 @@ def scores(settings: ModelSettings, cells: list[tuple[int, int]]) -> torch.Tenso
     q, k = torch.randn(2, 1, 1, width, generator=seeded())
     side, prefix = settings.canvas_side, settings.prefix_length
     at = torch.tensor([prefix + row * side + column for row, column in cells])
-    places = Layout(*Rotary(settings)(at), None)
-    q, k = (apply_rotary(x.expand(len(cells), 1, width), places)[:, 0] for x in (q, k))
+    layout = Layout(*Rotary(settings)(at), None)
+    q, k = (apply_rotary(x.expand(len(cells), 1, width), layout)[:, 0] for x in (q, k))
     return q @ k.T
 
 
@@ -42,22 +41,6 @@ def test_every_place_has_an_angle_of_its_own():
     rotary = Rotary(GRID)
     turns = torch.cat([rotary.cos_MK, rotary.sin_MK], dim=1)
     assert len(torch.unique(turns.round(decimals=5), dim=0)) == GRID.length == 116
-
-
-def test_the_convolution_stays_within_each_example():
-    """It equals torch's own, causal and depth-wise, on each example alone."""
-    lengths, width = [5, 2, 7], 6
-    conv = SequenceConvolution(3, width)
-    with torch.no_grad():
-        conv.taps_TD.copy_(torch.randn(3, width, generator=seeded()))
-    x_ND = torch.randn(sum(lengths), width, generator=seeded())
-    offsets_N = torch.cat([torch.arange(length) for length in lengths])
-    kernel = conv.taps_TD.flip(0).T[:, None]
-    alone = [
-        part + F.conv1d(F.pad(part.T, (2, 0))[None], kernel, groups=width)[0].T
-        for part in x_ND.split(lengths)
-    ]
-    torch.testing.assert_close(conv(x_ND, offsets_N), torch.cat(alone))
 
 
 def test_rms_norm_is_computed_in_float32():

@@ -22,7 +22,7 @@ from solver.train import supervise
 
 
 def run_steps(model, examples, engine, steps=2):
-    """Supervision steps of slots that all hold their example from the first step on."""
+    """Supervision steps of lanes that all hold their example from the first step on."""
     rows = torch.randn(int(examples.rows.max()) + 1, model.settings.dim, generator=seeded(5))
     table = make_table_of(rows)
     carry = start_carry(model, len(examples.rows), engine.device, engine.dtype)

@@ -9,8 +9,8 @@ import pytest
 from commands import call, workload
 
 import solver.memory  # before a test replaces the model that it builds
-from pipeline import plan as stage
 from pipeline.recipes import RECIPES, load_recipe
+from pipeline.stages import plan as stage
 from pipeline.workload import read_workload
 from solver.cards import Card, choose_card
 

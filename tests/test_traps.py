@@ -16,10 +16,10 @@ from augment.errors import InputError
 from augment.examples import ExampleStream
 from augment.prediction import Prediction
 from augment.puzzles import PuzzleIndex
-from pipeline import stages
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.sources import load_source, within_side
+from pipeline.stages.build import build
 from solver.checkpoint_files import latest_checkpoint
 from solver.loader import batches
 from solver.model import TRM
@@ -124,8 +124,8 @@ def test_trap_08_processes_share_a_batch_without_overlap(small_dataset, engine):
     settings = replace(SHORT_TRAINING, num_steps=5)
     stream = ExampleStream(small_dataset, 0)
     whole, *parts = (
-        list(batches(stream, settings, SMALL_MODEL, world, 0))
-        for world in (ProcessGroup(), ProcessGroup(0, 2), ProcessGroup(1, 2))
+        list(batches(stream, settings, SMALL_MODEL, group, 0))
+        for group in (ProcessGroup(), ProcessGroup(0, 2), ProcessGroup(1, 2))
     )
     for batch, *shares in zip(whole, *parts, strict=True):
         assert np.array_equal(batch.min_steps_B, np.concatenate([s.min_steps_B for s in shares]))
@@ -149,7 +149,7 @@ def test_trap_09_a_checkpoint_holds_all_a_run_is(trained):
     assert (folder / "carry_00000.safetensors").exists()
 
 
-def test_trap_11_an_unknown_answer_is_none_and_never_trained_on(two_tests):
+def test_trap_11_an_unknown_solution_is_none_and_never_trained_on(two_tests):
     hidden = two_tests.without_solutions()
     assert hidden.solutions is None
     index = PuzzleIndex.of([hidden], 2, 0, "view")
@@ -174,12 +174,9 @@ def test_trap_12_what_is_not_known_is_refused():
         "model.max_supervision_steps=1",
         "model.rotary=grid",
         "model.num_cycles=2 model.gradient_cycles=2",
-        "model.conv_width=3",
         "model.dropout=0.5",
-        "train.optimizer=muon train.matrix_lr=1e-3",
-        "train.optimizer=normuon",
-        "model.canvas=full model.variant=mlp train.optimizer=muon",
-        "train.schedule=cosine",
+        "train.optimizer=normuon train.matrix_lr=1e-3",
+        "model.canvas=full model.variant=mlp train.optimizer=normuon",
         "train.schedule=wsd",
         "train.halt_exploration=1",
         "train.halt_exploration=0",
@@ -213,7 +210,7 @@ def test_trap_14_the_architecture_travels_inside_the_checkpoint(trained):
     assert (trained / "submission.json").read_bytes() == before
 
 
-def test_trap_15_predictions_are_the_same_without_the_answers(run_here):
+def test_trap_15_predictions_are_the_same_without_the_solutions(run_here):
     """Outputs of tests that stand in the task files play no part."""
     tasks = within_side(load_source("arc1/training"), 4)
     for name, shown in (("known", tasks), ("hidden", [t.without_solutions() for t in tasks])):
@@ -239,7 +236,7 @@ def test_trap_16_compiling_does_not_rename_the_weights(engine):
 @needs_concept
 def test_trap_17_a_data_set_is_a_plan_and_not_its_grids(run_here):
     """Seven bytes a view, where a written-out view of the reference takes thousands."""
-    dataset = stages.build(load_recipe("arc1", []), Run.named("a"))
+    dataset = build(load_recipe("arc1", []), Run.named("a"))
     num_bytes = sum(path.stat().st_size for path in Run.named("a").dataset.iterdir())
     assert len(dataset.index.codes) > 870_000
     assert num_bytes < 10 * len(dataset.index.codes)
@@ -261,6 +258,6 @@ def test_two_processes_train_as_one(run_here):
     )
     for name, tensor in first.model.state_dict().items():
         assert torch.allclose(tensor, second.model.state_dict()[name], atol=1e-5), name
-    # A run of two processes goes on in one: slots are those of the whole batch.
+    # A run of two processes goes on in one: lanes are those of the whole batch.
     longer = [*SHORT, "train.num_steps=8"]
     assert call("pretrain", "--run-name", "two", changes=longer) == 0
