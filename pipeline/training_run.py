@@ -129,7 +129,6 @@ class TrainingRun:
             for step in train(training, stream, settings, self.engine, progress):
                 log.count_step()
                 if step % settings.log_every == 0:
-                    require_finite(training, group)
                     log.write_metrics(take_metrics(training, settings, group))
                 if self.evaluation and step % evaluate_every == 0:
                     require_finite(training, group)

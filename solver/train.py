@@ -233,8 +233,17 @@ def _sum_metrics(outcome: Supervision, settings: ModelSettings, device: torch.de
     )
 
 
+def require_finite(training: Training, group: ProcessGroup) -> None:
+    """Raise ``FloatingPointError`` on every process unless loss, trunk and rows are finite."""
+    tensors = (training.sums, training.table.values, *training.model.parameters())
+    finite = torch.stack([tensor.detach().sum().isfinite() for tensor in tensors]).all()
+    if group.any(not finite.item()):
+        raise FloatingPointError(f"the loss or the weights are not finite at step {training.step}")
+
+
 def take_metrics(training: Training, settings: TrainSettings, group: ProcessGroup) -> Metrics:
-    """Return the means since the last report, and start anew."""
+    """Return the means since the last report, and start anew; see :func:`require_finite`."""
+    require_finite(training, group)
     flop, steps, halted, loss, *of_halted = group.all_reduce(training.sums).tolist()
     training.sums.zero_()
     # Every process counted each step, and its own lanes in it.
@@ -243,14 +252,6 @@ def take_metrics(training: Training, settings: TrainSettings, group: ProcessGrou
     means = [value / count if count else math.nan for value, count in sums]
     lr = settings.lr * lr_multiplier(training.step + 1, training.progress, settings)
     return Metrics(training.step, lr, flop, dict(zip(METRICS, means, strict=True)))
-
-
-def require_finite(training: Training, group: ProcessGroup) -> None:
-    """Raise ``FloatingPointError`` on every process unless loss, trunk and rows are finite."""
-    tensors = (training.sums, training.table.values, *training.model.parameters())
-    finite = torch.stack([tensor.detach().sum().isfinite() for tensor in tensors]).all()
-    if group.any(not finite.item()):
-        raise FloatingPointError(f"the loss or the weights are not finite at step {training.step}")
 
 
 def train(

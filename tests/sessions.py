@@ -53,7 +53,6 @@ class Session:
         stream, saved_step = ExampleStream(self.dataset, 0), training.step
         for step in train(training, stream, settings, self.engine, progress):
             if step % settings.log_every == 0:
-                require_finite(training, group)
                 self.metrics.append(take_metrics(training, settings, group).values)
             if step % self.checkpoint.every == 0:
                 self.save()

@@ -1,4 +1,4 @@
-"""A prediction under a limit fills its time with views, and trains no longer than it may."""
+"""A prediction run trains no longer than it may, and `prediction_rounds` fill what is left."""
 
 import shutil
 from collections import Counter

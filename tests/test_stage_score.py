@@ -1,4 +1,4 @@
-"""The stage score: what becomes of every task, and ids printed as they are."""
+"""The stage score prints the `results` of a run: what became of every task, ids as they are."""
 
 from dataclasses import replace
 
