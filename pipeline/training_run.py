@@ -180,10 +180,10 @@ class TrainingRun:
             if checkpoint_step(checkpoint) > self.step:
                 rmtree(checkpoint)
         best = latest_checkpoint(self.run.best)
-        lines = read_metrics(metrics) if metrics.exists() else []
-        for line in lines:
-            if best is not None and line["step"] == checkpoint_step(best) and LOSS in line:
-                self._best = _rank(line)
+        with suppress(InputError):  # damaged or missing: the next evaluation is the best so far
+            for line in read_metrics(metrics):
+                if best is not None and line["step"] == checkpoint_step(best) and LOSS in line:
+                    self._best = _rank(line)
 
     def _evaluate(self, evaluation: Evaluation, log: TrainingLog) -> None:
         """Measure the averaged model on held-out tests, and keep it if it is the best so far."""
