@@ -211,7 +211,7 @@ def main() -> None:
     path = FOLDER / "curves.jsonl"
     path.touch()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    made = {run_of(line) for line in lines}
+    finished = {run_of(line) for line in lines}
     planned = [
         (arm, changes, seed, options.budget, options.tasks)
         for seed in options.seeds
@@ -219,7 +219,7 @@ def main() -> None:
     ]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         jobs = [
-            pool.submit(run, *job, not options.no_compile) for job in planned if job not in made
+            pool.submit(run, *job, not options.no_compile) for job in planned if job not in finished
         ]
         for job in as_completed(jobs):
             measured = job.result()

@@ -133,7 +133,7 @@ def arc2_fast() -> Settings:
 def arc1_eval() -> Settings:
     """All 400 ARC-AGI-1 evaluation tasks with the shipped weights or those of RUN: a score.
 
-    The shipped weights' canvas is that of the demo; larger tasks get a fallback answer.
+    The shipped weights' canvas is that of the demo; larger tasks get fallback attempts.
     """
     shipped = demo()
     data = DataSettings(predicted=("arc1/evaluation",), views_per_task=shipped.data.views_per_task)

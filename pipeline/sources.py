@@ -141,8 +141,8 @@ def needs_download(name: str) -> bool:
     from pooch.hashes import hash_matches
 
     store = _concept_store()
-    files = ((Path(store.abspath) / path, known) for path, known in store.registry.items())
-    return any(not path.exists() or not hash_matches(path, known) for path, known in files)
+    files = ((Path(store.abspath) / path, digest) for path, digest in store.registry.items())
+    return any(not path.exists() or not hash_matches(path, digest) for path, digest in files)
 
 
 def within_side(tasks: Iterable[Task], side: int) -> list[Task]:

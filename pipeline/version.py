@@ -24,7 +24,7 @@ def _commit() -> str:
     if not (ROOT / ".git").exists():  # installed, perhaps below somebody else's repository
         return ""
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--exclude=*"],
             cwd=ROOT,
             capture_output=True,
@@ -33,7 +33,7 @@ def _commit() -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return found.stdout.strip()
+    return described.stdout.strip()
 
 
 def _installed() -> str:

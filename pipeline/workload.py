@@ -108,7 +108,7 @@ def _training(
     known: Sequence[Task],
     visible: Sequence[Task],
 ) -> TrainingWork | None:
-    """Return the training on tasks whose answers are ``known`` and those merely ``visible``."""
+    """Return the training on ``known`` tasks with their solutions, and on ``visible`` ones."""
     from solver.packing import boxes_for, lengths_of  # loads torch
 
     tasks = tuple(tasks_by_id([*known, *visible]).values())

@@ -126,7 +126,7 @@ class _Layout(NamedTuple):
     """How the heads of sequences are padded and put together."""
 
     sources_M: Tensor
-    """The row among R that each filled-up row takes; what fills up repeats the last."""
+    """The row among R that each padded row takes; padding repeats the last."""
     filling: Tensor
     """The numbers of the rows that fill up."""
     places: Tensor
@@ -150,15 +150,15 @@ def _lay_out(starts: tuple[int, ...], num_heads: int, step: int) -> _Layout:
     order = np.argsort(-lengths_B, kind="stable")[: np.count_nonzero(lengths_B)]
     first = (starts_E[order, None] * num_heads + np.arange(num_heads)).ravel()
     length = np.repeat(lengths_B[order], num_heads)
-    filled = -(-length // step) * step
-    begin = np.cumsum(filled) - filled
-    owner_M = np.repeat(np.arange(len(filled)), filled)
+    padded = -(-length // step) * step
+    begin = np.cumsum(padded) - padded
+    owner_M = np.repeat(np.arange(len(padded)), padded)
     offset_M = np.arange(len(owner_M)) - begin[owner_M]
     is_real_M = offset_M < length[owner_M]
     sources_M = first[owner_M] + np.minimum(offset_M, length[owner_M] - 1) * num_heads
     places = np.empty(starts[-1] * num_heads, dtype=np.int64)
     places[sources_M[is_real_M]] = np.flatnonzero(is_real_M)
-    blocks = tuple(_blocks(length, filled, begin))
+    blocks = tuple(_blocks(length, padded, begin))
     return _Layout(
         torch.from_numpy(sources_M),
         torch.from_numpy(np.flatnonzero(~is_real_M)),
@@ -169,16 +169,16 @@ def _lay_out(starts: tuple[int, ...], num_heads: int, step: int) -> _Layout:
 
 
 def _blocks(
-    length: NDArray[np.int64], filled: NDArray[np.int64], begin: NDArray[np.int64]
+    length: NDArray[np.int64], padded: NDArray[np.int64], begin: NDArray[np.int64]
 ) -> Iterator[_Block]:
-    """Yield blocks of heads of one filled-up length, the longest first.
+    """Yield blocks of heads of one padded length, the longest first.
 
     Their counts are powers of two, so that there are few sizes of products.
     """
     first = 0
-    while first < len(filled):
-        size = int(filled[first])
-        count = int(np.count_nonzero(filled[first:] == size))
+    while first < len(padded):
+        size = int(padded[first])
+        count = int(np.count_nonzero(padded[first:] == size))
         count = 1 << min(count, max(1, _MOST_SCORES // size**2)).bit_length() - 1
         lengths_I = length[first : first + count]
         shortest = int(lengths_I[-1])

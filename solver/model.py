@@ -100,7 +100,7 @@ class TRM(nn.Module):
     def embed(self, packed: Packed, rows_GD: Tensor) -> Tensor:
         """Return the question x (N, D): each example's cells after the prefix with row and view.
 
-        A view is told only where a row belongs to a task and not to a view.
+        The view is part of the prefix only where a row belongs to a task, not to a view.
         """
         prefix = [rows_GD[:, None]]
         if self.view_embedding is not None:

@@ -36,7 +36,7 @@ class ModelSettings:
         int, "prefix tokens before the canvas; the first is the puzzle row"
     ] = 16
     rows_per: Annotated[
-        RowsPer, "a puzzle row per view (reference), or per task with the view told in the prefix"
+        RowsPer, "a puzzle row per view (reference), or per task with the view in the prefix"
     ] = "view"
     num_cycles: Annotated[
         int, "T: latent recursions per supervision step; only the last has a gradient"

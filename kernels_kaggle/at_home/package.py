@@ -113,7 +113,7 @@ def _add_tasks(folder: Path, settings: Settings) -> None:
         for task in trained:
             if task.solutions is None:
                 name = task.task_id
-                raise InputError(f"data.trained: the answers of task {name!r} are not known")
+                raise InputError(f"data.trained: the solutions of task {name!r} are not known")
         write_solutions(folder / "arc-agi_training_solutions.json", trained)
 
 

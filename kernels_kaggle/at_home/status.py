@@ -23,7 +23,7 @@ _ENDED = ("COMPLETE", "ERROR", "CANCEL_ACKNOWLEDGED")
 def follow(folder: PackageFolder, client: Client) -> None:
     """Follow the notebook until it has ended, and fetch its log and output.
 
-    Output that was fetched before stays unless the new output is whole and of this package.
+    Output that was fetched before stays unless the new output is complete and of this package.
     """
     state = PushedState.read_latest(folder)
     notebook = state.notebook
@@ -64,7 +64,7 @@ def _wait_for_end(notebook: str, client: Client) -> tuple[str, str]:
 
 
 def _read_report(output: Path, state: PushedState) -> Report:
-    """Return the report of the notebook, whose files must be whole and of the package pushed."""
+    """Return the report of the notebook, whose files must be complete and of the package pushed."""
     if not (output / REPORT).exists():
         last_line = "".join(f": {line}" for line in _read_log(output)[-1:])
         raise KaggleError(f"{REPORT} is not among the output{last_line}")

@@ -73,7 +73,7 @@ def predict(session: Session, competition: Path) -> None:
     write_report(session, report)
     if not session.is_rerun:
         if not report.answered_by_model:
-            raise RuntimeError("the model answered none of the tasks: not worth a submission")
+            raise RuntimeError("the model predicted none of the tasks: not worth a submission")
         if settings.adapt.num_steps and not report.steps:
             raise RuntimeError("nothing was learned from the tasks: not worth a submission")
 

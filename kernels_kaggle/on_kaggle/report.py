@@ -21,7 +21,7 @@ def read_predicted_tasks(run: Run) -> list[Task]:
 
 
 def count_predictions(session: Session) -> Report:
-    """Return how many tests the model answered, and the score where the solutions are there."""
+    """Return how many tests the model predicted, and the score where the solutions are there."""
     run = session.run
     tasks = read_predicted_tasks(run)
     votes = read_votes(run.votes) if run.has_votes else {}

@@ -211,9 +211,9 @@ def _describe_limit(
     predict, train = settings.predict, work.settings
     limits = [train.time_limit_seconds or math.inf]
     if work.stage == "adapt" and predict.time_limit_seconds:
-        answering = 60 * float(str(rows[-1][-1])) if len(rows) > 1 else 0.0
+        predicting = 60 * float(str(rows[-1][-1])) if len(rows) > 1 else 0.0
         whole = predict.time_limit_seconds
-        limits.append(max(whole - answering, predict.training_share * whole))
+        limits.append(max(whole - predicting, predict.training_share * whole))
     if min(limits) >= train.num_steps * time.seconds:
         return ""
     return (
