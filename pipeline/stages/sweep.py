@@ -10,13 +10,13 @@ from augment.errors import InputError
 from augment.files import write_atomic
 from augment.prediction import Prediction
 from augment.task import Task
-from pipeline.console import ProgressBar, say_anywhere, say_table
+from pipeline.console import ProgressBar, say_anywhere, say_table, warn
 from pipeline.deadline import Deadline, Leg
 from pipeline.inputs import choose_predicted_tasks, choose_weights, split_tasks
 from pipeline.prediction_run import adapted_weights
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.training_run import open_test_time_training
+from pipeline.training_run import TrainingRun, open_test_time_training
 from solver.engine import open_engine
 from solver.predict import Predictor
 from solver.process_group import leave_process_group
@@ -59,9 +59,7 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
             training_run = open_test_time_training(settings, run, engine, unseen, weights)
             if settings.adapt.num_steps:
                 training_run.plan_memory()
-                limit = settings.adapt.time_limit_seconds
-                leg = Leg(Deadline(), by_time=bool(limit), seconds=limit)
-                training_run.go_on(leg)
+                _train(training_run, settings.adapt.time_limit_seconds)
             parts.append((unseen, adapted_weights(training_run, weights)))
         prepared_in = time.monotonic() - start
         most = max((int(w.index.num_views.max()) for _, w in parts), default=1)
@@ -105,6 +103,16 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
         say_table("sweep", _COLUMNS, [list(line.values()) for line in lines])
         engine.group.barrier()
         leave_process_group()
+
+
+def _train(training_run: TrainingRun, limit_seconds: float) -> None:
+    """Train to the end, in what earlier calls left of the time; 0 = no limit."""
+    begin = training_run.training.progress if limit_seconds else 0.0
+    seconds = limit_seconds * (1 - begin)
+    try:
+        training_run.go_on(Leg(Deadline(), bool(limit_seconds), seconds, begin))
+    except FloatingPointError as error:
+        warn(f"adapt: given up after {training_run.step} steps: {error}")
 
 
 def _score_votes(tasks: Sequence[Task], predictions: Iterable[Prediction]) -> dict[str, float]:
