@@ -1,7 +1,7 @@
 """The compute that training and prediction take, counted and not measured.
 
 Products with weights and attention, a multiplication and an addition as two. A backward pass counts
-as two forward passes. Norms, losses and optimisers are left out; Muon's iterations are a few per
+as two forward passes. Norms, losses and optimisers are left out; NorMuon's iterations are a few per
 cent of a step of a thousand positions, and next to nothing of larger ones.
 """
 
