@@ -15,7 +15,7 @@ from pipeline.console import warn
 
 # Seconds for the last line of a process that the watchdog ends.
 _SECONDS_TO_SAY = 0.1
-# A process that fails this close to the end may have lost its partners, whose time was over.
+# An error in the last seconds may come from partners whose time was over: it then costs nothing.
 _SECONDS_OF_FAILURES_AT_END = 2.0
 # Seconds from the last write to the end of the process: the interpreter ends, torchrun notices.
 _SECONDS_TO_END = 0.5
@@ -83,7 +83,7 @@ class Leg:
     """A part of a training run, the clock of its :class:`solver.progress.TrainingProgress`.
 
     With ``by_time`` the learning rates follow the time: progress goes from ``begin`` to ``until``
-    within ``seconds``, and a signal stops it. Without, only the deadline stops it.
+    within ``seconds``, and only a signal stops it before. Without, the deadline or a signal does.
     """
 
     deadline: Deadline
@@ -133,7 +133,7 @@ class Watchdog:
 
     def __init__(self, deadline: Deadline) -> None:
         """Watch from :meth:`__enter__` to :meth:`__exit__`."""
-        self._stopwatch = deadline
+        self._deadline = deadline
         self._is_done = threading.Event()
 
     def __enter__(self) -> None:
@@ -142,13 +142,13 @@ class Watchdog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop watching; a failure near the end may be that of a process whose partners ended."""
-        out_of_time = self._stopwatch.seconds_left < _SECONDS_OF_FAILURES_AT_END
+        out_of_time = self._deadline.seconds_left < _SECONDS_OF_FAILURES_AT_END
         if out_of_time and kind is not None and issubclass(kind, RuntimeError):
             self._end()
         self._is_done.set()
 
     def _watch(self) -> None:
-        while (left := self._stopwatch.seconds_left) > 0:
+        while (left := self._deadline.seconds_left) > 0:
             if self._is_done.wait(min(left, 1.0)):  # the deadline may be shortened
                 return
         self._end()

@@ -18,11 +18,12 @@ from pipeline.settings import Settings
 from pipeline.training_run import TrainingRun, open_test_time_training
 from solver.weights import Weights
 
-# Shares of the time left for the rounds before training ends; the first shall reach every test.
+# Largest shares of the time left for a round before training and one at half of it. The first is
+# to reach every test.
 _SHARE_OF_FIRST_ROUND = 0.25
 _SHARE_OF_EARLY_ROUNDS = 0.1
-_VIEWS_MARGIN = 1.1  # of the time reserved for all views
-_TIMES_LATE = 2  # reserve so many times the delay of the first half of training for the second
+_VIEWS_MARGIN = 1.1  # times the seconds that all views are expected to take are reserved for them
+_TIMES_LATE = 2  # times the seconds by which the first half of training was late, for the second
 
 
 def adapted_weights(training_run: TrainingRun, start: Weights) -> Weights:

@@ -23,7 +23,7 @@ class ResultFiles:
     challenges: Path
     solutions: Path | None
     votes: Path | None
-    # Without demonstrations predicted, this ranking is that by count.
+    # Where demonstrations were not predicted, this rule orders candidates as "count" does.
     ranking: str = "demonstrations"
     pool: Pool = "newest"
 

@@ -110,7 +110,7 @@ class TRM(nn.Module):
         empty = self.settings.prefix_length - self.settings.num_prefix_tokens_used
         prefix.append(rows_GD.new_zeros(len(rows_GD), empty, rows_GD.shape[1]))
         sources = torch.cat([self.token_embedding, torch.cat(prefix, dim=1).flatten(0, 1)])
-        # Not sources[...]: a GPU adds up that one's gradients of equal tokens one after another.
+        # Not sources[...]: on a GPU its backward pass adds gradients of equal tokens serially.
         return F.embedding(packed.sources_N, sources) * math.sqrt(self.settings.dim)
 
     def layout(self, packed: Packed, dtype: torch.dtype) -> Layout:

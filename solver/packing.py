@@ -57,7 +57,7 @@ class Packed(NamedTuple):
     bounds_E: Tensor
     """cu_seqlens: sequence g is ``bounds_E[g]`` to ``bounds_E[g + 1]``; the last is the padding."""
     views_GF: Tensor
-    """The ten features of each view (``augment.dataset.view_features``)."""
+    """The ten features of each view (``augment.examples.view_features``)."""
     labels_N: Tensor
     """The label of each position; IGNORED where nothing is learned."""
 

@@ -19,8 +19,8 @@ from solver.packing import boxes_for, lengths_of, plan_passes
 from solver.settings import ModelSettings
 from solver.weights import Weights
 
-_LEAST_GROUPS = 8
-_LEAST_TOKENS = 8192  # positions of a group, unless the engine plans fewer
+_LEAST_GROUPS = 8  # into which a plan is split, as long as they do not get too small
+_LEAST_TOKENS = 8192  # fewest positions worth a group; the engine's own limit may be lower
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,8 +23,8 @@ from solver.settings import ModelSettings, TrainSettings, swiglu_width
 
 Limit = Literal["products", "bytes", "launches"]
 
-# Of the shorter of arithmetic and bytes, what shows: products over a short D fill and drain for a
-# good part of their time.
+# Measured time exceeds a roofline by a share of the shorter of arithmetic and bytes: products over
+# a short D spend much of their time filling and draining.
 _SHOWN_SHARE = 0.25
 
 # Numbers of the state's dtype that fused kernels read and write for a position.

@@ -66,12 +66,12 @@ def by_count(candidate: Candidate) -> tuple[float, ...]:
 
 
 def by_q(candidate: Candidate) -> tuple[float, ...]:
-    """Rank by the sum of q: each vote weighs as much as the model believes in it."""
+    """Rank by the sum of q over the votes, which is votes x mean q, then by votes."""
     return candidate.votes * candidate.mean_q, candidate.votes
 
 
 def by_demonstrations(candidate: Candidate) -> tuple[float, ...]:
-    """Rank by votes weighted by how many demonstrations come out right under their view."""
+    """Rank by votes weighted by the share of demonstrations that their views reproduce."""
     reproduced = candidate.mean_reproduced or 0.0
     return candidate.votes * reproduced, candidate.votes, candidate.mean_q
 

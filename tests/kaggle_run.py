@@ -13,7 +13,7 @@ from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.exchange import Report, read_digest
 from pipeline.run import Run
 
-CHANGES = [f"weights={ROOT / 'solver' / 'weights' / 'demo'}", f"kaggle.owner={USER}"]
+CHANGES = [f"weights={ROOT / 'solver' / 'pretrained' / 'demo'}", f"kaggle.owner={USER}"]
 TRAINING = [
     *SHORT,
     "data.trained=arc1/training",

@@ -84,7 +84,7 @@ def test_weights_that_were_taught_the_answers_are_refused(tmp_path, capsys, monk
     changes = [f"kaggle.owner={USER}", "data.predicted=arc1/training", "data.max_side=4"]
     arguments = ("package", "--run-name", "t")
     assert call(*arguments, changes=changes, program=main) == 2
-    assert "trained on the answers of" in capsys.readouterr().err
+    assert "trained on the solutions of" in capsys.readouterr().err
     changes.append("predict.refuse_taught=false")
     assert call(*arguments, changes=changes, program=main) == 0
 

@@ -74,7 +74,7 @@ def test_every_figure_is_that_of_the_score(run, opened):
         for name, share in score["per_task"].items()
     ]
     assert tables[0] == [["metric", "per task", "per output"], *expected]
-    assert ["HRM", "40.3", "5.0"] in tables[1]
+    assert ["HRM", "40.3", "5.0", "the TRM paper's comparison, arXiv 2510.04871"] in tables[1]
     shown = page.locator("#score").inner_text()
     assert f"{score['solved_outputs']} of {score['num_outputs']} test outputs solved" in shown
     assert f"{score['num_tasks']} tasks, {score['num_outputs']} test outputs" in shown
@@ -133,7 +133,7 @@ def test_tasks_are_sorted(run, opened, arc1):
         page.locator("#reverse").click()
 
 
-def test_a_task_shows_what_was_answered_and_why_not(run, opened, arc1):
+def test_a_task_shows_what_was_predicted_and_why_not(run, opened, arc1):
     page = opened(run)
     submission = read_submission(run.submission, arc1)
     chosen = [*arc1[:10], next(task for task in arc1 if len(task.solutions) > 1)]
@@ -149,7 +149,7 @@ def test_a_task_shows_what_was_answered_and_why_not(run, opened, arc1):
         ]
         in_attempts = [n for pair in wrong_cells(task, submission) for n in pair if n]
         assert sum(int(match[1]) for match in marked if match) >= sum(in_attempts)
-        assert shown.count("\nanswer") == len(task.solutions)
+        assert shown.count("\nsolution") == len(task.solutions)
         if number % 5 < 4:
             votes = NUM_VIEWS - has_empty(task)
             assert f"{votes} votes for " in shown
@@ -157,7 +157,7 @@ def test_a_task_shows_what_was_answered_and_why_not(run, opened, arc1):
         elif task.longest_side() > 10:
             assert "the weights have a canvas of 10" in shown
         else:
-            assert "No view was answered: stopped, or out of time." in shown
+            assert "No view was predicted: stopped, or out of time." in shown
         assert f"attempt 1, {'right' if number % 5 == 0 else 'wrong'}" in shown
 
 
@@ -233,13 +233,13 @@ def test_a_run_that_only_trained_has_no_tasks(tmp_path, opened):
     assert "nothing measured" in page.locator("#charts").inner_text()
 
 
-def test_a_run_without_answers_is_shown(tmp_path, opened, arc1):
+def test_a_run_without_solutions_is_shown(tmp_path, opened, arc1):
     run = Run(tmp_path / "a")
     write_results(run, [task.without_solutions() for task in arc1[:5]])
     write_page(run)
     page = opened(run)
     assert "no score" in page.locator("#score").inner_text()
-    assert page.locator("#filters button").all_inner_texts() == ["all: 5", "answer not known: 5"]
+    assert page.locator("#filters button").all_inner_texts() == ["all: 5", "solution not known: 5"]
     page.locator("#list button").first.click()
     shown = page.locator("#task").inner_text()
     assert "\nattempt 1\n" in shown

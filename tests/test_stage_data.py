@@ -2,12 +2,12 @@
 
 from conftest import needs_concept
 
-from pipeline import stages
 from pipeline.sources import BUNDLED
+from pipeline.stages.data import data
 
 
 @needs_concept
 def test_data_prints_every_source(capsys):
-    stages.data()
+    data()
     printed = capsys.readouterr().out
     assert all(name in printed for name in BUNDLED)

@@ -1,11 +1,14 @@
 """Votes are counted whatever their order, and candidates ranked by each rule."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 from ballots import flat, grid, predictions
 from hypothesis import given
 from hypothesis import strategies as st
 
 from augment.prediction import Prediction
+from pipeline.settings import PredictSettings
 from submission.vote import RULES, Candidate, count_votes, pool_votes
 
 
@@ -48,10 +51,10 @@ def test_rules_rank_by_what_they_say():
         Candidate(grid(3), votes=2, mean_q=0.2, mean_reproduced=1.1),
     ]
     assert [best(candidates, RULES[name]) for name in RULES] == [4, 3, 2]
-    assert list(RULES) == ["count", "q", "demonstrations"]
+    assert tuple(RULES) == get_args(get_type_hints(PredictSettings)["ranking"])
 
 
-def test_demonstrations_that_nobody_looked_at_do_not_speak_for_a_view():
+def test_demonstrations_that_were_not_predicted_do_not_speak_for_a_view():
     votes = [Prediction("a", 0, grid(1), 0.5, 0, 0.25), Prediction("a", 0, grid(1), 0.5, 1)]
     (candidate,) = count_votes(votes).candidates["a", 0]
     assert candidate.mean_reproduced == 0.125

@@ -11,7 +11,8 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.vote_store import VoteStore
 
-_SECONDS_FOR_PAGE = 5.0  # more than 400 tasks of 128 views take; else the watchdog ends it
+# Seconds kept for the page, which 400 tasks of 128 views do not need; then the watchdog ends it.
+_SECONDS_FOR_PAGE = 5.0
 _LEAST_SECONDS_FOR_PAGE = 2.0
 _SHARE_FOR_PAGE = 0.05  # of the time there is, at most
 
