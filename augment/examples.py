@@ -15,7 +15,7 @@ from augment.boxes import Boxes, boxes_around
 from augment.dataset import Dataset
 from augment.grid import NUM_COLORS, GridStore
 from augment.task import Pair, Task
-from augment.tokens import encode_grids, turn_sizes
+from augment.tokens import PAD, encode_grids, turn_sizes
 from augment.view import ViewCodes, color_maps
 
 NUM_VIEW_FEATURES = NUM_COLORS
@@ -40,6 +40,14 @@ class Examples:
     rows: NDArray[np.int64]
     codes: ViewCodes
     boxes: Boxes
+
+    @classmethod
+    def without_labels(
+        cls, inputs: NDArray[np.uint8], rows: NDArray[np.int64], codes: ViewCodes, boxes: Boxes
+    ) -> "Examples":
+        """Return examples from which nothing is to be learned."""
+        blank = np.broadcast_to(np.uint8(PAD), inputs.shape)  # takes no memory
+        return cls(inputs, blank, rows, codes, boxes)
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:

@@ -39,7 +39,7 @@ def encode_grids(
         store.cells, store.starts, store.heights, store.widths,
         grid_ids, codes, offsets, color_maps(), canvases,
     )  # fmt: skip
-    return canvases.reshape(len(grid_ids), -1)
+    return canvases.reshape(len(grid_ids), canvas_side**2)
 
 
 def turn_sizes(sizes: NDArray[np.int64], codes: ViewCodes) -> NDArray[np.int64]:

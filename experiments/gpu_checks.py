@@ -80,8 +80,9 @@ def check_golden_logits(engine: Engine) -> str:
         engine.prepare(model.requires_grad_(False))
         inputs, count = golden["inputs"].astype(np.uint8), len(golden["inputs"])
         boxes = full_boxes(count, model.settings.canvas_side)
-        codes = np.zeros(count, dtype=np.uint32)
-        packed = pack(model.settings, engine.device, np.arange(count), inputs, codes, boxes)
+        numbers, codes = np.arange(count), np.zeros(count, dtype=np.uint32)
+        examples = Examples.without_labels(inputs, numbers, codes, boxes)
+        packed = pack(model.settings, engine.device, examples, numbers)
         rows = table.to(engine.device).look_up(golden["puzzle_identifiers"])
         with torch.no_grad():
             x = model.embed(packed, rows).to(engine.dtype)

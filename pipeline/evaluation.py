@@ -4,7 +4,7 @@ Shapes: N held-out pairs under their views, G of them in a pass, M positions of 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -65,12 +65,11 @@ class Evaluation:
         """Return held-out loss and exact accuracy of a model that does not train."""
         engine, settings = self.engine, model.settings
         examples = self._examples(settings.canvas_side)
-        boxes = boxes_for(settings, examples.boxes)
-        columns = (examples.inputs, examples.codes, boxes, examples.labels)
-        passes = plan_passes(lengths_of(boxes, settings), engine.tokens_per_pass)
+        examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
+        passes = plan_passes(lengths_of(examples.boxes, settings), engine.tokens_per_pass)
         loss, exact = 0.0, 0.0
         for members in passes[engine.group.rank :: engine.group.size]:
-            packed = pack(settings, engine.device, members, *columns)
+            packed = pack(settings, engine.device, examples, members)
             rows_GD = table.look_up(examples.rows[members])
             x_MD = model.embed(packed, rows_GD).to(engine.dtype)
             state = model.start(len(x_MD), engine.dtype)

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from augment.boxes import full_boxes
 from augment.errors import InputError
-from augment.examples import ExampleStream
+from augment.examples import Examples, ExampleStream
 from solver.engine import Engine
 from solver.loss import compute_losses
 from solver.model import TRM
@@ -120,10 +120,11 @@ def _count_pass(model: TRM, num_examples: int, dtype: torch.dtype) -> tuple[int,
     side = settings.canvas_side if settings.canvas == "full" else min(8, settings.canvas_side)
     boxes = full_boxes(num_examples, side)
     tokens = np.zeros((num_examples, settings.canvas_side**2), dtype=np.uint8)
-    members, codes = np.arange(num_examples), np.zeros(num_examples, dtype=np.uint32)
+    rows, codes = np.zeros(num_examples, dtype=np.int64), np.zeros(num_examples, dtype=np.uint32)
+    examples = Examples.without_labels(tokens, rows, codes, boxes)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, LiveBytes() as live:
         without_values = _fake_copy(model, mode)
-        packed = pack(settings, host, members, tokens, codes, boxes)
+        packed = pack(settings, host, examples, np.arange(num_examples))
         rows_GD = torch.zeros(num_examples, settings.dim, requires_grad=True)
         x_ND = without_values.embed(packed, rows_GD).to(dtype)
         state = without_values.start(len(x_ND), dtype)

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from augment.boxes import Boxes, full_boxes
-from augment.examples import view_features
+from augment.examples import Examples, view_features
 from augment.tokens import NUM_TOKENS, PAD
-from augment.view import ViewCodes
 from solver.device import to_device
 from solver.loss import IGNORED
 from solver.settings import ModelSettings
@@ -90,19 +89,14 @@ def plan_passes(lengths: NDArray[np.int64], tokens_per_pass: int) -> list[NDArra
 def pack(
     settings: ModelSettings,
     device: torch.device,
+    examples: Examples,
     members: NDArray[np.int64],
-    inputs: NDArray[np.uint8],
-    codes: ViewCodes,
-    boxes: Boxes,
-    labels: NDArray[np.uint8] | None = None,
 ) -> Packed:
-    """Return ``members`` of all examples packed: tokens (., S), view codes, boxes, labels (., S).
-
-    Labels are PAD where nothing is learned; None learns nowhere.
-    """
+    """Return the ``members`` (G,) of the examples packed, in the boxes that these have."""
     num_prefix, side = settings.prefix_length, settings.canvas_side
-    top, left, _, width = boxes[members].T
-    lengths = lengths_of(boxes[members], settings)
+    boxes = examples.boxes[members]
+    top, left, _, width = boxes.T
+    lengths = lengths_of(boxes, settings)
     ends = np.cumsum(lengths)
     starts, num_positions = ends - lengths, int(ends[-1])
     owners_N = np.repeat(np.arange(len(members)), lengths)
@@ -122,20 +116,19 @@ def pack(
     at = (examples_N[on_canvas], cells_N[on_canvas])
     sources_N = np.full(padded, PAD, dtype=np.int32)
     sources_N[:num_positions] = NUM_TOKENS + owners_N * num_prefix + offsets_N[:num_positions]
-    sources_N[on_canvas] = inputs[at]
+    sources_N[on_canvas] = examples.inputs[at]
     labels_N = np.full(padded, IGNORED, dtype=np.int32)
-    if labels is not None:
-        tokens = labels[at].astype(np.int32)
-        labels_N[on_canvas] = np.where(tokens == PAD, IGNORED, tokens)
+    labels = examples.labels[at].astype(np.int32)
+    labels_N[on_canvas] = np.where(labels == PAD, IGNORED, labels)
     bounds_E = np.concatenate([starts, [num_positions, padded]])
     owners_N = np.pad(owners_N, padding, constant_values=len(members))
-    sent = upload(
-        (sources_N, num_prefix + cells_N, owners_N, bounds_E, view_features(codes[members]),
-         labels_N),
-        device,
-    )  # fmt: skip
+    views_GF = view_features(examples.codes[members])
+    positions_N = num_prefix + cells_N
+    arrays = (sources_N, positions_N, owners_N, bounds_E, views_GF, labels_N)
     longest = int(max(lengths.max(), padding[1]))
-    return Packed(members, examples_N, offsets_N, cells_N, num_positions, longest, *sent)
+    return Packed(
+        members, examples_N, offsets_N, cells_N, num_positions, longest, *upload(arrays, device)
+    )
 
 
 def upload(arrays: Sequence[NDArray[np.integer]], device: torch.device) -> list[Tensor]:

@@ -39,8 +39,8 @@ class Predictor:
         """Begin with ``plan``; with ``stop_when_halted`` a halted query takes no further step."""
         self._model = engine.prepare(weights.model).eval()
         self._table, self._engine, self._stops = weights.table, engine, stop_when_halted
-        self._plan, self._inputs_NS = plan, plan.inputs()
-        self._canvases_NS = np.zeros_like(self._inputs_NS)
+        self._plan = plan
+        self._canvases_NS = np.zeros((len(plan.boxes), plan.model.canvas_side**2), dtype=np.uint8)
         self._q_N = np.zeros(len(plan.boxes), dtype=np.float32)
         self._is_done_N = np.zeros(len(plan.boxes), dtype=bool)
         self._running: list[_Output] = []
@@ -51,8 +51,8 @@ class Predictor:
     def _begin_part(self, part: Plan, queries: NDArray[np.int64]) -> None:
         """Take the groups from ``part``, which is the plan of these queries."""
         self._part, self._queries = part, queries
-        self._inputs = self._inputs_NS if part is self._plan else self._inputs_NS[queries]
-        self._canvases = np.zeros_like(self._inputs)
+        self._examples = part.examples()
+        self._canvases = np.zeros_like(self._examples.inputs)
         self._q = np.zeros(len(queries), dtype=np.float32)
         self._is_done = np.zeros(len(queries), dtype=np.uint8)
         group = self._engine.group
@@ -120,9 +120,9 @@ class Predictor:
         """Yield the outputs of a pass: those of queries that halt early, and of all others."""
         model, plan, settings = self._model, self._part, self._plan.model
         device, lengths = self._engine.device, plan.lengths
-        columns = (self._inputs, plan.queries.codes, plan.boxes)
-        rows_GD = to_device(self._table.look_up(plan.queries.rows[members]), device)
-        packed = pack(settings, device, members, *columns)
+        examples = self._examples
+        rows_GD = to_device(self._table.look_up(examples.rows[members]), device)
+        packed = pack(settings, device, examples, members)
         x_MD = model.embed(packed, rows_GD).to(dtype)
         state, flop = model.start(len(x_MD), dtype), 0.0
         for step in range(1, plan.num_steps + 1):
@@ -137,10 +137,10 @@ class Predictor:
                 if halted.all():
                     return
                 members, before = members[~halted], packed
-                packed = pack(settings, device, members, *columns)
+                packed = pack(settings, device, examples, members)
                 kept = np.zeros(len(packed.examples_N), dtype=np.int64)
-                examples = before.examples_N[: before.num_positions]
-                kept[: packed.num_positions] = np.isin(examples, members).nonzero()[0]
+                owners = before.examples_N[: before.num_positions]
+                kept[: packed.num_positions] = np.isin(owners, members).nonzero()[0]
                 (at,) = upload((kept,), device)
                 x_MD, state = x_MD[at], State(state.y[at], state.z[at])
 

@@ -1,6 +1,6 @@
 """What to predict and what it costs: queries, and the plan of the boxes and groups they take.
 
-A query is a test input under one view. Shapes: N queries, S cells of the canvas.
+A query is a test input under one view. Shapes: N queries.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augment.boxes import Boxes, full_boxes, infer_test_boxes
-from augment.examples import encode_test_inputs
+from augment.examples import Examples, encode_test_inputs
 from augment.task import Task
 from augment.view import ViewCodes
 from solver.flop import flop_of_prediction
@@ -121,12 +121,13 @@ class Plan:
             for members in plan_passes(lengths, min(planned_tokens, smallest))
         ]
 
-    def inputs(self) -> NDArray[np.uint8]:
-        """Return the tokens (N, S) of the test inputs under their views."""
+    def examples(self) -> Examples:
+        """Return the test inputs under their views, without labels."""
         queries = self.queries
-        return encode_test_inputs(
+        inputs = encode_test_inputs(
             self.tasks, queries.tasks, queries.tests, queries.codes, self.model.canvas_side
         )
+        return Examples.without_labels(inputs, queries.rows, queries.codes, self.boxes)
 
 
 def share_groups(groups: Sequence[Group], num_processes: int) -> list[list[Group]]:

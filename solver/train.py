@@ -118,9 +118,8 @@ def supervise(
     states = StateWriter(lengths_B, carry.state)
     parts: list[tuple[Losses, Tensor, Tensor]] = []
     fetches = []
-    columns = (examples.inputs, examples.codes, examples.boxes, examples.labels)
     for members in plan_passes(lengths_B, engine.tokens_per_pass):
-        packed = pack(settings, device, members, *columns)
+        packed = pack(settings, device, examples, members)
         rows_GD = table.look_up(examples.rows[members]).requires_grad_()
         x_ND = model.embed(packed, rows_GD).to(engine.dtype)
         state, logits_NV, halt_G = model(gather_state(carry, model, packed), x_ND, packed)

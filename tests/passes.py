@@ -5,7 +5,7 @@ import torch
 from conftest import SMALL_MODEL, make_table, seeded
 
 from augment.boxes import full_boxes
-from augment.examples import ExampleStream
+from augment.examples import Examples, ExampleStream
 from solver.model import TRM
 from solver.packing import pack
 from solver.progress import TrainingProgress
@@ -29,17 +29,15 @@ def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
 def pack_canvases(model, tokens):
     """All these full canvases packed, under the view 0."""
     count = len(tokens)
+    rows, codes = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.uint32)
     boxes = full_boxes(count, model.settings.canvas_side)
-    codes = np.zeros(count, dtype=np.uint32)
-    return pack(model.settings, torch.device("cpu"), np.arange(count), tokens, codes, boxes)
+    examples = Examples.without_labels(tokens, rows, codes, boxes)
+    return pack(model.settings, torch.device("cpu"), examples, np.arange(count))
 
 
 def packed_examples(model: TRM, dataset):
     examples = ExampleStream(dataset, 0).examples(0, 3)
-    packed = pack(
-        model.settings, torch.device("cpu"), np.arange(3), examples.inputs, examples.codes,
-        examples.boxes,
-    )  # fmt: skip
+    packed = pack(model.settings, torch.device("cpu"), examples, np.arange(3))
     rows_GD = torch.randn(3, model.settings.dim, generator=seeded())
     x_ND = model.embed(packed, rows_GD)
     return packed, x_ND, model.start(len(x_ND), torch.float32)

@@ -89,8 +89,7 @@ def test_the_kernels_of_a_gpu_are_called_as_documented(calls, kernel, bounds):
 def supervision_step(model, dataset):
     """Return results and gradients of a pass with padding, the padding's own states too."""
     examples = ExampleStream(dataset, 0).examples(0, 7)
-    columns = (examples.inputs, examples.codes, examples.boxes, examples.labels)
-    packed = pack(model.settings, torch.device("cpu"), np.arange(7), *columns)
+    packed = pack(model.settings, torch.device("cpu"), examples, np.arange(7))
     assert packed.num_positions < len(packed.owners_N) == packed.bounds_E[-1]
     rows_GD = torch.ones(7, model.settings.dim).requires_grad_()
     x_ND = model.embed(packed, rows_GD)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from adam_atan2_pytorch import AdamAtan2
 from grid_oracle import View, decode_grid, encode_grid
+from passes import pack_canvases
 
 from augment.boxes import full_boxes
 from augment.examples import Examples
@@ -134,10 +135,7 @@ class TestModel:
         rows = table.look_up(golden["puzzle_identifiers"])
         with torch.inference_mode():
             count = len(rows)
-            inputs = golden["inputs"].astype(np.uint8)
-            codes = np.zeros(count, dtype=np.uint32)
-            boxes = full_boxes(count, model.settings.canvas_side)
-            packed = pack(model.settings, engine.device, np.arange(count), inputs, codes, boxes)
+            packed = pack_canvases(model, golden["inputs"].astype(np.uint8))
             x = model.embed(packed, rows)
             state = model.start(len(x), torch.float32)
             for logits, halt in zip(golden["eval_logits"], golden["eval_q_halt"], strict=True):
