@@ -170,9 +170,9 @@ class PredictionRounds:
                 return False
             until, reached = time.monotonic() + seconds, stop
             if seconds < math.inf and first:
-                needed = _SAFETY * predicted.flop(first, stop) / self.flop_per_second
-                fitting = int((stop - first) * min(1.0, seconds / needed))
-                reached = int(group.broadcast(first + max(1, fitting)))
+                flop = _SAFETY * predicted.flop(first, stop)
+                share = min(1.0, seconds * self.flop_per_second / flop)
+                reached = int(group.broadcast(first + max(1, int(share * (stop - first)))))
             if not self._predict_round(predicted, first, reached, until):
                 return False
             first = reached
