@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augment.sizes import infer_output_size
-from augment.task import Task
+from augment.task import Task, positions_of_tests
 from augment.tokens import measure_grids, turn_sizes
 from augment.view import ViewCodes
 
@@ -39,13 +39,12 @@ def infer_test_boxes(
     canvas_side: int,
 ) -> Boxes:
     """Return the boxes (N, 4) of tests under their views, from what a solver may see."""
-    first_of_task = np.cumsum([0, *(len(task.test_inputs) for task in tasks)])
     sizes = []
     for task in tasks:
         for test, grid in enumerate(task.test_inputs):
             output = infer_output_size(task, test) or (canvas_side, canvas_side)
             sizes.append(np.maximum(grid.shape, output))
-    chosen = np.array(sizes, dtype=np.int64)[first_of_task[task_numbers] + test_numbers]
+    chosen = np.array(sizes, dtype=np.int64)[positions_of_tests(tasks, task_numbers, test_numbers)]
     offsets = np.zeros((len(codes), 2), dtype=np.int64)
     turned = np.minimum(turn_sizes(chosen, codes), canvas_side)
     return boxes_around(turned, offsets, canvas_side)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from augment.boxes import Boxes, boxes_around
 from augment.dataset import Dataset
 from augment.grid import NUM_COLORS, GridStore
-from augment.task import Pair, Task
+from augment.task import Pair, Task, positions_of_tests
 from augment.tokens import PAD, encode_grids, turn_sizes
 from augment.view import ViewCodes, color_maps
 
@@ -152,8 +152,7 @@ def encode_test_inputs(
     canvas_side: int,
 ) -> NDArray[np.uint8]:
     """Return tokens (N, canvas_side ** 2) of test inputs under their views, never translated."""
-    first_of_task = np.cumsum([0, *(len(task.test_inputs) for task in tasks)])
     store = GridStore.of(grid for task in tasks for grid in task.test_inputs)
     offsets = np.zeros((len(codes), 2), dtype=np.int64)
-    grid_ids = first_of_task[task_numbers] + test_numbers
+    grid_ids = positions_of_tests(tasks, task_numbers, test_numbers)
     return encode_grids(store, grid_ids, codes, offsets, canvas_side)

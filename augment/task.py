@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from augment.drawing import Labelled, Picture, draw_columns
 from augment.errors import InputError
@@ -81,6 +82,15 @@ class Task:
             state.update(grid_key(pair.input))
             state.update(grid_key(pair.output))
         return state.hexdigest()
+
+
+def positions_of_tests(
+    tasks: Sequence[Task], task_numbers: NDArray[np.int64], test_numbers: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the positions (N,) of tests among all tests of ``tasks``, one task after another."""
+    first_of_task = np.cumsum([0, *(len(task.test_inputs) for task in tasks)])
+    positions: NDArray[np.int64] = first_of_task[task_numbers] + test_numbers
+    return positions
 
 
 def tasks_by_id(tasks: Iterable[Task]) -> dict[str, Task]:
