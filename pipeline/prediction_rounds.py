@@ -93,7 +93,7 @@ def plan_predictions(
     """Return what is to be predicted with ``weights``, planned once for all its rounds."""
     model = weights.model.settings
     num_steps = settings.num_supervision_steps_of(model)
-    queries = list_queries(weights, tasks, settings.num_views)
+    queries = list_queries(weights, tasks, max(settings.num_views, settings.early_views))
     plan = Plan.of(model, num_steps, tasks, queries)
     checks = plan_demonstrations(plan) if settings.checks_demonstrations else None
     return Predicted(tasks, weights, digest, step, plan, checks)
