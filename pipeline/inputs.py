@@ -57,8 +57,8 @@ def choose_evaluated_tasks(data: DataSettings) -> list[Task]:
     if not data.evaluated:
         return []
     candidates = [t for t in load_sources(data.evaluated) if t.task_id not in data.left_out]
-    trained_ids = {task.task_id for task in candidates}
-    others = [t for t in load_trained(data) if t.task_id not in trained_ids]
+    candidate_ids = {task.task_id for task in candidates}
+    others = [t for t in load_trained(data) if t.task_id not in candidate_ids]
     alone = {task.task_id for task in without_twins([*candidates, *others])}
     drawn = [
         task

@@ -7,10 +7,13 @@ range and killed processes.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from augment.dataset import Dataset
 from augment.errors import InputError
@@ -229,19 +232,24 @@ def open_pretraining(
     evaluation = None
     if settings.train.eval_every:
         evaluation = Evaluation.of(evaluated, dataset, settings.train.eval_views, engine)
-    writer = CheckpointWriter(
-        run.checkpoints,
-        dataset.index,
-        dataset.trained_on,
-        code_version(),
-        engine.group,
-        settings.checkpoint.keep,
-        settings.checkpoint.carry,
-    )
+    writer = _open_writer(run.checkpoints, dataset, dataset.trained_on, settings, engine)
     return TrainingRun(
         "pretrain", settings, run, engine, dataset, settings.train, start, identity, writer,
         evaluation,
     )  # fmt: skip
+
+
+def _open_writer(
+    folder: Path,
+    dataset: Dataset,
+    trained_on: NDArray[np.uint64],
+    settings: Settings,
+    engine: Engine,
+) -> CheckpointWriter:
+    keeping = settings.checkpoint
+    return CheckpointWriter(
+        folder, dataset.index, trained_on, code_version(), engine.group, keeping.keep, keeping.carry
+    )
 
 
 def _settings_of_pretraining(settings: Settings, engine: Engine, step: int) -> dict[str, Any]:
@@ -281,15 +289,7 @@ def open_test_time_training(
     def start(train_settings: TrainSettings) -> Training:
         return start_adaptation(weights, dataset, train_settings, engine)  # type: ignore[arg-type]
 
-    writer = CheckpointWriter(
-        run.adapted,
-        dataset.index,
-        weights.trained_on,
-        code_version(),
-        engine.group,
-        settings.checkpoint.keep,
-        settings.checkpoint.carry,
-    )
+    writer = _open_writer(run.adapted, dataset, weights.trained_on, settings, engine)
     return TrainingRun(
         "adapt", settings, run, engine, dataset, adapt, start, lambda step: identity, writer
     )
