@@ -10,13 +10,14 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from augment.errors import InputError
 
 # Longer than anything rank 0 does alone. A process that waits longer fails, and torchrun restarts
 # all processes.
 _LONGEST_WAIT = timedelta(minutes=5)
-# Processes that connect can miss each other, and gloo then waits on past its own timeout.
+# Processes that wait for one that never comes wait in gloo past its own timeout.
 _LONGEST_JOIN_SECONDS = 120.0
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108
 _SHARED_MEMORY_OF_NCCL = 64 * 2**20  # bytes; a few MiB for each pair of GPUs that exchange data
@@ -101,11 +102,27 @@ def join_process_group(device: torch.device) -> ProcessGroup:
         if device.type == "cuda":
             _check_shared_memory()
             torch.cuda.set_device(device)
-            dist.init_process_group("nccl", device_id=device, timeout=_LONGEST_WAIT)
+            _init_process_group("nccl", device)
         else:
-            dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+            _init_process_group("gloo", None)
         limit.cancel()
     return ProcessGroup(dist.get_rank(), size, device)
+
+
+def _init_process_group(backend: str, device: torch.device | None) -> None:
+    """Join the processes that torchrun started together with this one.
+
+    torchrun keeps one store over all its restarts (pytorch issue 135712), in which a new process
+    can find the address of a dead one. So each restart gets keys of its own. On several nodes the
+    restarts are counted differently; there torchrun itself must be told, see docs/DEADLINES.md.
+    """
+    store, rank, size = next(rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # one node
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"restart {restart}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=_LONGEST_WAIT, device_id=device
+    )
 
 
 def _check_shared_memory() -> None:

@@ -1,10 +1,16 @@
 """Training mends numbers that leave their range, and is refused where it does not fit."""
 
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
-from commands import SHORT, call
+from commands import ROOT, SHORT, call
 
 import solver.predict
 import solver.train
@@ -101,3 +107,25 @@ def test_pretraining_survives_a_disk_that_is_full_for_a_while(run_here, capsys, 
     save_but_steps_up_to(8)  # for good: what was learned is lost, which is no success
     assert call("pretrain", "--run-name", "b", changes=LONGER) == 2
     assert "step 8 could not be kept" in capsys.readouterr().err
+
+
+def test_pretraining_goes_on_after_a_worker_was_killed(run_here):
+    changes = [*SHORT, "train.num_steps=150", "checkpoint.every=10"]
+    launch = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "2"]
+    arguments = ["--nproc-per-node", "2", "-m", "pipeline", "pretrain", "--run-name", "a"]
+    process = subprocess.Popen(
+        [sys.executable, *launch, *arguments, "--set", " ".join(changes)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    checkpoints = Run.named("a").checkpoints
+    while process.poll() is None and latest_checkpoint(checkpoints) is None:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed
+    assert "going on from runs/a/checkpoints/step_" in printed
+    assert checkpoint_step(latest_checkpoint(checkpoints)) == 150
