@@ -40,7 +40,10 @@ class DataSettings:
     num_evaluated: Annotated[int, "tasks drawn from data.evaluated"] = 40
 
     def __post_init__(self) -> None:
-        require(bool(self.trained or self.predicted), "data.trained and data.predicted are empty")
+        require(
+            bool(self.trained or self.predicted or self.evaluated),
+            "data.trained, data.predicted and data.evaluated are empty",
+        )
         require_numbers(self, at_least={"views_per_task": 0, "seed": 0, "num_evaluated": 1})
         require(1 <= self.max_side <= 30, f"data.max_side must be 1..30, got {self.max_side}")
 

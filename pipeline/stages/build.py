@@ -19,7 +19,7 @@ def build(settings: Settings, run: Run) -> Dataset:
 
     An intact one with the same fingerprint is kept.
     """
-    start, data = time.monotonic(), settings.data
+    start = time.monotonic()
     digest = _fingerprint(settings)
     if run.dataset.exists():
         try:
@@ -28,14 +28,10 @@ def build(settings: Settings, run: Run) -> Dataset:
             return dataset
         except InputError as error:
             warn(f"build: {error}; building it anew")
-    tasks, with_solutions = choose_trained_tasks(data)
-    with ProgressBar("build", "task", len(tasks), settings.log) as bar:
-        index = PuzzleIndex.of(
-            tasks, data.views_per_task, data.seed, settings.model.rows_per, bar.update
-        )
-    dataset = Dataset(tasks, index, with_solutions, settings.model.canvas_side)
+    dataset = make_dataset(settings)
     dataset.save(run.dataset, digest)
     run.record("build", asdict(settings))
+    tasks, index = dataset.tasks, dataset.index
     num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
     columns = {"tasks": ",", "pairs": ",", "views": ",", "rows": ",", "fewest views": ",",
                "MB": ".1f", "seconds": ".1f"}  # fmt: skip
@@ -49,6 +45,17 @@ def build(settings: Settings, run: Run) -> Dataset:
         time.monotonic() - start,
     )])  # fmt: skip
     return dataset
+
+
+def make_dataset(settings: Settings) -> Dataset:
+    """Return the tasks that ``settings`` train on, and the plan of their views."""
+    data = settings.data
+    tasks, with_solutions = choose_trained_tasks(data)
+    with ProgressBar("build", "task", len(tasks), settings.log) as bar:
+        index = PuzzleIndex.of(
+            tasks, data.views_per_task, data.seed, settings.model.rows_per, bar.update
+        )
+    return Dataset(tasks, index, with_solutions, settings.model.canvas_side)
 
 
 def _fingerprint(settings: Settings) -> str:
