@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes, write_atomic
+from augment.grid import NUM_COLORS
 from augment.task import Task
 from augment.view import ViewCodes, sample_views
 
 RowsPer = Literal["view", "task"]
 """A row for each view of each task (the reference), or one for each task."""
+
+ColorMaps = Literal["all", "inputs", "none"]
+"""Which colors views permute: all but 0 (the reference), only those that inputs have, or none.
+
+A color that only outputs have is the same for every input, so it may mean something.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +48,7 @@ class PuzzleIndex:
         views_per_task: int,
         seed: int,
         rows_per: RowsPer,
+        color_maps: ColorMaps = "all",
         on_task: Callable[[], object] = lambda: None,
     ) -> "PuzzleIndex":
         """Return the index of ``tasks`` with the identity and up to ``views_per_task`` more views.
@@ -50,7 +58,8 @@ class PuzzleIndex:
         """
         codes = []
         for task in tasks:
-            codes.append(sample_views(task.visible_grids, task.task_id, views_per_task, seed))
+            kept = _colors_kept(task, color_maps)
+            codes.append(sample_views(task.visible_grids, task.task_id, views_per_task, seed, kept))
             on_task()
         return cls(
             tuple(task.task_id for task in tasks),
@@ -138,3 +147,16 @@ class PuzzleIndex:
                 f"{path}: {index.starts[-1]} views, but views.npy holds {len(index.codes)}"
             )
         return index
+
+
+def _colors_kept(task: Task, color_maps: ColorMaps) -> Sequence[int]:
+    """Return the colors of a task that its views leave as they are."""
+    if color_maps == "all":
+        return ()
+    colors = range(1, NUM_COLORS)
+    if color_maps == "none":
+        return colors
+    inputs = np.unique(np.concatenate([g.ravel() for g in (*(p.input for p in task.train),
+                                                           *task.test_inputs)]))  # fmt: skip
+    outputs = np.unique(np.concatenate([pair.output.ravel() for pair in task.train]))
+    return [color for color in colors if color in outputs and color not in inputs]

@@ -91,24 +91,54 @@ def _packed_color_maps() -> NDArray[np.int64]:
     return packed
 
 
-def sample_views(grids: Sequence[Grid], task_id: str, count: int, seed: int) -> ViewCodes:
+def sample_views(
+    grids: Sequence[Grid],
+    task_id: str,
+    count: int,
+    seed: int,
+    kept: Sequence[int] = (),
+) -> ViewCodes:
     """Return the identity and up to ``count`` further views, pairwise distinct on ``grids``.
 
-    The other dihedrals with the colors as they are come next, then random views. Fewer
-    only when fewer exist. Depends on the grids, the task id and the seed alone, never on the other
-    tasks of a set.
+    The other dihedrals with the colors as they are come next, then random views, none of which
+    changes the colors ``kept``. Fewer only when fewer exist. Depends on the grids, the task id, the
+    seed and ``kept`` alone, never on the other tasks of a set.
     """
-    symmetries = _symmetries(grids)
     used = 1 + np.flatnonzero(np.bincount(np.concatenate([g.ravel() for g in grids]))[1:])
-    num_existing = NUM_DIHEDRALS // len(symmetries) * math.perm(NUM_COLORS - 1, len(used))
+    # What equals a view after a symmetry that changes kept colors is not among the views.
+    seen = np.intersect1d(used, np.asarray(kept, dtype=np.int64))
+    symmetries = [s for s in _symmetries(grids) if np.array_equal(s[1][seen], seen)]
+    free = np.setdiff1d(np.arange(1, NUM_COLORS), np.asarray(kept, dtype=np.int64))
+    num_color_maps = math.perm(len(free), len(used) - len(seen))
+    num_existing = NUM_DIHEDRALS // len(symmetries) * num_color_maps
     wanted = min(count + 1, num_existing)
     rng = np.random.default_rng([seed, *hashlib.sha256(task_id.encode()).digest()])
     codes = IDENTITY_CODE + NUM_COLOR_MAPS * np.arange(NUM_DIHEDRALS, dtype=np.int64)
     codes = codes[_first_of_equals(_canonical_keys(codes, symmetries, used))]
     while len(codes) < wanted:
-        drawn = np.concatenate([codes, rng.integers(NUM_VIEWS, size=2 * wanted)])
+        drawn = rng.integers(NUM_VIEWS, size=2 * wanted)
+        if len(kept):
+            drawn = _permute_only(free, drawn)
+        drawn = np.concatenate([codes, drawn])
         codes = drawn[_first_of_equals(_canonical_keys(drawn, symmetries, used))]
     return codes[:wanted].astype(np.uint32)
+
+
+def _permute_only(free: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return views (N,) that permute the colors ``free``, in the order of those of ``codes``."""
+    dihedrals, ranks = np.divmod(codes, NUM_COLOR_MAPS)
+    maps = np.tile(np.arange(NUM_COLORS), (len(codes), 1))
+    maps[:, free] = free[color_maps()[ranks][:, free].argsort(1).argsort(1)]
+    return dihedrals * NUM_COLOR_MAPS + _rank_color_maps(maps)
+
+
+def _rank_color_maps(maps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place (N,) of each of the color maps (N, 10) in :func:`color_maps`."""
+    ranks = np.zeros(len(maps), dtype=np.int64)
+    for color in range(1, NUM_COLORS):
+        smaller_ones_follow = (maps[:, color + 1 :] < maps[:, color, None]).sum(1)
+        ranks += smaller_ones_follow * math.factorial(NUM_COLORS - 1 - color)
+    return ranks
 
 
 def _symmetries(grids: Iterable[Grid]) -> list[tuple[int, NDArray[np.int64]]]:

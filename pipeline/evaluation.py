@@ -75,7 +75,9 @@ class Evaluation:
             state = model.start(len(x_MD), engine.dtype)
             for _ in range(settings.max_supervision_steps):
                 state, logits_MV, halt_G = model(state, x_MD, packed)
-            losses = compute_losses(logits_MV, halt_G, packed.labels_N, packed.owners_N)
+            losses = compute_losses(
+                logits_MV, halt_G, packed.labels_N, packed.owners_N, settings.output
+            )
             loss += losses.tokens.sum().item()
             exact += float(losses.exact.sum())
         count = len(examples.rows)

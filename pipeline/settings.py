@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from augment.errors import InputError
+from augment.puzzles import ColorMaps
 from solver.settings import (
     AdaptSettings,
     EngineSettings,
@@ -32,6 +33,10 @@ class DataSettings:
     left_out: Annotated[tuple[str, ...], "ids of tasks left out of data.trained"] = ()
     max_side: Annotated[int, "keep tasks whose grids, solutions aside, have no longer side"] = 30
     views_per_task: Annotated[int, "views beside the original, at most"] = 1000
+    color_maps: Annotated[
+        ColorMaps,
+        "colors that views permute: all but 0 (reference), those that inputs have, or none",
+    ] = "all"
     seed: Annotated[int, "seed of the views, and of which tasks are evaluated"] = 0
     evaluated: Annotated[
         tuple[str, ...],

@@ -281,10 +281,12 @@ def open_test_time_training(
             weights.digest,
             deciding,
             fingerprint_visible(tasks),
-            [data.views_per_task, data.seed],
+            [data.views_per_task, data.seed, data.color_maps],
         )
     }
-    dataset = make_adaptation_dataset(tasks, data.views_per_task, data.seed, weights.model.settings)
+    dataset = make_adaptation_dataset(
+        tasks, data.views_per_task, data.seed, weights.model.settings, data.color_maps
+    )
 
     def start(train_settings: TrainSettings) -> Training:
         return start_adaptation(weights, dataset, train_settings, engine)  # type: ignore[arg-type]

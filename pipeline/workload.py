@@ -114,7 +114,9 @@ def _training(
     tasks = tuple(tasks_by_id([*known, *visible]).values())
     if not tasks or train.num_steps == 0:
         return None
-    index = PuzzleIndex.of(tasks, _views(settings), settings.data.seed, model.rows_per)
+    index = PuzzleIndex.of(
+        tasks, _views(settings), settings.data.seed, model.rows_per, settings.data.color_maps
+    )
     with_solutions = (True,) * len(known) + (False,) * len(visible)
     dataset = Dataset(tasks, index, with_solutions, model.canvas_side)
     epochs = -(-_EXAMPLES // dataset.num_pairs)  # whole ones, which hold all tasks alike
@@ -151,7 +153,9 @@ def _test_lengths(
     from solver.packing import boxes_for, lengths_of  # loads torch
 
     tasks = list(tasks)
-    index = PuzzleIndex.of(tasks, _views(settings), settings.data.seed, model.rows_per)
+    index = PuzzleIndex.of(
+        tasks, _views(settings), settings.data.seed, model.rows_per, settings.data.color_maps
+    )
     cells = [
         (number, test, view)
         for number, task in enumerate(tasks)

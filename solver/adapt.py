@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augment.dataset import Dataset
-from augment.puzzles import PuzzleIndex
+from augment.puzzles import ColorMaps, PuzzleIndex
 from augment.task import Task
 from augment.view import ViewCodes
 from solver.engine import Engine
@@ -24,11 +24,15 @@ from solver.weights import Weights
 
 
 def make_adaptation_dataset(
-    tasks: Sequence[Task], views_per_task: int, views_seed: int, model: ModelSettings
+    tasks: Sequence[Task],
+    views_per_task: int,
+    views_seed: int,
+    model: ModelSettings,
+    color_maps: ColorMaps = "all",
 ) -> Dataset:
     """Return the data set of test-time training: demonstrations of ``tasks`` under their views."""
     tasks = tuple(task.without_solutions() for task in tasks)
-    index = PuzzleIndex.of(tasks, views_per_task, views_seed, model.rows_per)
+    index = PuzzleIndex.of(tasks, views_per_task, views_seed, model.rows_per, color_maps)
     return Dataset(tasks, index, (False,) * len(tasks), model.canvas_side)
 
 

@@ -17,6 +17,7 @@ def flop_of_pass(model: ModelSettings, lengths: NDArray[np.int64]) -> float:
     if model.variant == "attention":
         weights += 4 * model.dim**2
         attention = 4 * model.dim
+        weights += 9 * model.dim * model.convolution
     else:
         weights += 3 * model.dim * swiglu_width(model.length, model.expansion)
     flop = 2 * weights * lengths + attention * lengths.astype(float) ** 2

@@ -6,7 +6,7 @@ reference.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,8 @@ class Layout(NamedTuple):
     cos_N1K: Tensor
     sin_N1K: Tensor
     sequences: Sequences
+    neighbors_9N: Tensor
+    """See :class:`solver.packing.Packed`."""
 
 
 class SwiGLU(nn.Module):
@@ -131,6 +133,54 @@ class Attention(nn.Module):
         return self.output(mixed.flatten(1))  # type: ignore[no-any-return]
 
 
+class Convolution(nn.Module):
+    """A depth-wise 3x3 convolution over the cells of a box; at the start it is the identity.
+
+    The prefix, and cells beyond the box, are not seen by any cell; a prefix token sees itself only.
+    Source: the convolution in SwiGLU of LoopViT (arXiv 2602.02156), moved to its narrow side.
+    """
+
+    def __init__(self, dim: int):
+        """Build for width ``dim``."""
+        super().__init__()
+        weight = torch.zeros(9, dim)
+        weight[4] = 1.0
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x_ND: Tensor, neighbors_9N: Tensor) -> Tensor:
+        """Return (N, D)."""
+        return _Convolve.apply(x_ND, self.weight.to(x_ND.dtype), neighbors_9N)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Convolve(torch.autograd.Function):
+    """The sum over the nine neighbors, each times its weight.
+
+    Written out, because the gradient of a gather is a scatter, which is slow; here it is a gather
+    again: if position m is neighbor k of n, then n is neighbor 8 - k of m.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, weight_9D: Tensor, neighbors_9N: Tensor) -> Tensor:
+        ctx.save_for_backward(x_ND, weight_9D, neighbors_9N)
+        return _sum_of_neighbors(x_ND, weight_9D, neighbors_9N)
+
+    @staticmethod
+    def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, Tensor, None]:
+        x_ND, weight_9D, neighbors_9N = ctx.saved_tensors
+        padded = F.pad(x_ND, (0, 0, 0, 1))
+        parts = [(padded[n].float() * gradient_ND.float()).sum(0) for n in neighbors_9N.unbind()]
+        of_weight = torch.stack(parts).to(weight_9D.dtype)
+        return _sum_of_neighbors(gradient_ND, weight_9D.flip(0), neighbors_9N), of_weight, None
+
+
+def _sum_of_neighbors(x_ND: Tensor, weight_9D: Tensor, neighbors_9N: Tensor) -> Tensor:
+    padded = F.pad(x_ND, (0, 0, 0, 1))  # what is beyond the box
+    total = torch.zeros_like(x_ND)
+    for weight_D, neighbors_N in zip(weight_9D.unbind(), neighbors_9N.unbind(), strict=True):
+        total = total + padded[neighbors_N] * weight_D
+    return total
+
+
 class AttentionLayer(nn.Module):
     """One layer: attention over positions, then SwiGLU over the width."""
 
@@ -139,13 +189,15 @@ class AttentionLayer(nn.Module):
         super().__init__()
         self.eps = settings.norm_eps
         self.attention = Attention(settings.dim, settings.num_heads, generator)
+        self.convolution = Convolution(settings.dim) if settings.convolution else None
         self.mlp = SwiGLU(settings.dim, settings.expansion, generator)
         self.dropout = nn.Dropout(settings.dropout) if settings.dropout else nn.Identity()
 
     def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """Return (N, D)."""
         x_ND = rms_norm(x_ND + self.dropout(self.attention(x_ND, layout)), self.eps)
-        return rms_norm(x_ND + self.dropout(self.mlp(x_ND)), self.eps)
+        mixed = self.convolution(x_ND, layout.neighbors_9N) if self.convolution else x_ND
+        return rms_norm(x_ND + self.dropout(self.mlp(mixed)), self.eps)
 
 
 class MLPLayer(nn.Module):

@@ -1,9 +1,9 @@
-"""Stablemax cross-entropy over the tokens, and binary cross-entropy of the halt logit.
+"""Cross-entropy over the tokens, and binary cross-entropy of the halt logit.
 
 Shapes: N positions of a packed batch, G examples in it, V tokens.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class Losses(NamedTuple):
     """Losses and hits of a batch, one number per example (G,)."""
 
     tokens: Tensor
-    """Mean stablemax cross-entropy over the labelled cells."""
+    """Mean cross-entropy over the labelled cells."""
     halt: Tensor
     """Binary cross-entropy of the halt logit against ``exact``, before its weight."""
     accuracy: Tensor
@@ -47,7 +47,18 @@ class Losses(NamedTuple):
         return (self.tokens + HALT_WEIGHT * self.halt).sum()
 
 
-def compute_losses(logits_NV: Tensor, halt_G: Tensor, labels_N: Tensor, owners_N: Tensor) -> Losses:
+def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return -log p(label) per cell in float32, 0 where the label is :data:`IGNORED`."""
+    return F.cross_entropy(logits.float(), labels.long(), ignore_index=IGNORED, reduction="none")
+
+
+def compute_losses(
+    logits_NV: Tensor,
+    halt_G: Tensor,
+    labels_N: Tensor,
+    owners_N: Tensor,
+    output: Literal["stablemax", "softmax"] = "stablemax",
+) -> Losses:
     """Return the losses of one supervision step; ``owners_N`` is G where nobody owns a position."""
     num_examples = len(halt_G)
 
@@ -60,8 +71,9 @@ def compute_losses(logits_NV: Tensor, halt_G: Tensor, labels_N: Tensor, owners_N
     count_G, hits_G = sum_of_examples(counted_N.int()), sum_of_examples(hits_N.int())
     divisor_G = count_G.clamp(min=1)
     exact_G = hits_G == count_G
+    cross_entropy = stablemax_cross_entropy if output == "stablemax" else softmax_cross_entropy
     return Losses(
-        tokens=sum_of_examples(stablemax_cross_entropy(logits_NV, labels_N)) / divisor_G,
+        tokens=sum_of_examples(cross_entropy(logits_NV, labels_N)) / divisor_G,
         halt=F.binary_cross_entropy_with_logits(halt_G, exact_G.to(halt_G.dtype), reduction="none"),
         accuracy=hits_G / divisor_G,
         exact=exact_G,

@@ -75,12 +75,13 @@ class TRM(nn.Module):
             truncated_normal_(torch.empty(NUM_TOKENS, dim), dim**-0.5, generator)
         )
         self.view_embedding: nn.Parameter | None = None
-        if settings.rows_per == "task":
+        if settings.num_view_features:
             # The dihedrals, then for each of the colors 1..9 the color it became.
-            num_features = NUM_DIHEDRALS + (NUM_COLORS - 1) * NUM_COLORS
-            self.view_embedding = nn.Parameter(
-                truncated_normal_(torch.empty(num_features, dim), dim**-0.5, generator)
-            )
+            num_features = NUM_DIHEDRALS + (settings.num_view_features - 1) * NUM_COLORS
+            view_embedding = torch.zeros(num_features, dim)  # as puzzle rows begin
+            if settings.conditioning == "prefix":
+                truncated_normal_(view_embedding, dim**-0.5, generator)
+            self.view_embedding = nn.Parameter(view_embedding)
         self.net = Network(settings, generator)
         self.output_head = Linear(dim, NUM_TOKENS, generator)
         self.halt_head = Linear(dim, 2, generator, bias=True)
@@ -98,20 +99,33 @@ class TRM(nn.Module):
         return State(*(start.expand(shape).contiguous() for start in starts))
 
     def embed(self, packed: Packed, rows_GD: Tensor) -> Tensor:
-        """Return the question x (N, D): each example's cells after the prefix with row and view.
+        """Return the question x (N, D): the cells with the row and the view of their example.
 
-        The view is part of the prefix only where a row belongs to a task, not to a view.
+        These are tokens of a prefix, or added to every cell. The view is left out where a row
+        belongs to a view, not to a task.
         """
-        prefix = [rows_GD[:, None]]
-        if self.view_embedding is not None:
-            starts_F = torch.arange(packed.views_GF.shape[1], device=rows_GD.device) - 1
-            starts_F = (NUM_DIHEDRALS + starts_F * NUM_COLORS).clamp(min=0)
-            prefix.append(F.embedding(packed.views_GF + starts_F, self.view_embedding))
-        empty = self.settings.prefix_length - self.settings.num_prefix_tokens_used
-        prefix.append(rows_GD.new_zeros(len(rows_GD), empty, rows_GD.shape[1]))
-        sources = torch.cat([self.token_embedding, torch.cat(prefix, dim=1).flatten(0, 1)])
-        # Not sources[...]: on a GPU its backward pass adds gradients of equal tokens serially.
-        return F.embedding(packed.sources_N, sources) * math.sqrt(self.settings.dim)
+        views_GFD = self._embed_views(packed.views_GF)
+        if self.settings.conditioning == "cells":
+            # Not [...]: on a GPU its backward pass adds gradients of equal tokens serially.
+            x_ND = F.embedding(packed.sources_N, self.token_embedding)
+            added_GD = rows_GD if views_GFD is None else rows_GD + views_GFD.sum(1)
+            x_ND = x_ND + F.embedding(packed.owners_N, F.pad(added_GD, (0, 0, 0, 1)))
+        else:
+            prefix = [rows_GD[:, None]] if views_GFD is None else [rows_GD[:, None], views_GFD]
+            empty = self.settings.prefix_length - self.settings.num_prefix_tokens_used
+            prefix.append(rows_GD.new_zeros(len(rows_GD), empty, rows_GD.shape[1]))
+            sources = torch.cat([self.token_embedding, torch.cat(prefix, dim=1).flatten(0, 1)])
+            x_ND = F.embedding(packed.sources_N, sources)
+        return x_ND * math.sqrt(self.settings.dim)
+
+    def _embed_views(self, views_GF: Tensor) -> Tensor | None:
+        """Return what is told of each view (G, F, D); None where nothing is."""
+        if self.view_embedding is None:
+            return None
+        num_features = self.settings.num_view_features
+        starts_F = torch.arange(num_features, device=views_GF.device) - 1
+        starts_F = (NUM_DIHEDRALS + starts_F * NUM_COLORS).clamp(min=0)
+        return F.embedding(views_GF[:, :num_features] + starts_F, self.view_embedding)
 
     def layout(self, packed: Packed, dtype: torch.dtype) -> Layout:
         """Return what the layers need to know of a packed batch; ``dtype`` is that of x."""
@@ -120,7 +134,8 @@ class TRM(nn.Module):
         if self.net.rotary is not None:
             cos_N1K, sin_N1K = self.net.rotary(packed.positions_N)
         kernel = choose_kernel(bounds_E.device, dtype)
-        return Layout(cos_N1K, sin_N1K, Sequences(bounds_E, packed.longest, kernel))
+        sequences = Sequences(bounds_E, packed.longest, kernel)
+        return Layout(cos_N1K, sin_N1K, sequences, packed.neighbors_9N)
 
     def apply_network(self, x: Tensor, layout: Layout) -> Tensor:
         """Return the network's output; with ``recompute`` its backward pass computes it again."""
@@ -140,7 +155,7 @@ class TRM(nn.Module):
         """Deep recursion: return the outcome of T latent recursions, the last with a gradient.
 
         Returns the detached state, token logits (N, V), which mean nothing at the prefix, and halt
-        logits (G,) in float32, read at the first token of each prefix.
+        logits (G,) in float32, read at the first position of each example.
         """
         y, z = state
         layout = self.layout(packed, x_ND.dtype)
@@ -153,5 +168,8 @@ class TRM(nn.Module):
             y, z = self.recursion(self, x_ND, y, z, layout)
         logits_NV = self.output_head(y)
         # The halt head's second logit is the reference's, whose training leaves it unused.
-        halt_G = self.halt_head(y[packed.bounds_E[:-2]].float())[:, 0]
+        first_GD = y[packed.bounds_E[:-2]].float()
+        if self.settings.max_supervision_steps == 1:
+            first_GD = first_GD.detach()  # nothing halts, so halting has no hand in the trunk
+        halt_G = self.halt_head(first_GD)[:, 0]
         return State(y.detach(), z.detach()), logits_NV, halt_G

@@ -59,6 +59,9 @@ class Packed(NamedTuple):
     """The ten features of each view (``augment.examples.view_features``)."""
     labels_N: Tensor
     """The label of each position; IGNORED where nothing is learned."""
+    neighbors_9N: Tensor
+    """Where each position's neighbors on the canvas lie, row by row, itself the fifth; N for those
+    beyond the box. Empty, (0,), for a model without convolution."""
 
 
 def boxes_for(settings: ModelSettings, boxes: Boxes) -> Boxes:
@@ -124,11 +127,34 @@ def pack(
     owners_N = np.pad(owners_N, padding, constant_values=len(members))
     views_GF = view_features(examples.codes[members])
     positions_N = num_prefix + cells_N
-    arrays = (sources_N, positions_N, owners_N, bounds_E, views_GF, labels_N)
+    neighbors_9N = np.empty(0, dtype=np.int64)
+    if settings.convolution:
+        neighbors_9N = _find_neighbors(boxes, starts + num_prefix, padded)
+    arrays = (sources_N, positions_N, owners_N, bounds_E, views_GF, labels_N, neighbors_9N)
     longest = int(max(lengths.max(), padding[1]))
     return Packed(
         members, examples_N, offsets_N, cells_N, num_positions, longest, *upload(arrays, device)
     )
+
+
+def _find_neighbors(
+    boxes: Boxes, first_cells: NDArray[np.int64], num_positions: int
+) -> NDArray[np.int64]:
+    """Return (9, N) the neighbors of each position; ``first_cells`` (G,) begin the boxes' cells."""
+    heights, widths = boxes[:, 2], boxes[:, 3]
+    areas = heights * widths
+    owners = np.repeat(np.arange(len(boxes)), areas)
+    offsets = np.arange(areas.sum()) - np.repeat(np.cumsum(areas) - areas, areas)
+    row, column = np.divmod(offsets, widths[owners])
+    cells = first_cells[owners] + offsets
+    neighbors_9N = np.full((9, num_positions), num_positions)
+    neighbors_9N[4] = np.arange(num_positions)
+    for k in range(9):
+        down, right = k // 3 - 1, k % 3 - 1
+        inside = (row + down >= 0) & (row + down < heights[owners])
+        inside &= (column + right >= 0) & (column + right < widths[owners])
+        neighbors_9N[k, cells[inside]] = (cells + down * widths[owners] + right)[inside]
+    return neighbors_9N
 
 
 def upload(arrays: Sequence[NDArray[np.integer]], device: torch.device) -> list[Tensor]:

@@ -53,6 +53,21 @@ class ModelSettings:
     rotary_base: Annotated[float, "base of the rotary positions; 100 suits rows and columns"] = (
         10000.0
     )
+    conditioning: Annotated[
+        Literal["prefix", "cells"],
+        "where row and view come in: as a prefix before the canvas (reference), or added to every "
+        "cell, without a prefix",
+    ] = "prefix"
+    told: Annotated[
+        Literal["view", "dihedral"],
+        "what the model is told of a view, with rows per task: all of it, or its dihedral only",
+    ] = "view"
+    convolution: Annotated[
+        bool, "a depth-wise 3x3 convolution over the box before SwiGLU, at first the identity"
+    ] = False
+    output: Annotated[Literal["stablemax", "softmax"], "what makes probabilities of logits"] = (
+        "stablemax"
+    )
     gradient_cycles: Annotated[
         int, "latent recursions, the last ones, that the gradient flows through"
     ] = 1
@@ -62,7 +77,7 @@ class ModelSettings:
         require_numbers(self, at_least={
             "dim": 2, "num_heads": 1, "num_layers": 1, "num_cycles": 1, "num_latent_steps": 1,
             "max_supervision_steps": 1, "expansion": 0.01, "norm_eps": 0.0, "rotary_base": 1.0,
-            "gradient_cycles": 1, "dropout": 0.0,
+            "gradient_cycles": 1, "dropout": 0.0, "prefix_length": 0,
         })  # fmt: skip
         require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
         require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
@@ -83,6 +98,18 @@ class ModelSettings:
         require(
             self.prefix_length >= self.num_prefix_tokens_used, "model.prefix_length is too short"
         )
+        require(
+            self.conditioning == "prefix" or self.prefix_length == 0,
+            "model.conditioning=cells needs model.prefix_length=0",
+        )
+        require(
+            self.rows_per == "task" or self.told == "view",
+            "model.told=dihedral needs model.rows_per=task: a row per view tells all",
+        )
+        require(
+            not self.convolution or self.variant == "attention",
+            "model.convolution needs model.variant=attention",
+        )
 
     @property
     def length(self) -> int:
@@ -91,8 +118,18 @@ class ModelSettings:
 
     @property
     def num_prefix_tokens_used(self) -> int:
-        """Prefix tokens in use: the row, and with rows per task the view's ten features."""
-        return 1 if self.rows_per == "view" else 1 + NUM_COLORS
+        """Prefix tokens in use: the row, and with rows per task the view's features."""
+        return 0 if self.conditioning == "cells" else 1 + self.num_view_features
+
+    @property
+    def num_view_features(self) -> int:
+        """The numbers that tell a view: its dihedral, and what became of each of the colors 1..9.
+
+        None with a row per view, whose row tells all.
+        """
+        if self.rows_per == "view":
+            return 0
+        return 1 if self.told == "dihedral" else NUM_COLORS
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,9 @@ def supervise(
         state, logits_NV, halt_G = model(gather_state(carry, model, packed), x_ND, packed)
         states.write(packed, state)
         fetches.append((members, begin_fetch(halt_G.detach() > 0)))
-        losses = compute_losses(logits_NV, halt_G, packed.labels_N, packed.owners_N)
+        losses = compute_losses(
+            logits_NV, halt_G, packed.labels_N, packed.owners_N, settings.output
+        )
         (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
         assert rows_GD.grad is not None
         parts.append((Losses(*(part.detach() for part in losses)), rows_GD.grad, halt_G.detach()))

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from conftest import SMALL_MODEL, seeded
+from conftest import BOX_MODEL, SMALL_MODEL, seeded
+from passes import examples_of
 
-from solver.layers import Layout, Rotary, apply_rotary, rms_norm
+from solver.layers import Convolution, Layout, Rotary, apply_rotary, rms_norm
+from solver.packing import pack
 from solver.settings import ModelSettings
 
 GRID = replace(SMALL_MODEL, rotary="grid", rotary_base=100.0)
@@ -18,7 +21,7 @@ def scores(settings: ModelSettings, cells: list[tuple[int, int]]) -> torch.Tenso
     q, k = torch.randn(2, 1, 1, width, generator=seeded())
     side, prefix = settings.canvas_side, settings.prefix_length
     at = torch.tensor([prefix + row * side + column for row, column in cells])
-    layout = Layout(*Rotary(settings)(at), None)
+    layout = Layout(*Rotary(settings)(at), None, None)
     q, k = (apply_rotary(x.expand(len(cells), 1, width), layout)[:, 0] for x in (q, k))
     return q @ k.T
 
@@ -46,3 +49,35 @@ def test_every_place_has_an_angle_of_its_own():
 def test_rms_norm_is_computed_in_float32():
     x = torch.full((1, 1000), 300.0, dtype=torch.float16)  # its sum of squares is no float16
     assert torch.equal(rms_norm(x, 1e-5), torch.ones_like(x))
+
+
+def test_the_convolution_equals_torch_on_each_box_alone(small_dataset):
+    """Values and both gradients; the prefix sees itself only."""
+    settings = replace(BOX_MODEL, convolution=True)
+    examples = examples_of(small_dataset)
+    packed = pack(settings, torch.device("cpu"), examples, np.arange(len(examples.rows)))
+    convolution = Convolution(32)
+    x_ND = torch.randn(len(packed.sources_N), 32, generator=seeded())
+    assert torch.equal(convolution(x_ND, packed.neighbors_9N), x_ND)  # at the start
+
+    torch.nn.init.normal_(convolution.weight, generator=seeded(2))
+    x_ND.requires_grad_()
+    toward_ND = torch.randn(x_ND.shape, generator=seeded(3))
+    parameters = (x_ND, convolution.weight)
+    mixed = convolution(x_ND, packed.neighbors_9N)
+    gradients = torch.autograd.grad((mixed * toward_ND).sum(), parameters)
+
+    kernel = convolution.weight.T.reshape(32, 1, 3, 3)
+    expected = x_ND * convolution.weight[4]
+    for number, (_, _, height, width) in enumerate(examples.boxes.tolist()):
+        start = int(packed.bounds_E[number]) + settings.prefix_length
+        cells = slice(start, start + height * width)
+        plane = x_ND[cells].T.reshape(1, 32, height, width)
+        convolved = torch.nn.functional.conv2d(plane, kernel, padding=1, groups=32)
+        expected = expected.index_put(
+            (torch.arange(cells.start, cells.stop),), convolved.flatten(2)[0].T
+        )
+    torch.testing.assert_close(mixed, expected)
+    by_torch = torch.autograd.grad((expected * toward_ND).sum(), parameters)
+    for ours, theirs in zip(gradients, by_torch, strict=True):
+        torch.testing.assert_close(ours, theirs)

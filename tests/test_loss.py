@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import seeded
 
 from solver.loss import IGNORED, compute_losses
 
@@ -15,3 +16,13 @@ def test_examples_without_labels_count_as_right():
     assert losses.exact.tolist() == [True, False]
     assert losses.tokens[0] == 0
     assert losses.tokens[1].item() == pytest.approx(math.log(12))
+
+
+def test_softmax_is_that_of_torch():
+    labels = torch.tensor([4, IGNORED, 3, 2, IGNORED])
+    owners = torch.tensor([0, 0, 0, 1, 2])
+    logits = torch.randn(5, 12, generator=seeded())
+    losses = compute_losses(logits, torch.zeros(2), labels, owners, "softmax")
+    log_p = logits.log_softmax(-1)
+    assert losses.tokens[0].item() == pytest.approx(-(log_p[0, 4] + log_p[2, 3]).item() / 2)
+    assert losses.tokens[1].item() == pytest.approx(-log_p[3, 2].item())

@@ -88,3 +88,26 @@ def test_dihedrals_come_before_colors(arc1):
         assert len({view.dihedral for view in views[:num_dihedrals]}) == num_dihedrals
         assert [view.dihedral for view in views[:1]] == [0]
         assert num_dihedrals in (2, 4, 8)
+
+
+@given(st.lists(grids(max_side=4), min_size=1, max_size=3), st.sets(st.integers(1, 9), max_size=9))
+def test_colors_that_are_kept_stay_as_they_are(task_grids, kept):
+    codes = sample_views(task_grids, "task", 40, 0, sorted(kept))
+    shown = set()
+    for code in codes:
+        view = View.from_code(code)
+        assert all(view.colors[color] == color for color in kept)
+        seen = [view.apply(grid) for grid in task_grids]
+        shown.add(tuple((grid.shape, grid.tobytes()) for grid in seen))
+    assert len(shown) == len(codes)
+
+
+def test_all_views_that_keep_a_color_are_found_where_there_are_few():
+    """The square of before: what turns its colors about is no symmetry where one is kept."""
+    grid = np.array([[1, 2], [2, 1]], dtype=np.uint8)
+    shown = {
+        View(dihedral, fill_colors(1, b)).apply(grid).tobytes()
+        for dihedral in range(8)
+        for b in range(2, 10)
+    }
+    assert len(sample_views([grid], "task", 1000, 0, kept=[1])) == len(shown) == 16

@@ -53,7 +53,12 @@ def make_dataset(settings: Settings) -> Dataset:
     tasks, with_solutions = choose_trained_tasks(data)
     with ProgressBar("build", "task", len(tasks), settings.log) as bar:
         index = PuzzleIndex.of(
-            tasks, data.views_per_task, data.seed, settings.model.rows_per, bar.update
+            tasks,
+            data.views_per_task,
+            data.seed,
+            settings.model.rows_per,
+            data.color_maps,
+            bar.update,
         )
     return Dataset(tasks, index, with_solutions, settings.model.canvas_side)
 
