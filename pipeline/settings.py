@@ -57,6 +57,9 @@ class DataSettings:
 class PretrainSettings(TrainSettings):
     """Pretraining: a training run that is evaluated on the tests of ``data.evaluated``."""
 
+    start_from: Annotated[
+        str, "checkpoint whose trunk and puzzle rows training starts from; empty: new ones"
+    ] = ""
     eval_every: Annotated[int, "steps between evaluations on held-out tests; 0 = never"] = 0
     eval_views: Annotated[int, "views of each held-out test that an evaluation predicts"] = 4
 

@@ -23,11 +23,12 @@ from pipeline.console import say, warn
 from pipeline.deadline import Leg
 from pipeline.evaluation import EXACT, LOSS, PASS2, Evaluation
 from pipeline.fingerprint import fingerprint, fingerprint_code, fingerprint_visible
+from pipeline.inputs import describe_leak
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.training_log import TrainingLog, read_metrics
 from pipeline.version import code_version
-from solver.adapt import make_adaptation_dataset, start_adaptation
+from solver.adapt import make_adaptation_dataset, start_adaptation, start_from_weights
 from solver.checkpoint import CheckpointWriter, restore_training
 from solver.checkpoint_files import (
     checkpoint_step,
@@ -43,7 +44,7 @@ from solver.puzzle_table import PuzzleTable
 from solver.schedule import lr_multiplier
 from solver.settings import TrainSettings
 from solver.train import Training, require_finite, start_training, take_metrics, train
-from solver.weights import Weights
+from solver.weights import Weights, load_weights
 
 _ATTEMPTS = 4  # at training that leaves the range of numbers, each at half the learning rates
 
@@ -220,19 +221,31 @@ def open_pretraining(
     settings: Settings, run: Run, engine: Engine, dataset: Dataset, evaluated: Sequence[Task]
 ) -> TrainingRun:
     """Return the pretraining of ``settings``, evaluated on the tests of ``evaluated``."""
+    weights, trained_on = None, dataset.trained_on
+    if settings.train.start_from:
+        weights = load_weights(Path(settings.train.start_from))
+        hidden = [t for t in dataset.tasks if t.solutions is None]
+        if leak := describe_leak(hidden, weights):
+            raise InputError(leak)
+        trained_on = np.union1d(trained_on, weights.trained_on)
 
     def start(train_settings: TrainSettings) -> Training:
+        if weights is not None:
+            return start_from_weights(weights, dataset, settings.model, train_settings, engine)
         table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
         model = TRM(settings.model, train_settings.seed)
         return start_training(model, table, train_settings, engine)
 
     def identity(step: int) -> Mapping[str, object]:
-        return _settings_of_pretraining(settings, engine, step)
+        values = _settings_of_pretraining(settings, engine, step)
+        if weights is not None:
+            values["train"]["start_from"] = weights.digest
+        return values
 
     evaluation = None
     if settings.train.eval_every:
         evaluation = Evaluation.of(evaluated, dataset, settings.train.eval_views, engine)
-    writer = _open_writer(run.checkpoints, dataset, dataset.trained_on, settings, engine)
+    writer = _open_writer(run.checkpoints, dataset, trained_on, settings, engine)
     return TrainingRun(
         "pretrain", settings, run, engine, dataset, settings.train, start, identity, writer,
         evaluation,

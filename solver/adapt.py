@@ -1,26 +1,32 @@
-"""Test-time training: the beginning of a training run on tasks that the weights do not know.
+"""Training that starts from weights: test-time training, and pretraining that goes on from others.
 
 A puzzle row that was never trained means nothing, so all such tasks are trained together on their
 demonstrations. Rows that the weights have trained for a task go on from there, all others start at
 the mean of the trained rows. Solutions play no part.
 """
 
-import copy
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from augment.dataset import Dataset
+from augment.errors import InputError
 from augment.puzzles import ColorMaps, PuzzleIndex
 from augment.task import Task
 from augment.view import ViewCodes
 from solver.engine import Engine
+from solver.model import TRM
 from solver.puzzle_table import PuzzleTable
-from solver.settings import AdaptSettings, ModelSettings
+from solver.settings import AdaptSettings, ModelSettings, TrainSettings
 from solver.train import Training, start_training
 from solver.weights import Weights
+
+# What may differ between weights and a training that starts from them.
+_RECURSION = (
+    "num_cycles", "num_latent_steps", "max_supervision_steps", "gradient_cycles", "dropout",
+)  # fmt: skip
 
 
 def make_adaptation_dataset(
@@ -39,19 +45,48 @@ def make_adaptation_dataset(
 def start_adaptation(
     weights: Weights, dataset: Dataset, settings: AdaptSettings, engine: Engine
 ) -> Training:
-    """Return the beginning of training ``weights`` on ``dataset``; ``weights`` are not changed."""
-    model = copy.deepcopy(weights.model)
-    model.settings = _with_recursion(model.settings, settings)
+    """Return the beginning of training ``weights`` on ``dataset``, which are not changed.
+
+    The recursion is the one that ``settings`` name, where they name one.
+    """
+    model = weights.model.settings
+    names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
+    model = replace(model, **{n: getattr(settings, n) or getattr(model, n) for n in names})
+    return start_from_weights(weights, dataset, model, settings, engine)
+
+
+def start_from_weights(
+    weights: Weights,
+    dataset: Dataset,
+    model: ModelSettings,
+    settings: TrainSettings,
+    engine: Engine,
+) -> Training:
+    """Return the beginning of training a copy of ``weights`` on ``dataset``, as ``model`` says.
+
+    The recursion may be another one, and boxes on a grid may lie on a larger canvas. Raises
+    :class:`InputError` where anything else of the architecture differs.
+    """
+    old = weights.model.settings
+    free = _RECURSION if model.rotary == "flat" else (*_RECURSION, "canvas_side")
+    for field in fields(model):
+        theirs, ours = getattr(old, field.name), getattr(model, field.name)
+        if theirs != ours and field.name not in free:
+            raise InputError(
+                f"{weights.source}: model.{field.name} is {theirs}, here it is {ours}: training "
+                "cannot go on from these weights"
+            )
+    if model.canvas_side < old.canvas_side:
+        raise InputError(
+            f"{weights.source}: model.canvas_side is {old.canvas_side}, which may grow but not "
+            f"shrink, to {model.canvas_side} here"
+        )
+    trm = TRM(model)
+    trm.load_state_dict(weights.model.state_dict())
     table = PuzzleTable(dataset.index.num_rows, weights.table.mean_row)
     for position, task in enumerate(dataset.tasks):
         _copy_trained_rows(weights, task, dataset.index, position, table)
-    return start_training(model, table, settings, engine)
-
-
-def _with_recursion(model: ModelSettings, settings: AdaptSettings) -> ModelSettings:
-    """Return the architecture with the recursion that ``settings`` name, where they name one."""
-    names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
-    return replace(model, **{n: getattr(settings, n) or getattr(model, n) for n in names})
+    return start_training(trm, table, settings, engine)
 
 
 def _copy_trained_rows(

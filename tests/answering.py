@@ -13,9 +13,9 @@ from solver.queries import Plan, list_queries
 from solver.weights import Weights
 
 
-def random_weights(dataset, seed=0):
+def random_weights(dataset, settings=SMALL_MODEL, seed=0):
     """An untrained model whose rows differ, so that predictions differ too."""
-    model = replace(SMALL_MODEL, rows_per=dataset.index.rows_per)
+    model = replace(settings, rows_per=dataset.index.rows_per)
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(dataset.index.num_rows, model.dim, generator=generator)
     table = PuzzleTable(len(rows), torch.zeros(model.dim))

@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 from answering import random_weights, run
-from conftest import make_dataset
+from conftest import BOX_MODEL, make_dataset
+from passes import examples_of
 
+from augment.errors import InputError
 from augment.examples import ExampleStream
 from pipeline.settings import PredictSettings
-from solver.adapt import make_adaptation_dataset, start_adaptation
+from solver.adapt import make_adaptation_dataset, start_adaptation, start_from_weights
+from solver.carry import start_carry
+from solver.loader import Batch
 from solver.progress import TrainingProgress
 from solver.settings import AdaptSettings
-from solver.train import train
+from solver.train import supervise, train
 
 SHORT_ADAPTATION = AdaptSettings(num_steps=8, global_batch=8, warmup_steps=2, log_every=2)
 
@@ -79,3 +83,37 @@ def test_known_tasks_go_on_from_their_rows(small_tasks, engine, rows_per):
     assert kept == {"task": 20, "view": 11}[rows_per]
     trained = adapted.table.is_trained(np.arange(adapted.index.num_rows))
     assert trained.sum() == {"task": 2, "view": 11}[rows_per]
+
+
+def test_a_canvas_grows_without_changing_what_is_computed(small_tasks, engine):
+    """With boxes on a grid: the same examples give the same losses on the larger canvas."""
+    grid = replace(BOX_MODEL, rotary="grid", rotary_base=100.0, max_supervision_steps=1)
+    losses = []
+    for side in (10, 14):
+        dataset = make_dataset(small_tasks[:6], canvas_side=side)
+        weights = random_weights(make_dataset(small_tasks[:6]), grid)
+        model = replace(grid, canvas_side=side)
+        training = start_from_weights(weights, dataset, model, SHORT_ADAPTATION, engine)
+        examples = examples_of(dataset, start=0)
+        first = np.flatnonzero((examples.boxes[:, :2] == 0).all(1))
+        examples = examples.take(first[:3])
+        batch = Batch(examples, np.zeros(len(examples.rows), dtype=np.int64))
+        carry = start_carry(training.model, len(examples.rows), engine.device, engine.dtype)
+        outcome = supervise(training.model, training.table, carry, batch, engine)
+        losses.append(outcome.losses.tokens.detach())
+    torch.testing.assert_close(*losses, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": 64}, r"model\.dim is 32, here it is 64"),
+        ({"canvas_side": 14}, r"model\.canvas_side is 10, here it is 14"),  # positions are flat
+        ({"rotary": "grid"}, r"model\.rotary is flat, here it is grid"),
+    ],
+)
+def test_training_does_not_go_on_from_another_architecture(small_tasks, engine, changes, message):
+    weights, dataset = random_weights(make_dataset(small_tasks)), make_dataset(small_tasks)
+    model = replace(weights.model.settings, **changes)
+    with pytest.raises(InputError, match=message):
+        start_from_weights(weights, dataset, model, SHORT_ADAPTATION, engine)

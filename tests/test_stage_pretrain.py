@@ -2,7 +2,9 @@
 
 from itertools import count
 
+import numpy as np
 import pytest
+import torch
 from commands import SHORT, call
 
 from pipeline.deadline import Deadline
@@ -10,6 +12,7 @@ from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.stages.pretrain import pretrain
 from solver.checkpoint_files import checkpoint_step, latest_checkpoint
+from solver.weights import load_weights
 
 
 def test_a_time_limit_stops_a_run_that_can_go_on(run_here, capsys):
@@ -55,3 +58,33 @@ def test_a_run_is_made_longer_only_while_its_rate_goes_on(
 def latest_step(run):
     latest = latest_checkpoint(run.checkpoints)
     return latest and checkpoint_step(latest)
+
+
+def test_training_starts_from_the_weights_of_another_run(run_here, capsys):
+    """Trunk and rows are taken over; what they were trained on is remembered."""
+    others = ["data.trained=arc1/training", "data.predicted=", "train.num_steps=4"]
+    assert call("pretrain", "--run-name", "a", changes=[*SHORT, *others]) == 0
+    start = latest_checkpoint(Run.named("a").checkpoints)
+    settings = [*SHORT, *others, "data.seed=3", f"train.start_from={start}"]
+    begins = [*settings, "train.num_steps=1", "train.lr=1e-9", "train.rows_lr=0"]
+    begins += ["train.rows_weight_decay=0", "train.weight_decay=0"]
+    assert call("pretrain", "--run-name", "b", changes=begins) == 0
+    before, after = load_weights(start), load_weights(latest_checkpoint(Run.named("b").checkpoints))
+    for name, tensor in before.model.state_dict().items():
+        torch.testing.assert_close(after.model.state_dict()[name], tensor, atol=1e-6, rtol=0)
+    trained = np.flatnonzero(before.table.is_trained(np.arange(before.index.num_rows)))
+    assert len(trained) > 3
+    assert torch.equal(after.table.look_up(trained), before.table.look_up(trained))
+    assert f"from {start}" in capsys.readouterr().out
+    # A run goes on only from the weights it began with.
+    assert call("pretrain", "--run-name", "b", changes=[*begins, "train.start_from="]) == 2
+    assert "train.start_from was" in capsys.readouterr().err
+    # What the first run was trained on is no test for what starts from it.
+    leaking = [*SHORT, f"train.start_from={start}"]
+    assert call("pretrain", "--run-name", "c", changes=leaking) == 2
+    assert "trained on the solutions of" in capsys.readouterr().err
+    only_demonstrations = ["data.trained=", "data.predicted=arc1/training"]
+    assert call("pretrain", "--run-name", "d", changes=SHORT) == 0
+    hidden = latest_checkpoint(Run.named("d").checkpoints)
+    settings = [*SHORT, *only_demonstrations, f"train.start_from={hidden}"]
+    assert call("pretrain", "--run-name", "e", changes=settings) == 0

@@ -34,7 +34,9 @@ def pretrain(settings: Settings, run: Run) -> None:
         training_run = open_pretraining(settings, run, engine, dataset, evaluated)
         parameters = sum(p.numel() for p in training_run.training.model.parameters())
         resumed = training_run.resumed_from
-        beginning = f"going on from {resumed}" if resumed else "from the start"
+        beginning = f"from {settings.train.start_from or 'the start'}"
+        if resumed:
+            beginning = f"going on from {resumed}"
         say(f"pretrain: {parameters:,} parameters, {engine.describe()}, {beginning}")
         training_run.plan_memory()
         if group.is_rank0:
