@@ -25,6 +25,7 @@ NUM_VIEW_FEATURES = NUM_COLORS
 _EPOCHS_KEPT = 4
 # Part of the seed of this random generator; others, such as solver.loader's, have other numbers.
 _SAMPLING = 0
+_ORDER_OF_VIEWS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,10 +70,14 @@ class ExampleStream:
     sampling, which drops what does not fit a batch; here it opens the next one.
     """
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        """Open the stream of ``dataset`` for ``seed``."""
+    def __init__(self, dataset: Dataset, seed: int, views_in_turn: bool = False) -> None:
+        """Open the stream of ``dataset`` for ``seed``.
+
+        With ``views_in_turn`` no view of a task is drawn again before all others were.
+        """
         self._dataset = dataset
         self._seed = seed
+        self._views_in_turn = views_in_turn
         self._plan_epoch = lru_cache(maxsize=_EPOCHS_KEPT)(self._draw_epoch)
 
     def examples(self, start: int, stop: int) -> Examples:
@@ -111,12 +116,26 @@ class ExampleStream:
         task_of_pair = self._dataset.task_of_pair
         order_of_task = rng.permutation(len(self._dataset.tasks))
         view_of_task = rng.integers(self._dataset.index.num_views)
+        if self._views_in_turn:
+            view_of_task = self._take_turns(epoch)
         shifts = rng.random((len(task_of_pair), 2))
         pairs = np.lexsort((rng.random(len(task_of_pair)), order_of_task[task_of_pair]))
         tasks = task_of_pair[pairs]
         opens_visit = np.diff(tasks, prepend=-1) != 0
         shifts[opens_visit] = 0.0
         return pairs, view_of_task[tasks], shifts
+
+    def _take_turns(self, epoch: int) -> NDArray[np.int64]:
+        """Return the view of each task in an epoch, where its views come in turn.
+
+        Each round through the views of a task has an order of its own.
+        """
+        views = np.empty(len(self._dataset.tasks), dtype=np.int64)
+        for task, num_views in enumerate(self._dataset.index.num_views.tolist()):
+            number, turn = divmod(epoch, num_views)
+            rng = np.random.default_rng([self._seed, _ORDER_OF_VIEWS, task, number])
+            views[task] = rng.permutation(num_views)[turn]
+        return views
 
 
 def view_features(codes: ViewCodes) -> NDArray[np.int64]:

@@ -43,7 +43,7 @@ from solver.train import Training, require_finite, start_training, train
 
 VOTING_VIEWS, MEASUREMENTS = 16, 5
 VOTED_BY = (1, 2, 100)
-SHARES = ("exact", *(f"pass@{k}" for k in VOTED_BY))
+SHARES = ("accuracy", "exact", *(f"pass@{k}" for k in VOTED_BY))
 FOLDER = Path("runs/experiment")
 
 ARMS: Mapping[str, tuple[str, ...]] = {
@@ -58,6 +58,17 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "rows-lr-3x": ("train.rows_lr=3e-2",),
     "rows-lr-third": ("train.rows_lr=3e-3",),
     "held-out-only": ("data.trained=",),
+    "softmax": ("model.output=softmax",),
+    "cells": ("model.conditioning=cells", "model.prefix_length=0"),
+    "cells-dihedral": (
+        "model.conditioning=cells",
+        "model.prefix_length=0",
+        "model.told=dihedral",
+        "data.color_maps=inputs",
+    ),
+    "dihedrals-only": ("data.color_maps=none", "model.told=dihedral", "model.prefix_length=2"),
+    "convolution": ("model.convolution=true",),
+    "views-in-turn": ("train.views_in_turn=true",),
 }
 
 
@@ -96,9 +107,9 @@ def settings_of(job: Job) -> Settings:
 
 
 def measure(training: Training, evaluation: Evaluation) -> dict[str, float]:
-    """Return loss and exact accuracy of the moving average after all supervision steps."""
-    loss, exact = evaluation.measure_loss(averaged(training), training.table)
-    return {"loss": loss, "exact": exact}
+    """Return loss and accuracies of the moving average after all supervision steps."""
+    loss, accuracy, exact = evaluation.measure_loss(averaged(training), training.table)
+    return {"loss": loss, "accuracy": accuracy, "exact": exact}
 
 
 def vote(training: Training, evaluation: Evaluation) -> dict[str, float]:
@@ -119,7 +130,7 @@ def run(job: Job, compile: bool) -> list[dict]:
     engine = open_engine(replace(settings.engine, compile=str(compile).lower()), print)
     dataset = make_dataset(settings)
     tasks = choose_evaluated_tasks(settings.data)
-    stream = ExampleStream(dataset, job.seed)
+    stream = ExampleStream(dataset, job.seed, settings.train.views_in_turn)
     scored, voting = (
         Evaluation.of(tasks, dataset, num_views, engine)
         for num_views in (NUM_DIHEDRALS, VOTING_VIEWS)
@@ -173,8 +184,8 @@ def table(lines: list[dict]) -> str:
         n: arms[n] for n in sorted(arms, key=lambda n: statistics.mean(column(ends[n], "loss")))
     }
     last = [
-        "| arm | seeds | steps | presentations a pair | loss | exact, % | pass@1, % | pass@2, % "
-        "| pass@100, % | s |"
+        "| arm | seeds | steps | presentations a pair | loss | accuracy, % | exact, % | pass@1, % "
+        "| pass@2, % | pass@100, % | s |"
     ]
     way = [f"| loss at | {' | '.join(f'{n}/{MEASUREMENTS}' for n in range(1, MEASUREMENTS + 1))} |"]
     for part in (last, way):

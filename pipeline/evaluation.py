@@ -57,17 +57,17 @@ class Evaluation:
         solve, with boxes inferred.
         """
         model = training.ema.averaged(training.model).eval()
-        loss, exact = self.measure_loss(model, training.table)
+        loss, _, exact = self.measure_loss(model, training.table)
         return {LOSS: loss, EXACT: exact, PASS2: self.score(model, training.table, (2,))[0]}
 
     @torch.no_grad()
-    def measure_loss(self, model: TRM, table: PuzzleTable) -> tuple[float, float]:
-        """Return held-out loss and exact accuracy of a model that does not train."""
+    def measure_loss(self, model: TRM, table: PuzzleTable) -> tuple[float, float, float]:
+        """Return held-out loss, accuracy and exact accuracy of a model that does not train."""
         engine, settings = self.engine, model.settings
         examples = self._examples(settings.canvas_side)
         examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
         passes = plan_passes(lengths_of(examples.boxes, settings), engine.tokens_per_pass)
-        loss, exact = 0.0, 0.0
+        sums = np.zeros(3)
         for members in passes[engine.group.rank :: engine.group.size]:
             packed = pack(settings, engine.device, examples, members)
             rows_GD = table.look_up(examples.rows[members])
@@ -78,10 +78,12 @@ class Evaluation:
             losses = compute_losses(
                 logits_MV, halt_G, packed.labels_N, packed.owners_N, settings.output
             )
-            loss += losses.tokens.sum().item()
-            exact += float(losses.exact.sum())
-        count = len(examples.rows)
-        return engine.group.sum(loss) / count, engine.group.sum(exact) / count
+            for number, part in enumerate((losses.tokens, losses.accuracy, losses.exact)):
+                sums[number] += part.sum().item()
+        loss, accuracy, exact = (
+            engine.group.sum(total) / len(examples.rows) for total in sums.tolist()
+        )
+        return loss, accuracy, exact
 
     def score(self, model: TRM, table: PuzzleTable, ks: Sequence[int]) -> list[float]:
         """Return the share of outputs that the ``k`` best candidates by votes solve, for each k."""

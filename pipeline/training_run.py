@@ -125,7 +125,7 @@ class TrainingRun:
         progress = TrainingProgress(
             settings.num_steps, group, leg, leg.until, keeping.every_seconds, leg.begin
         )
-        stream = ExampleStream(self.dataset, settings.seed)
+        stream = ExampleStream(self.dataset, settings.seed, settings.views_in_turn)
         saved_step = training.step
         with TrainingLog(
             self.stage, settings, self.settings.log, self.run, training.step, leg

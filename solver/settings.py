@@ -164,6 +164,9 @@ class TrainSettings:
     rows_only_share: Annotated[
         float, "first share of the run in which only puzzle rows train; 1 = all of it"
     ] = 0.0
+    views_in_turn: Annotated[bool, "a view of a task is drawn again only after all its others"] = (
+        False
+    )
     seed: Annotated[int, "seed of weights, sampling and exploration"] = 0
     time_limit_seconds: Annotated[float, "stop (resumable) after this long; 0 = no limit"] = 0.0
     log_every: Annotated[int, "steps per line of metrics.jsonl"] = 100
