@@ -49,6 +49,8 @@ FOLDER = Path("runs/experiment")
 ARMS: Mapping[str, tuple[str, ...]] = {
     "base": (),
     "one-step": ("model.max_supervision_steps=1", "model.num_latent_steps=3"),
+    "one-step-shallow": ("model.max_supervision_steps=1",),
+    "expansion2": ("model.expansion=2",),
     "batch32": ("train.global_batch=32",),
     "d192": ("model.dim=192", "model.num_heads=6"),
     "d256": ("model.dim=256", "model.num_heads=8"),
@@ -100,7 +102,8 @@ def settings_of(job: Job) -> Settings:
         recipe,
         data=data,
         model=replace(recipe.model, canvas_side=side),
-        train=replace(recipe.train, seed=job.seed),
+        # An average over the last hundred steps: the runs are short.
+        train=replace(recipe.train, seed=job.seed, ema_rate=0.99),
         checkpoint=CheckpointSettings(),
     )
     return change_settings(base, job.changes)

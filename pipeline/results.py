@@ -1,6 +1,6 @@
 """The results of a run, read from its files: submission, solutions, votes, and their score."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from augment.task_files import read_challenges
 from pipeline.console import is_json, say, say_table
 from pipeline.run import Run
 from submission.rounds import read_votes
-from submission.score import ORACLE_KS, Score, score_json
+from submission.score import ORACLE_KS, Score, score_json, score_submission
 from submission.vote import RULES, Candidate, Pool, TestKey, pool_votes
+from submission.writer import build_submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,11 @@ def settings_of_prediction(run: Run, section: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def say_score(score: Score) -> None:
-    """Log the scores of both metrics, and how many outputs were solved."""
+def say_score(score: Score, tasks: Sequence[Task]) -> None:
+    """Log the scores of both metrics, and how many outputs were solved, by whom."""
+    fallback = score_submission(build_submission(tasks, {})[0], tasks).num_solved
     if is_json():
-        say("score", **score_json(score))
+        say("score", **score_json(score), solved_by_fallback_alone=fallback)
         return
     named = [(f"pass@{k}", score.pass_at(k)) for k in (1, 2)]
     for k in ORACLE_KS:
@@ -75,4 +77,4 @@ def say_score(score: Score) -> None:
     line = f"{score.num_solved} of {score.num_outputs} test outputs solved in two attempts"
     if score.oracle_pass_at(1) is not None:
         line += f", {score.num_solved_by_votes} of them by votes of the model"
-    say(line)
+    say(f"{line}; fallback attempts alone would solve {fallback}")

@@ -119,7 +119,7 @@ class VoteStore:
         if num_hidden:
             say(f"no score: the solutions of {num_hidden} of {len(self._tasks)} tasks are hidden")
             return
-        say_score(score_submission(submission, self._tasks, tally.candidates))
+        say_score(score_submission(submission, self._tasks, tally.candidates), self._tasks)
 
     def _write(self) -> tuple[Tally, Coverage]:
         """Write the submission that the votes make, and the tasks beside it."""

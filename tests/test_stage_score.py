@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 from commands import call
 from results import has_empty, score_of, write_results
 
 from augment.task_files import write_challenges, write_solutions
 from pipeline.run import Run
 from submission.score import OUTCOMES
-from submission.writer import build_submission, write_submission
+from submission.writer import Submission, build_submission, write_submission
 
 
 def test_outcomes_are_what_they_say(tmp_path, arc1):
@@ -34,3 +35,26 @@ def test_task_ids_are_shown_as_they_are(run_here, capsys, arc1):
         files = ["--submission", "s.json", "--challenges", "c.json", "--solutions", "a.json"]
         assert call("score", *files, changes=()) == 0
         assert task_id in capsys.readouterr().out
+
+
+def test_what_fallback_attempts_alone_would_solve_is_said(run_here, capsys, arc1):
+    """A submission of solutions, whose tasks' fallback attempts hit one of their three tests."""
+    tasks = [task for task in arc1 if len(task.test_inputs) == 1]
+    guessed = [task for task in tasks if fallback_hits(task)][:1]
+    others = [task for task in tasks if not fallback_hits(task)][:2]
+    chosen = [*guessed, *others]
+    attempts = {task.task_id: [(task.solutions[0], task.test_inputs[0])] for task in chosen}
+    write_challenges(run_here / "c.json", chosen)
+    write_solutions(run_here / "a.json", chosen)
+    write_submission(run_here / "s.json", Submission(attempts), chosen)
+    files = ["--submission", "s.json", "--challenges", "c.json", "--solutions", "a.json"]
+    assert call("score", *files, changes=()) == 0
+    printed = capsys.readouterr().out
+    assert "3 of 3 test outputs solved in two attempts; fallback attempts alone would solve 1" in (
+        " ".join(printed.split())
+    )
+
+
+def fallback_hits(task):
+    attempts = build_submission([task], {})[0].attempts[task.task_id][0]
+    return any(np.array_equal(attempt, task.solutions[0]) for attempt in attempts)

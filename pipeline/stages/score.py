@@ -46,7 +46,7 @@ def score(files: ResultFiles, as_json: bool) -> None:
         shares = [(votes, rule, *s.pass_at(1), *s.pass_at(2)) for votes, rule, s in rankings]
         say_table("rankings", columns, shares)
     say_table("outcomes", {"outcome": "", "tasks": ""}, list(result.outcomes.items()))
-    say_score(result)
+    say_score(result, tasks)
 
 
 def _score_rankings(
