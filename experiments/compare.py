@@ -62,6 +62,17 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "held-out-only": ("data.trained=",),
     "softmax": ("model.output=softmax",),
     "cells": ("model.conditioning=cells", "model.prefix_length=0"),
+    "cells-patch2": (
+        "model.conditioning=cells",
+        "model.prefix_length=0",
+        "model.patch=2",
+        "model.output=softmax",
+    ),
+    "cells-softmax": (
+        "model.conditioning=cells",
+        "model.prefix_length=0",
+        "model.output=softmax",
+    ),
     "cells-dihedral": (
         "model.conditioning=cells",
         "model.prefix_length=0",

@@ -1,6 +1,7 @@
 """The evaluation of a pretraining run on held-out tests, whose solutions are never trained on.
 
-Shapes: N held-out pairs under their views, G of them in a pass, M positions of a pass, V tokens.
+Shapes: N held-out pairs under their views, G of them in a pass, P positions of a pass, M cells of
+these, V tokens.
 """
 
 from collections.abc import Sequence
@@ -71,12 +72,12 @@ class Evaluation:
         for members in passes[engine.group.rank :: engine.group.size]:
             packed = pack(settings, engine.device, examples, members)
             rows_GD = table.look_up(examples.rows[members])
-            x_MD = model.embed(packed, rows_GD).to(engine.dtype)
-            state = model.start(len(x_MD), engine.dtype)
+            x_PD = model.embed(packed, rows_GD).to(engine.dtype)
+            state = model.start(len(x_PD), engine.dtype)
             for _ in range(settings.max_supervision_steps):
-                state, logits_MV, halt_G = model(state, x_MD, packed)
+                state, logits_MV, halt_G = model(state, x_PD, packed)
             losses = compute_losses(
-                logits_MV, halt_G, packed.labels_N, packed.owners_N, settings.output
+                logits_MV, halt_G, packed.labels_M, packed.owners_N, settings.output
             )
             for number, part in enumerate((losses.tokens, losses.accuracy, losses.exact)):
                 sums[number] += part.sum().item()

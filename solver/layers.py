@@ -86,7 +86,7 @@ class Rotary(nn.Module):
     def __init__(self, settings: ModelSettings):
         """Tabulate the prefix and the canvas."""
         super().__init__()
-        prefix, side = settings.prefix_length, settings.canvas_side
+        prefix, side = settings.prefix_length, settings.patches_per_side
         if settings.rotary == "flat":
             coordinates_AM = torch.arange(settings.length)[None]
         else:

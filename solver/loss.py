@@ -1,6 +1,6 @@
 """Cross-entropy over the tokens, and binary cross-entropy of the halt logit.
 
-Shapes: N positions of a packed batch, G examples in it, V tokens.
+Shapes: N positions of a packed batch, G examples in it, M cells of the positions, V tokens.
 """
 
 from typing import Literal, NamedTuple
@@ -53,27 +53,30 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def compute_losses(
-    logits_NV: Tensor,
+    logits_MV: Tensor,
     halt_G: Tensor,
-    labels_N: Tensor,
+    labels_M: Tensor,
     owners_N: Tensor,
     output: Literal["stablemax", "softmax"] = "stablemax",
 ) -> Losses:
     """Return the losses of one supervision step; ``owners_N`` is G where nobody owns a position."""
     num_examples = len(halt_G)
+    owners_M = owners_N
+    if len(labels_M) > len(owners_N):
+        owners_M = owners_N.repeat_interleave(len(labels_M) // len(owners_N))
 
-    def sum_of_examples(values_N: Tensor) -> Tensor:
-        sums = values_N.new_zeros(num_examples + 1)
-        return sums.index_add(0, owners_N, values_N)[:num_examples]
+    def sum_of_examples(values_M: Tensor) -> Tensor:
+        sums = values_M.new_zeros(num_examples + 1)
+        return sums.index_add(0, owners_M, values_M)[:num_examples]
 
-    counted_N = labels_N != IGNORED
-    hits_N = (logits_NV.detach().argmax(-1) == labels_N) & counted_N
-    count_G, hits_G = sum_of_examples(counted_N.int()), sum_of_examples(hits_N.int())
+    counted_M = labels_M != IGNORED
+    hits_M = (logits_MV.detach().argmax(-1) == labels_M) & counted_M
+    count_G, hits_G = sum_of_examples(counted_M.int()), sum_of_examples(hits_M.int())
     divisor_G = count_G.clamp(min=1)
     exact_G = hits_G == count_G
     cross_entropy = stablemax_cross_entropy if output == "stablemax" else softmax_cross_entropy
     return Losses(
-        tokens=sum_of_examples(cross_entropy(logits_NV, labels_N)) / divisor_G,
+        tokens=sum_of_examples(cross_entropy(logits_MV, labels_M)) / divisor_G,
         halt=F.binary_cross_entropy_with_logits(halt_G, exact_G.to(halt_G.dtype), reduction="none"),
         accuracy=hits_G / divisor_G,
         exact=exact_G,

@@ -1,6 +1,6 @@
 """The memory that training takes on each device, planned before it starts.
 
-Shapes: N positions of a pass, G examples in it, D width.
+Shapes: N positions of a pass, M cells of these, G examples in it, D width, V tokens.
 """
 
 import copy
@@ -128,8 +128,8 @@ def _count_pass(model: TRM, num_examples: int, dtype: torch.dtype) -> tuple[int,
         rows_GD = torch.zeros(num_examples, settings.dim, requires_grad=True)
         x_ND = without_values.embed(packed, rows_GD).to(dtype)
         state = without_values.start(len(x_ND), dtype)
-        state, logits_NV, halt_G = without_values(state, x_ND, packed)
-        losses = compute_losses(logits_NV, halt_G, packed.labels_N, packed.owners_N)
+        state, logits_MV, halt_G = without_values(state, x_ND, packed)
+        losses = compute_losses(logits_MV, halt_G, packed.labels_M, packed.owners_N)
         losses.total.backward()  # type: ignore[no-untyped-call]
     return len(x_ND), live.peak
 

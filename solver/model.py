@@ -6,7 +6,7 @@ recursion*. Several of these, only the last with a gradient, make the *deep recu
 supervision step.
 
 Shapes: N positions of a packed batch, G examples in it, P prefix tokens before the cells of each, D
-width, V tokens, F features of a view.
+width, V tokens, F features of a view, C cells of a position, M = N C cells.
 """
 
 import math
@@ -72,7 +72,11 @@ class TRM(nn.Module):
         dim = settings.dim
         generator = torch.Generator().manual_seed(seed)
         self.token_embedding = nn.Parameter(
-            truncated_normal_(torch.empty(NUM_TOKENS, dim), dim**-0.5, generator)
+            truncated_normal_(
+                torch.empty(NUM_TOKENS * settings.cells_per_position, dim),
+                dim**-0.5 / settings.patch,  # a position is the sum of its cells
+                generator,
+            )
         )
         self.view_embedding: nn.Parameter | None = None
         if settings.num_view_features:
@@ -83,7 +87,7 @@ class TRM(nn.Module):
                 truncated_normal_(view_embedding, dim**-0.5, generator)
             self.view_embedding = nn.Parameter(view_embedding)
         self.net = Network(settings, generator)
-        self.output_head = Linear(dim, NUM_TOKENS, generator)
+        self.output_head = Linear(dim, NUM_TOKENS * settings.cells_per_position, generator)
         self.halt_head = Linear(dim, 2, generator, bias=True)
         with torch.no_grad():
             assert self.halt_head.bias is not None
@@ -107,15 +111,17 @@ class TRM(nn.Module):
         views_GFD = self._embed_views(packed.views_GF)
         if self.settings.conditioning == "cells":
             # Not [...]: on a GPU its backward pass adds gradients of equal tokens serially.
-            x_ND = F.embedding(packed.sources_N, self.token_embedding)
+            x_NCD = F.embedding(packed.sources_NC, self.token_embedding)
             added_GD = rows_GD if views_GFD is None else rows_GD + views_GFD.sum(1)
-            x_ND = x_ND + F.embedding(packed.owners_N, F.pad(added_GD, (0, 0, 0, 1)))
+            x_ND = x_NCD.sum(1) + F.embedding(packed.owners_N, F.pad(added_GD, (0, 0, 0, 1)))
         else:
             prefix = [rows_GD[:, None]] if views_GFD is None else [rows_GD[:, None], views_GFD]
             empty = self.settings.prefix_length - self.settings.num_prefix_tokens_used
             prefix.append(rows_GD.new_zeros(len(rows_GD), empty, rows_GD.shape[1]))
-            sources = torch.cat([self.token_embedding, torch.cat(prefix, dim=1).flatten(0, 1)])
-            x_ND = F.embedding(packed.sources_N, sources)
+            nothing = rows_GD.new_zeros(1, rows_GD.shape[1])
+            of_prefix = torch.cat(prefix, dim=1).flatten(0, 1)
+            sources = torch.cat([self.token_embedding, of_prefix, nothing])
+            x_ND = F.embedding(packed.sources_NC, sources).sum(1)
         return x_ND * math.sqrt(self.settings.dim)
 
     def _embed_views(self, views_GF: Tensor) -> Tensor | None:
@@ -154,7 +160,7 @@ class TRM(nn.Module):
     def forward(self, state: State, x_ND: Tensor, packed: Packed) -> tuple[State, Tensor, Tensor]:
         """Deep recursion: return the outcome of T latent recursions, the last with a gradient.
 
-        Returns the detached state, token logits (N, V), which mean nothing at the prefix, and halt
+        Returns the detached state, token logits (M, V), which mean nothing at the prefix, and halt
         logits (G,) in float32, read at the first position of each example.
         """
         y, z = state
@@ -166,10 +172,10 @@ class TRM(nn.Module):
                 y, z = self.recursion(self, without_gradient, y, z, layout)
         for _ in range(self.settings.gradient_cycles):
             y, z = self.recursion(self, x_ND, y, z, layout)
-        logits_NV = self.output_head(y)
+        logits_MV = self.output_head(y).view(-1, NUM_TOKENS)
         # The halt head's second logit is the reference's, whose training leaves it unused.
         first_GD = y[packed.bounds_E[:-2]].float()
         if self.settings.max_supervision_steps == 1:
             first_GD = first_GD.detach()  # nothing halts, so halting has no hand in the trunk
         halt_G = self.halt_head(first_GD)[:, 0]
-        return State(y.detach(), z.detach()), logits_NV, halt_G
+        return State(y.detach(), z.detach()), logits_MV, halt_G

@@ -1,7 +1,7 @@
 """Packing: examples of different lengths laid end to end, so that one pass computes no padding.
 
 Shapes: N positions of a pass, G examples in it, E = G + 2 bounds, P prefix tokens, S cells of the
-canvas, F features of a view.
+canvas, F features of a view, C cells of a position, M = N C cells of a pass, V tokens.
 """
 
 from collections.abc import Sequence
@@ -39,16 +39,16 @@ class Packed(NamedTuple):
     """The number of the example that each position belongs to."""
     offsets_N: NDArray[np.int64]
     """The position within its example."""
-    cells_N: NDArray[np.int64]
-    """The position's cell on the flat canvas; below 0 at the prefix."""
+    cells_NC: NDArray[np.int64]
+    """The position's cells on the flat canvas; -1 at the prefix."""
     num_positions: int
     """The positions before the padding."""
     longest: int
     """The positions of the longest sequence."""
 
-    sources_N: Tensor
-    """The embedding that each position takes: of its token, or NUM_TOKENS + g P + p for prefix
-    token p of the pass' example g."""
+    sources_NC: Tensor
+    """The embeddings that each position is the sum of: of its cells' tokens, V c + token for cell
+    c; or V C + g P + p for prefix token p of the pass' example g, and V C + G P for nothing."""
     positions_N: Tensor
     """The position among the prefix and the whole canvas, which the rotary tables count."""
     owners_N: Tensor
@@ -57,23 +57,29 @@ class Packed(NamedTuple):
     """cu_seqlens: sequence g is ``bounds_E[g]`` to ``bounds_E[g + 1]``; the last is the padding."""
     views_GF: Tensor
     """The ten features of each view (``augment.examples.view_features``)."""
-    labels_N: Tensor
-    """The label of each position; IGNORED where nothing is learned."""
+    labels_M: Tensor
+    """The labels of the cells of all positions, end to end; IGNORED where nothing is learned."""
     neighbors_9N: Tensor
     """Where each position's neighbors on the canvas lie, row by row, itself the fifth; N for those
     beyond the box. Empty, (0,), for a model without convolution."""
 
 
 def boxes_for(settings: ModelSettings, boxes: Boxes) -> Boxes:
-    """Return the boxes that a model computes: these, or the whole canvas for each."""
-    if settings.canvas == "box":
-        return boxes
-    return full_boxes(len(boxes), settings.canvas_side)
+    """Return the boxes that a model computes: these, or the whole canvas for each.
+
+    They are made larger where they would cut a position's square of cells.
+    """
+    if settings.canvas == "full":
+        return full_boxes(len(boxes), settings.canvas_side)
+    side, starts, ends = settings.patch, boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    starts, ends = starts // side * side, -(-ends // side) * side
+    return np.hstack([starts, ends - starts])
 
 
 def lengths_of(boxes: Boxes, settings: ModelSettings) -> NDArray[np.int64]:
-    """Return the positions that an example takes: the prefix and the cells of its box."""
-    lengths: NDArray[np.int64] = settings.prefix_length + boxes[:, 2] * boxes[:, 3]
+    """Return the positions of examples: those of the prefix, and the cells of their boxes."""
+    areas = boxes[:, 2] * boxes[:, 3] // settings.cells_per_position
+    lengths: NDArray[np.int64] = settings.prefix_length + areas
     return lengths
 
 
@@ -96,45 +102,65 @@ def pack(
     members: NDArray[np.int64],
 ) -> Packed:
     """Return the ``members`` (G,) of the examples packed, in the boxes that these have."""
-    num_prefix, side = settings.prefix_length, settings.canvas_side
+    num_prefix, side = settings.prefix_length, settings.patches_per_side
+    num_cells = settings.cells_per_position
     boxes = examples.boxes[members]
-    top, left, _, width = boxes.T
+    patch_boxes = boxes // settings.patch
+    top, left, _, width = patch_boxes.T
     lengths = lengths_of(boxes, settings)
     ends = np.cumsum(lengths)
     starts, num_positions = ends - lengths, int(ends[-1])
     owners_N = np.repeat(np.arange(len(members)), lengths)
     offsets_N = np.arange(num_positions) - starts[owners_N]
     row, column = np.divmod(offsets_N - num_prefix, width[owners_N])
-    cells_N = (top[owners_N] + row) * side + left[owners_N] + column
-    # The prefix comes before the canvas: cell -1 is its last token.
-    cells_N = np.where(offsets_N < num_prefix, offsets_N - num_prefix, cells_N)
+    places_N = (top[owners_N] + row) * side + left[owners_N] + column
+    # The prefix comes before the canvas: place -1 is its last token.
+    places_N = np.where(offsets_N < num_prefix, offsets_N - num_prefix, places_N)
     examples_N, padded = members[owners_N], num_positions
     if settings.variant == "attention":  # an MLP has one fixed length, and wants no other sequence
         padded = -(-num_positions // _POSITIONS_STEP) * _POSITIONS_STEP
     padding = (0, padded - num_positions)
     examples_N = np.pad(examples_N, padding, constant_values=members[0])
-    offsets_N, cells_N = np.pad(offsets_N, padding), np.pad(cells_N, padding, constant_values=-1)
+    offsets_N, places_N = np.pad(offsets_N, padding), np.pad(places_N, padding, constant_values=-1)
 
-    on_canvas = cells_N >= 0
-    at = (examples_N[on_canvas], cells_N[on_canvas])
-    sources_N = np.full(padded, PAD, dtype=np.int32)
-    sources_N[:num_positions] = NUM_TOKENS + owners_N * num_prefix + offsets_N[:num_positions]
-    sources_N[on_canvas] = examples.inputs[at]
-    labels_N = np.full(padded, IGNORED, dtype=np.int32)
+    on_canvas = places_N >= 0
+    cells_NC = np.full((padded, num_cells), -1)
+    cells_NC[on_canvas] = _cells_of_patches(places_N[on_canvas], settings)
+    at = (examples_N[on_canvas, None], cells_NC[on_canvas])
+    # A cell's token is embedded by its place in the square.
+    first_C = NUM_TOKENS * np.arange(num_cells)
+    prefix_N = NUM_TOKENS * num_cells + owners_N * num_prefix + offsets_N[:num_positions]
+    nothing = NUM_TOKENS * num_cells + len(members) * num_prefix
+    sources_NC = np.broadcast_to(PAD + first_C, (padded, num_cells)).astype(np.int32)
+    sources_NC[:num_positions, 1:] = nothing
+    sources_NC[:num_positions, 0] = prefix_N
+    sources_NC[on_canvas] = examples.inputs[at] + first_C
+    labels_NC = np.full((padded, num_cells), IGNORED, dtype=np.int32)
     labels = examples.labels[at].astype(np.int32)
-    labels_N[on_canvas] = np.where(labels == PAD, IGNORED, labels)
+    labels_NC[on_canvas] = np.where(labels == PAD, IGNORED, labels)
     bounds_E = np.concatenate([starts, [num_positions, padded]])
     owners_N = np.pad(owners_N, padding, constant_values=len(members))
     views_GF = view_features(examples.codes[members])
-    positions_N = num_prefix + cells_N
+    positions_N = num_prefix + places_N
     neighbors_9N = np.empty(0, dtype=np.int64)
     if settings.convolution:
-        neighbors_9N = _find_neighbors(boxes, starts + num_prefix, padded)
-    arrays = (sources_N, positions_N, owners_N, bounds_E, views_GF, labels_N, neighbors_9N)
+        neighbors_9N = _find_neighbors(patch_boxes, starts + num_prefix, padded)
+    arrays = (
+        sources_NC, positions_N, owners_N, bounds_E, views_GF, labels_NC.ravel(), neighbors_9N,
+    )  # fmt: skip
     longest = int(max(lengths.max(), padding[1]))
     return Packed(
-        members, examples_N, offsets_N, cells_N, num_positions, longest, *upload(arrays, device)
+        members, examples_N, offsets_N, cells_NC, num_positions, longest, *upload(arrays, device)
     )
+
+
+def _cells_of_patches(places_N: NDArray[np.int64], settings: ModelSettings) -> NDArray[np.int64]:
+    """Return the cells (N, C), on the flat canvas, of the squares at these places, row by row."""
+    within = np.arange(settings.patch)
+    row, column = np.divmod(places_N, settings.patches_per_side)
+    rows = settings.patch * row[:, None, None] + within[:, None]
+    columns = settings.patch * column[:, None, None] + within
+    return (rows * settings.canvas_side + columns).reshape(len(places_N), -1)
 
 
 def _find_neighbors(

@@ -2,7 +2,8 @@
 
 A predictor takes a plan group by group, so that its caller can look at the deadline in between.
 
-Shapes: N queries, G queries of one pass, M positions of a pass, S cells of the canvas, V tokens.
+Shapes: N queries, G queries of one pass, P positions of a pass, M cells of these, S cells of the
+canvas, C cells of a position, V tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -123,10 +124,10 @@ class Predictor:
         examples = self._examples
         rows_GD = to_device(self._table.look_up(examples.rows[members]), device)
         packed = pack(settings, device, examples, members)
-        x_MD = model.embed(packed, rows_GD).to(dtype)
-        state, flop = model.start(len(x_MD), dtype), 0.0
+        x_PD = model.embed(packed, rows_GD).to(dtype)
+        state, flop = model.start(len(x_PD), dtype), 0.0
         for step in range(1, plan.num_steps + 1):
-            state, logits_MV, halt_G = model(state, x_MD, packed)
+            state, logits_MV, halt_G = model(state, x_PD, packed)
             flop += flop_of_prediction(settings, lengths[members], 1)
             if step == plan.num_steps:
                 yield _Output.of(packed, logits_MV, halt_G, flop)
@@ -142,7 +143,7 @@ class Predictor:
                 owners = before.examples_N[: before.num_positions]
                 kept[: packed.num_positions] = np.isin(owners, members).nonzero()[0]
                 (at,) = upload((kept,), device)
-                x_MD, state = x_MD[at], State(state.y[at], state.z[at])
+                x_PD, state = x_PD[at], State(state.y[at], state.z[at])
 
     @torch.no_grad()
     def _finish(self, outputs: Sequence["_Output"], dtype: torch.dtype | None = None) -> float:
@@ -162,9 +163,10 @@ class Predictor:
                 again = list(self._begin_pass(packed.members, torch.float32))
                 flop += self._finish(again, torch.float32)
                 continue
-            on_canvas = packed.cells_N >= 0
-            at = (packed.examples_N[on_canvas], packed.cells_N[on_canvas])
-            self._canvases[at] = output.tokens().numpy()[on_canvas]
+            on_canvas = packed.cells_NC >= 0
+            examples_PC = np.broadcast_to(packed.examples_N[:, None], on_canvas.shape)
+            at = (examples_PC[on_canvas], packed.cells_NC[on_canvas])
+            self._canvases[at] = output.tokens().numpy().reshape(on_canvas.shape)[on_canvas]
             self._q[packed.members] = output.q().numpy()
             self._is_done[packed.members] = 1
         return flop

@@ -26,6 +26,7 @@ class ModelSettings:
         "cells computed: all of the canvas (reference), or the box around input and output",
     ] = "full"
     canvas_side: Annotated[int, "side of the square canvas, cells"] = 30
+    patch: Annotated[int, "side of the square of cells that makes one position"] = 1
     dim: Annotated[int, "width D of the state"] = 512
     num_heads: Annotated[int, "attention heads"] = 8
     num_layers: Annotated[int, "layers of the one network"] = 2
@@ -77,11 +78,15 @@ class ModelSettings:
         require_numbers(self, at_least={
             "dim": 2, "num_heads": 1, "num_layers": 1, "num_cycles": 1, "num_latent_steps": 1,
             "max_supervision_steps": 1, "expansion": 0.01, "norm_eps": 0.0, "rotary_base": 1.0,
-            "gradient_cycles": 1, "dropout": 0.0, "prefix_length": 0,
+            "gradient_cycles": 1, "dropout": 0.0, "prefix_length": 0, "patch": 1,
         })  # fmt: skip
         require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
         require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
         require(1 <= self.canvas_side <= 30, f"model.canvas_side must be 1..30: {self.canvas_side}")
+        require(
+            self.canvas_side % self.patch == 0,
+            f"model.patch must divide model.canvas_side {self.canvas_side}",
+        )
         require(
             self.rotary == "flat" or self.dim // self.num_heads % 4 == 0,
             "model.rotary=grid needs model.dim / model.num_heads to be a multiple of 4",
@@ -114,7 +119,17 @@ class ModelSettings:
     @property
     def length(self) -> int:
         """Positions of the prefix and the whole canvas."""
-        return self.prefix_length + self.canvas_side**2
+        return self.prefix_length + self.patches_per_side**2
+
+    @property
+    def patches_per_side(self) -> int:
+        """Positions along a side of the canvas."""
+        return self.canvas_side // self.patch
+
+    @property
+    def cells_per_position(self) -> int:
+        """Cells of the square that makes one position."""
+        return self.patch**2
 
     @property
     def num_prefix_tokens_used(self) -> int:

@@ -1,7 +1,7 @@
 """Training with deep supervision: the supervision step, the training step and the loop.
 
-Shapes: B lanes of this process, G lanes of one pass, N positions of a pass, D width, V tokens, C
-lanes of all processes.
+Shapes: B lanes of this process, G lanes of one pass, N positions of a pass, M cells of these, D
+width, V tokens, C lanes of all processes.
 """
 
 import math
@@ -122,11 +122,11 @@ def supervise(
         packed = pack(settings, device, examples, members)
         rows_GD = table.look_up(examples.rows[members]).requires_grad_()
         x_ND = model.embed(packed, rows_GD).to(engine.dtype)
-        state, logits_NV, halt_G = model(gather_state(carry, model, packed), x_ND, packed)
+        state, logits_MV, halt_G = model(gather_state(carry, model, packed), x_ND, packed)
         states.write(packed, state)
         fetches.append((members, begin_fetch(halt_G.detach() > 0)))
         losses = compute_losses(
-            logits_NV, halt_G, packed.labels_N, packed.owners_N, settings.output
+            logits_MV, halt_G, packed.labels_M, packed.owners_N, settings.output
         )
         (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
         assert rows_GD.grad is not None

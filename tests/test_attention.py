@@ -94,11 +94,11 @@ def supervision_step(model, dataset):
     rows_GD = torch.ones(7, model.settings.dim).requires_grad_()
     x_ND = model.embed(packed, rows_GD)
     model.zero_grad()
-    state, logits_NV, halt_G = model(model.start(len(x_ND), x_ND.dtype), x_ND, packed)
-    losses = compute_losses(logits_NV, halt_G, packed.labels_N, packed.owners_N)
+    state, logits_MV, halt_G = model(model.start(len(x_ND), x_ND.dtype), x_ND, packed)
+    losses = compute_losses(logits_MV, halt_G, packed.labels_M, packed.owners_N)
     losses.total.backward()
     gradients = [parameter.grad for parameter in model.parameters()]
-    return [*state, logits_NV.detach(), losses.total.detach(), rows_GD.grad, *gradients]
+    return [*state, logits_MV.detach(), losses.total.detach(), rows_GD.grad, *gradients]
 
 
 @pytest.mark.parametrize("kernel", CALLED)

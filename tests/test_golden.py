@@ -155,7 +155,7 @@ class TestModel:
 
         def pack_with_labels(*arguments):
             packed = pack(*arguments)
-            packed.labels_N[: packed.num_positions] = labels[packed.members].flatten()
+            packed.labels_M[: packed.num_positions] = labels[packed.members].flatten()
             return packed
 
         monkeypatch.setattr(train, "pack", pack_with_labels)

@@ -57,7 +57,7 @@ def test_the_convolution_equals_torch_on_each_box_alone(small_dataset):
     examples = examples_of(small_dataset)
     packed = pack(settings, torch.device("cpu"), examples, np.arange(len(examples.rows)))
     convolution = Convolution(32)
-    x_ND = torch.randn(len(packed.sources_N), 32, generator=seeded())
+    x_ND = torch.randn(len(packed.sources_NC), 32, generator=seeded())
     assert torch.equal(convolution(x_ND, packed.neighbors_9N), x_ND)  # at the start
 
     torch.nn.init.normal_(convolution.weight, generator=seeded(2))

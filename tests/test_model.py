@@ -40,10 +40,10 @@ def test_no_gradient_reaches_the_state_that_a_step_starts_from():
     packed = pack_canvases(model, np.full((1, 100), 2, dtype=np.uint8))
     x_ND = model.embed(packed, torch.ones(1, 32))
     state = State(*(t.requires_grad_() for t in model.start(len(x_ND), torch.float32)))
-    following, logits_NV, _ = model(state, x_ND, packed)
-    of_state = torch.autograd.grad(logits_NV.sum(), state, retain_graph=True, allow_unused=True)
+    following, logits_MV, _ = model(state, x_ND, packed)
+    of_state = torch.autograd.grad(logits_MV.sum(), state, retain_graph=True, allow_unused=True)
     assert of_state == (None, None)
-    (of_input,) = torch.autograd.grad(logits_NV.sum(), x_ND)
+    (of_input,) = torch.autograd.grad(logits_MV.sum(), x_ND)
     assert of_input.any()
     assert not following.y.requires_grad
     assert not following.z.requires_grad

@@ -13,10 +13,12 @@ from oracle import supervision_step
 from passes import box_cells, examples_of
 
 from augment.boxes import full_boxes
+from augment.tokens import NUM_TOKENS, PAD
 from solver.carry import start_carry
 from solver.loader import Batch
+from solver.loss import IGNORED
 from solver.model import TRM
-from solver.packing import lengths_of, plan_passes
+from solver.packing import boxes_for, lengths_of, pack, plan_passes
 from solver.puzzle_table import PuzzleTable
 from solver.train import supervise
 
@@ -109,3 +111,45 @@ def test_passes_hold_every_example_once_and_about_what_fits(lengths, tokens_per_
         assert lengths[members].sum() - lengths[members].max() < tokens_per_pass
     longest = [lengths[members].max() for members in passes]
     assert longest == sorted(longest, reverse=True)
+
+
+def test_positions_of_four_cells_hold_the_tokens_and_labels_of_their_squares(small_dataset):
+    """Every cell of an example's box stands once, at its position, in the order of the square."""
+    settings = replace(BOX_MODEL, patch=2)
+    examples = examples_of(small_dataset)
+    original = examples.boxes
+    examples = replace(examples, boxes=boxes_for(settings, original))
+    packed = pack(settings, torch.device("cpu"), examples, np.arange(len(examples.rows)))
+    labels_NC = packed.labels_M.view(-1, 4).numpy()
+    side = settings.canvas_side
+    for number, (box, smallest) in enumerate(zip(examples.boxes, original, strict=True)):
+        assert not (box % 2).any()
+        assert (box[:2] <= smallest[:2]).all()
+        assert (box[:2] + box[2:] >= smallest[:2] + smallest[2:]).all()
+        first = int(packed.bounds_E[number]) + settings.prefix_length
+        here = slice(first, int(packed.bounds_E[number + 1]))
+        cells_NC = packed.cells_NC[here]
+        assert sorted(cells_NC.ravel()) == sorted(box_cells(box, side))
+        row, column = np.divmod(cells_NC, side)
+        assert (row - row[:, :1] == [0, 0, 1, 1]).all()
+        assert (column - column[:, :1] == [0, 1, 0, 1]).all()
+        inputs = packed.sources_NC.numpy()[here] - NUM_TOKENS * np.arange(4)
+        assert np.array_equal(inputs, examples.inputs[number, cells_NC])
+        expected = examples.labels[number, cells_NC].astype(int)
+        assert np.array_equal(labels_NC[here], np.where(expected == PAD, IGNORED, expected))
+        places = packed.positions_N.numpy()[here] - settings.prefix_length
+        assert np.array_equal(places, row[:, 0] // 2 * 5 + column[:, 0] // 2)
+    length = lengths_of(examples.boxes, settings)
+    assert np.array_equal(length, np.diff(packed.bounds_E.numpy())[:-1])
+
+
+def test_a_model_of_larger_positions_learns_and_predicts_alike(small_dataset, small_tasks, engine):
+    """Losses of examples packed together are those of each alone, in training and prediction."""
+    settings = replace(BOX_MODEL, patch=2, rotary="grid", rotary_base=100.0)
+    model, examples = TRM(settings, 3), examples_of(small_dataset)
+    examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
+    together, _ = run_steps(model, examples, engine)
+    alone, _ = run_steps(model, examples, replace(engine, planned_tokens=1))
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.losses.tokens, other.losses.tokens)
+        torch.testing.assert_close(one.row_gradients_BD, other.row_gradients_BD)

@@ -10,9 +10,10 @@ from conftest import SMALL_MODEL, make_dataset, seeded
 from faults import Shortage
 
 from augment.sizes import infer_output_size
-from augment.tokens import END, FIRST_COLOR
+from augment.tokens import END, FIRST_COLOR, NUM_TOKENS
 from pipeline.settings import PredictSettings
 from solver.flop import flop_of_prediction
+from solver.model import TRM
 from solver.predict import Predictor, predict
 from solver.process_group import ProcessGroup
 from solver.queries import Group, list_queries, share_groups
@@ -221,3 +222,26 @@ def test_memory_that_runs_out_splits_groups(small_tasks, small_dataset, engine):
     ours = as_lists(run(small_dataset, small_tasks, short, settings, weights))
     assert "out of memory" in printed[0]
     assert [p[:3] for p in ours] == [p[:3] for p in expected]
+
+
+@pytest.mark.parametrize("canvas", ["full", "box"])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_what_a_model_writes_stands_where_it_wrote_it(
+    small_dataset, small_tasks, engine, monkeypatch, canvas, patch
+):
+    """A model that copies the tokens it is given predicts the input, under every view."""
+
+    def copy_tokens(model, state, x_PD, packed):
+        tokens = packed.sources_NC - NUM_TOKENS * torch.arange(patch**2)
+        tokens = tokens.clamp(0, NUM_TOKENS - 1).long().flatten()
+        one_hot = torch.nn.functional.one_hot(tokens, NUM_TOKENS)
+        return state, one_hot.float(), torch.zeros(len(packed.members))
+
+    monkeypatch.setattr(TRM, "forward", copy_tokens)
+    settings = replace(SMALL_MODEL, canvas=canvas, patch=patch)
+    weights = random_weights(small_dataset, settings)
+    predictions = run(small_dataset, small_tasks, engine, PredictSettings(num_views=4), weights)
+    inputs = {task.task_id: task.test_inputs for task in small_tasks}
+    assert len(predictions) > 3 * len(small_tasks)
+    for prediction in predictions:
+        assert np.array_equal(prediction.grid, inputs[prediction.task_id][prediction.test])

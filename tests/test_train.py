@@ -32,6 +32,15 @@ def test_overfits_two_tasks(arc1, engine, variant, rows_per):
     assert reported[-1].values["supervision_steps"] < model.max_supervision_steps
 
 
+def test_positions_of_four_cells_learn_two_tasks_too(arc1, engine):
+    tasks = [task for task in arc1 if task.task_id in ("d037b0a7", "3c9b0459")]
+    dataset = make_dataset(tasks, "task", views=0, canvas_side=4)
+    settings = TrainSettings(num_steps=700, global_batch=8, lr=2e-3, warmup_steps=10, log_every=50)
+    model = replace(SMALL_MODEL, canvas_side=4, patch=2, num_cycles=1, rows_per="task")
+    _, reported = fit(dataset, settings, engine, model)
+    assert reported[-1].values["exact_accuracy"] > 0.9
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_trains_in_every_dtype(small_dataset, dtype):
     engine = open_engine(EngineSettings(device="cpu", dtype=dtype), print)
