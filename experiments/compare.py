@@ -61,6 +61,7 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "rows-lr-third": ("train.rows_lr=3e-3",),
     "held-out-only": ("data.trained=",),
     "softmax": ("model.output=softmax",),
+    "softmax-held-out-only": ("model.output=softmax", "data.trained="),
     "cells": ("model.conditioning=cells", "model.prefix_length=0"),
     "cells-patch2": (
         "model.conditioning=cells",
