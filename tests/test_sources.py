@@ -3,6 +3,7 @@
 import re
 import shutil
 import threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,7 +15,7 @@ from augment.errors import InputError
 from augment.files import hash_file
 from augment.task_files import write_challenges, write_solutions
 from pipeline import sources
-from pipeline.sources import BUNDLED, fingerprint_sources, load_source
+from pipeline.sources import _ARC1, BUNDLED, fingerprint_sources, load_source, without_known
 
 
 def test_the_files_of_every_source_are_known(run_here, arc1):
@@ -35,6 +36,7 @@ SIZES = {
     "arc2/evaluation": (120, 172),
     "arc2-167/training": (1000, 1076),
     "arc2-167/evaluation": (120, 167),
+    "arc2-new": (233, 274),
     "concept": (160, 480),
 }
 
@@ -46,6 +48,19 @@ def test_sources_are_whole(name):
     tasks = load_source(name)
     num_outputs = sum(len(task.solutions) for task in tasks)
     assert (len(tasks), num_outputs) == SIZES[name]
+
+
+def test_new_tasks_are_in_arc1_neither_by_id_nor_by_content(arc1):
+    """Not even one demonstration among others: it would tell the rule of a known task."""
+    known, others = arc1[:5], arc1[5:8]
+    renamed = replace(known[0], task_id="renamed")
+    changed = replace(known[1], train=(*known[1].train[:1], *others[0].train))
+    one_pair = replace(others[1], task_id="one", train=(*others[1].train, known[2].train[0]))
+    test_only = replace(others[1], task_id="test", train=known[3].test_pairs)
+    tasks = [renamed, changed, one_pair, test_only, *others]
+    assert without_known(tasks, known) == others
+    ids = {task.task_id for name in _ARC1 for task in load_source(name)}
+    assert ids.isdisjoint(task.task_id for task in load_source("arc2-new"))
 
 
 def test_kaggle_files_with_and_without_solutions(run_here, arc1):
