@@ -7,6 +7,10 @@ SET ?=
 NPROC ?= 1
 VIEWS ?= 1,8,32,128
 STEPS ?= 1,2,4,8,16
+PAIRS ?= 100
+DIFFICULTY ?= 0,0.2
+SEED ?= 0
+TASKS ?=
 GPU ?= h100
 MINUTES ?= 30
 PIECE ?= 0
@@ -29,7 +33,7 @@ EXPERIMENT := PYTHONPATH=.:tests $(PY) experiments
 GPU_FOLDERS = --to "$(TO)" $(if $(FROM),--from "$(FROM)") $(if $(WHEELS),--wheels "$(WHEELS)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data build plan pretrain predict sweep export score report show settings package push status submit \
+.PHONY: help setup data rearc build plan pretrain predict sweep export score report show settings package push status submit \
 	test kernel-test lint chaos deadlines bench gpu experiment clean
 
 help: ## List the targets
@@ -49,6 +53,10 @@ setup: $(READY) ## Make .venv with everything a run needs
 
 data: $(READY) ## Print what each source of tasks holds; fetch what is missing
 	@$(PY) -m pipeline data
+
+rearc: $(READY) ## Write fresh pairs of ARC-1 tasks to TO= [PAIRS=100 DIFFICULTY=0,0.2 SEED=0 TASKS=id,id]
+	@$(PY) -m pipeline rearc --to "$(TO)" --pairs "$(PAIRS)" --difficulty "$(DIFFICULTY)" --seed "$(SEED)" \
+		--tasks "$(TASKS)"
 
 build: $(READY) ## Write the data set: tasks and the plan of their views
 	@$(PY) -m pipeline build $(ARGUMENTS)

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augment.errors import InputError
-from augment.grid import grid_key
+from augment.grid import Grid, grid_key
 from augment.task import Pair, Task
 
 
 def training_keys(task: Task) -> list[int]:
     """Return the leak keys of all that training on the task teaches, solutions included."""
-    pairs = (*task.train, *task.test_pairs)
-    return [*content_keys(task), *map(_key_of_input, pairs)]
+    inputs = (pair.input for pair in (*task.train, *task.test_pairs))
+    return [*content_keys(task), *map(_key_of_input, inputs)]
 
 
 def content_keys(task: Task) -> list[int]:
@@ -33,7 +33,12 @@ def scoring_keys(task: Task) -> list[int]:
     """Return the leak keys of which none may have been trained on where the task is scored."""
     if task.solutions is not None:
         return [_key_of_demonstrations(task), *map(_key_of_pair, task.test_pairs)]
-    return [_key_of_demonstrations(task), *(_key(b"input", grid_key(g)) for g in task.test_inputs)]
+    return [_key_of_demonstrations(task), *map(_key_of_input, task.test_inputs)]
+
+
+def pair_keys(pair: Pair) -> tuple[int, int]:
+    """Return the leak keys of a pair, and of its input with any output."""
+    return _key_of_pair(pair), _key_of_input(pair.input)
 
 
 def collect_training_keys(tasks: Iterable[Task]) -> NDArray[np.uint64]:
@@ -77,8 +82,8 @@ def _key_of_pair(pair: Pair) -> int:
     return _key(b"pair", grid_key(pair.input), grid_key(pair.output))
 
 
-def _key_of_input(pair: Pair) -> int:
-    return _key(b"input", grid_key(pair.input))
+def _key_of_input(grid: Grid) -> int:
+    return _key(b"input", grid_key(grid))
 
 
 def _key(*parts: bytes) -> int:

@@ -70,6 +70,20 @@ def read_task_file(path: Path) -> Task:
     return parse_task(path.stem, parse_json(read_bytes(path), path), str(path))
 
 
+def write_task_file(path: Path, task: Task) -> None:
+    """Write one task as :func:`read_task_file` reads it, with its solutions where it has them."""
+    tests = (
+        [_pair_json(pair) for pair in task.test_pairs]
+        if task.solutions is not None
+        else [{"input": grid.tolist()} for grid in task.test_inputs]
+    )
+    write_atomic(path, orjson.dumps({"train": [*map(_pair_json, task.train)], "test": tests}))
+
+
+def _pair_json(pair: Pair) -> dict[str, list[list[int]]]:
+    return {"input": pair.input.tolist(), "output": pair.output.tolist()}
+
+
 def read_task_folder(folder: Path) -> list[Task]:
     """Read every ``*.json`` below ``folder`` as one task each, ordered by task id."""
     if not folder.is_dir():
@@ -134,7 +148,7 @@ def write_challenges(path: Path, tasks: Iterable[Task]) -> None:
     """Write the tasks in Kaggle's challenges form: no solutions, in the order given."""
     challenges = {
         task.task_id: {
-            "train": [{"input": p.input.tolist(), "output": p.output.tolist()} for p in task.train],
+            "train": [*map(_pair_json, task.train)],
             "test": [{"input": grid.tolist()} for grid in task.test_inputs],
         }
         for task in tasks

@@ -38,6 +38,14 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in numbers]
 
 
+def _bounds(text: str) -> tuple[float, float]:
+    try:
+        lower, upper = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"{text!r}: expected two numbers such as 0,0.2") from None
+    return lower, upper
+
+
 @app.command("data")
 def data_(
     source: Annotated[
@@ -48,6 +56,24 @@ def data_(
     from pipeline.stages.data import data
 
     data(source) if source else data()
+
+
+@app.command("rearc")
+def rearc_(
+    to: Annotated[Path, typer.Option(help="Folder to write, or that this command wrote.")],
+    pairs: Annotated[int, typer.Option(help="Pairs of each task.")] = 100,
+    difficulty: Annotated[
+        str, typer.Option(help="Part of each range, 0 to 1, that numbers are drawn from.")
+    ] = "0,0.2",
+    seed: Annotated[int, typer.Option(help="Seed of the pairs.")] = 0,
+    tasks: Annotated[
+        str, typer.Option(help='ARC-AGI-1 training tasks: "id,id"; all if empty.')
+    ] = "",
+) -> None:
+    """Write fresh pairs of ARC-AGI-1 training tasks as task files; needs reasoning-gym."""
+    from pipeline.stages.rearc import rearc
+
+    rearc(to, pairs, _bounds(difficulty), seed, tuple(filter(None, tasks.split(","))))
 
 
 @app.command("build", epilog=SETTINGS_HELP)

@@ -13,6 +13,7 @@ from augment.task_files import (
     read_task_folder,
     write_challenges,
     write_solutions,
+    write_task_file,
 )
 
 PAIR = {"input": [[1, 2]], "output": [[3]]}
@@ -39,6 +40,10 @@ def test_every_form_gives_the_same_tasks(arc1, tmp_path):
     write_challenges(tmp_path / "challenges.json", tasks)
     write_solutions(tmp_path / "solutions.json", tasks)
     write_task_folder(tmp_path / "one", tasks)
+    for number, task in enumerate([tasks[0], tasks[1].without_solutions()]):
+        write_task_file(tmp_path / f"{number}.json", task)
+        raw = json.loads((tmp_path / f"{number}.json").read_text())
+        assert raw == task_json(task)
     expected = [as_json(task) for task in tasks]
     two_files = read_challenges(tmp_path / "challenges.json", tmp_path / "solutions.json")
     assert [as_json(task) for task in two_files] == expected
