@@ -1,7 +1,7 @@
 """A data set: tasks and the plan of their views, kept on disk as a few arrays."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from augment.leakage import collect_training_keys
 from augment.puzzles import PuzzleIndex
 from augment.task import Pair, Task
 
-_FORMAT = 3
+_FORMAT = 4
 """Raised when the same tasks and settings would be saved, or their views drawn, differently."""
 _DESCRIPTION = "dataset.json"
 _TASKS = "tasks.npz"
@@ -25,16 +25,22 @@ _TASKS = "tasks.npz"
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Tasks, the views of each, and which of them give their test pairs to training too."""
+    """Tasks, the views of each, and which of them give their test pairs to training too.
+
+    A visit of a task draws ``visit_sizes`` of its trained pairs; None: all that it has.
+    """
 
     tasks: tuple[Task, ...]
     index: PuzzleIndex
     with_solutions: tuple[bool, ...]
     canvas_side: int
+    visit_sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks:
             raise InputError("the data set has no task to train on")
+        for pairs, size in zip(self.trained_pairs, self.pairs_per_visit.tolist(), strict=True):
+            assert 0 <= size <= len(pairs), (size, len(pairs))
         if any(self.index.find(task) != n for n, task in enumerate(self.tasks)):
             raise InputError("the data set's puzzle index belongs to other tasks")
         for task, pairs in zip(self.tasks, self.trained_pairs, strict=True):
@@ -61,9 +67,15 @@ class Dataset:
         return collect_training_keys(task for task, with_solutions in pairs if with_solutions)
 
     @cached_property
+    def pairs_per_visit(self) -> NDArray[np.int64]:
+        """The number of pairs that a visit of each task draws, (tasks,)."""
+        sizes = map(len, self.trained_pairs) if self.visit_sizes is None else self.visit_sizes
+        return np.fromiter(sizes, dtype=np.int64)
+
+    @cached_property
     def num_pairs(self) -> int:
-        """The number of trained pairs, which is the number of examples in an epoch."""
-        return sum(map(len, self.trained_pairs))
+        """The number of pairs that an epoch draws, which is the number of its examples."""
+        return int(self.pairs_per_visit.sum())
 
     @cached_property
     def grid_store(self) -> GridStore:
@@ -77,9 +89,22 @@ class Dataset:
 
     @cached_property
     def task_of_pair(self) -> NDArray[np.int64]:
-        """The position of each trained pair's task, (num_pairs,)."""
+        """The position of each trained pair's task, (trained pairs,)."""
         counts = [len(pairs) for pairs in self.trained_pairs]
         return np.repeat(np.arange(len(counts)), counts)
+
+    def with_fresh_pairs(self, fresh: Sequence[Sequence[Pair]]) -> "Dataset":
+        """Return the data set with further trained pairs of each task, (tasks,).
+
+        They become test pairs of the task. A visit draws as many pairs as before, from all alike,
+        so a task with many fresh pairs counts no more than another. Views and puzzle rows stay.
+        """
+        tasks = zip(self.tasks, fresh, strict=True)
+        return replace(
+            self,
+            tasks=tuple(task.with_tests(pairs) if pairs else task for task, pairs in tasks),
+            visit_sizes=tuple(self.pairs_per_visit.tolist()),
+        )
 
     def save(self, folder: Path, fingerprint: str = "") -> None:
         """Write the data set as ``folder``, which is replaced only when the new one is complete.
@@ -87,7 +112,11 @@ class Dataset:
         ``fingerprint`` is a digest of all that it was built from, for :meth:`load` to compare.
         """
         with replace_folder(folder) as temporary:
-            columns = {**pack_tasks(self.tasks), "with_solutions": np.array(self.with_solutions)}
+            columns = {
+                **pack_tasks(self.tasks),
+                "with_solutions": np.array(self.with_solutions),
+                "visit_sizes": self.pairs_per_visit,
+            }
             np.savez(temporary / _TASKS, allow_pickle=False, **columns)
             self.index.save(temporary)
             description = {
@@ -112,7 +141,8 @@ class Dataset:
         with np.load(folder / _TASKS, allow_pickle=False) as columns:
             tasks = unpack_tasks(index.task_ids, columns)
             with_solutions = tuple(columns["with_solutions"].tolist())
-        return cls(tasks, index, with_solutions, description["canvas_side"])
+            visit_sizes = tuple(columns["visit_sizes"].tolist())
+        return cls(tasks, index, with_solutions, description["canvas_side"], visit_sizes)
 
 
 def pack_tasks(tasks: Sequence[Task]) -> dict[str, NDArray[Any]]:

@@ -65,7 +65,8 @@ class ExampleStream:
 
     An epoch visits each task once, in random order: one random view of it, then its pairs in
     random order, each at a fresh random translation (the first pair of a visit stays at the top
-    left). Example i of the stream is a function of the seed and i alone, so a run can go on
+    left). Where ``Dataset.pairs_per_visit`` is less than a task has, a visit takes so many of them
+    at random. Example i of the stream is a function of the seed and i alone, so a run can go on
     anywhere, and processes can share a batch by taking slices of it. Source: the TRM reference's
     sampling, which drops what does not fit a batch; here it opens the next one.
     """
@@ -113,14 +114,16 @@ class ExampleStream:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Return pair (E,), view of its task (E,) and shift (E, 2) of an epoch's examples."""
         rng = np.random.default_rng([self._seed, _SAMPLING, epoch])
-        task_of_pair = self._dataset.task_of_pair
-        order_of_task = rng.permutation(len(self._dataset.tasks))
-        view_of_task = rng.integers(self._dataset.index.num_views)
+        dataset, task_of_pair = self._dataset, self._dataset.task_of_pair
+        order_of_task = rng.permutation(len(dataset.tasks))
+        view_of_task = rng.integers(dataset.index.num_views)
         if self._views_in_turn:
             view_of_task = self._take_turns(epoch)
-        shifts = rng.random((len(task_of_pair), 2))
+        shifts = rng.random((dataset.num_pairs, 2))
         pairs = np.lexsort((rng.random(len(task_of_pair)), order_of_task[task_of_pair]))
         tasks = task_of_pair[pairs]
+        is_drawn = _ranks_in_runs(tasks) < dataset.pairs_per_visit[tasks]
+        pairs, tasks = pairs[is_drawn], tasks[is_drawn]
         opens_visit = np.diff(tasks, prepend=-1) != 0
         shifts[opens_visit] = 0.0
         return pairs, view_of_task[tasks], shifts
@@ -136,6 +139,13 @@ class ExampleStream:
             rng = np.random.default_rng([self._seed, _ORDER_OF_VIEWS, task, number])
             views[task] = rng.permutation(num_views)[turn]
         return views
+
+
+def _ranks_in_runs(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place (N,) of each value in its run of equal values, from 0; values are >= 0."""
+    places = np.arange(len(values))
+    starts = np.flatnonzero(np.diff(values, prepend=-1))
+    return places - np.repeat(starts, np.diff(starts, append=len(values)))
 
 
 def view_features(codes: ViewCodes) -> NDArray[np.int64]:

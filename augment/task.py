@@ -50,6 +50,15 @@ class Task:
         """Return the task as a competitor sees it."""
         return replace(self, solutions=None)
 
+    def with_tests(self, pairs: Sequence[Pair]) -> "Task":
+        """Return the task with further test pairs; its own solutions must be known."""
+        assert self.solutions is not None, self.task_id
+        return replace(
+            self,
+            test_inputs=(*self.test_inputs, *(pair.input for pair in pairs)),
+            solutions=(*self.solutions, *(pair.output for pair in pairs)),
+        )
+
     def draw(self, attempts: Sequence[Sequence[Grid]] = ()) -> Picture:
         """Return a picture: the demonstrations, then the tests with the attempts at each.
 

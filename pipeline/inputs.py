@@ -8,11 +8,11 @@ import numpy as np
 
 from augment.errors import InputError
 from augment.leakage import refuse_leaks, scoring_keys, without_twins
-from augment.task import Task, tasks_by_id
-from pipeline.console import warn
+from augment.task import Pair, Task, tasks_by_id
+from pipeline.console import say, warn
 from pipeline.run import Run
 from pipeline.settings import DataSettings, Settings
-from pipeline.sources import load_sources, within_side
+from pipeline.sources import load_source, load_sources, within_side
 from pipeline.version import ROOT
 from solver.checkpoint_files import latest_checkpoint, rename_damaged
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:  # these import torch, which some commands do without
     from solver.weights import Weights
 
 
-def choose_trained_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bool, ...]]:
-    """Return the tasks to train on, and of each whether its solutions are trained on too.
+def choose_trained_tasks(
+    data: DataSettings,
+) -> tuple[tuple[Task, ...], tuple[bool, ...], tuple[tuple[Pair, ...], ...]]:
+    """Return the tasks to train on, whether the solutions of each are too, and its fresh pairs.
 
     Raises :class:`InputError` where training would give a predicted solution away.
     """
@@ -31,13 +33,38 @@ def choose_trained_tasks(data: DataSettings) -> tuple[tuple[Task, ...], tuple[bo
     evaluated_ids = {task.task_id for task in evaluated}
     trained = [t for t in load_trained(data) if t.task_id not in evaluated_ids]
     predicted = load_sources(data.predicted)
-    refuse_leaks(trained, [*predicted, *evaluated])
-    trained = [t for t in trained if t.longest_side(with_solutions=True) <= data.max_side]
+    fitting = [t for t in trained if t.longest_side(with_solutions=True) <= data.max_side]
+    fresh = choose_fresh_pairs(data, fitting)
+    extended = [task.with_tests(p) for task, p in zip(fitting, fresh, strict=True) if p]
+    refuse_leaks([*trained, *extended], [*predicted, *evaluated])
     hidden = [task.without_solutions() for task in within_side(predicted, data.max_side)]
     predicted_ids = {task.task_id for task in hidden}
     hidden += [t.without_solutions() for t in evaluated if t.task_id not in predicted_ids]
-    tasks = tuple(tasks_by_id([*trained, *hidden]).values())
-    return tasks, (True,) * len(trained) + (False,) * len(hidden)
+    tasks = tuple(tasks_by_id([*fitting, *hidden]).values())
+    with_solutions = (True,) * len(fitting) + (False,) * len(hidden)
+    return tasks, with_solutions, (*fresh, *((),) * len(hidden))
+
+
+def choose_fresh_pairs(data: DataSettings, trained: Sequence[Task]) -> list[tuple[Pair, ...]]:
+    """Return the pairs of each of the ``trained`` tasks in ``data.fresh`` that fit data.max_side.
+
+    Tasks of ``data.fresh`` that are not trained on with their solutions are left out.
+    """
+    pairs: dict[str, list[Pair]] = {t.task_id: [] for t in trained if t.solutions is not None}
+    entries = [task for name in data.fresh for task in load_source(name)]
+    for task in entries:
+        for pair in (*task.train, *task.test_pairs):
+            fits = max(*pair.input.shape, *pair.output.shape) <= data.max_side
+            if fits and task.task_id in pairs:
+                pairs[task.task_id].append(pair)
+    if data.fresh:
+        left_out = {task.task_id for task in entries} - pairs.keys()
+        say(
+            f"data.fresh: {sum(map(len, pairs.values())):,} fresh pairs of "
+            f"{sum(map(bool, pairs.values())):,} tasks; {len(left_out):,} tasks are left out, "
+            "as they are not trained on with their solutions"
+        )
+    return [tuple(pairs.get(task.task_id, ())) for task in trained]
 
 
 def load_trained(data: DataSettings) -> list[Task]:

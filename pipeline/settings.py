@@ -30,6 +30,10 @@ class DataSettings:
     predicted: Annotated[
         tuple[str, ...], "sources to predict; only their demonstrations are trained on"
     ] = ()
+    fresh: Annotated[
+        tuple[str, ...],
+        "sources whose pairs are trained on with those of the trained task of the same id",
+    ] = ()
     left_out: Annotated[tuple[str, ...], "ids of tasks left out of data.trained"] = ()
     max_side: Annotated[int, "keep tasks whose grids, solutions aside, have no longer side"] = 30
     views_per_task: Annotated[int, "views beside the original, at most"] = 1000

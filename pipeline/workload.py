@@ -14,8 +14,9 @@ from augment.boxes import infer_test_boxes
 from augment.dataset import Dataset
 from augment.examples import ExampleStream
 from augment.puzzles import PuzzleIndex
-from augment.task import Task, tasks_by_id
+from augment.task import Pair, Task, tasks_by_id
 from pipeline.console import say
+from pipeline.inputs import choose_fresh_pairs
 from pipeline.settings import Settings
 from pipeline.sources import load_sources, needs_download, within_side
 from solver.settings import AdaptSettings, ModelSettings, TrainSettings
@@ -73,7 +74,9 @@ def read_workload(settings: Settings) -> Workload:
         known = [t for t in load_sources(trained) if t.task_id not in settings.data.left_out]
         side = settings.data.max_side
         known = [task for task in known if task.longest_side(with_solutions=True) <= side]
-        training = _training(settings, settings.train, settings.model, known, tasks)
+        here = replace(settings.data, fresh=tuple(_on_this_machine(settings.data.fresh)))
+        fresh = choose_fresh_pairs(here, known)
+        training = _training(settings, settings.train, settings.model, known, tasks, fresh)
         return Workload(training, _prediction(settings, settings.model, predicted_tasks))
     names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
     recursion = {n: getattr(settings.adapt, n) or getattr(settings.model, n) for n in names}
@@ -107,8 +110,12 @@ def _training(
     model: ModelSettings,
     known: Sequence[Task],
     visible: Sequence[Task],
+    fresh: Sequence[Sequence[Pair]] = (),
 ) -> TrainingWork | None:
-    """Return the training on ``known`` tasks with their solutions, and on ``visible`` ones."""
+    """Return the training on ``known`` tasks with their solutions, and on ``visible`` ones.
+
+    ``fresh`` are further pairs of the known tasks.
+    """
     from solver.packing import boxes_for, lengths_of  # loads torch
 
     tasks = tuple(tasks_by_id([*known, *visible]).values())
@@ -119,6 +126,7 @@ def _training(
     )
     with_solutions = (True,) * len(known) + (False,) * len(visible)
     dataset = Dataset(tasks, index, with_solutions, model.canvas_side)
+    dataset = dataset.with_fresh_pairs([*fresh, *((),) * len(visible)])
     epochs = -(-_EXAMPLES // dataset.num_pairs)  # whole ones, which hold all tasks alike
     num_examples = min(epochs * dataset.num_pairs, _MOST_EXAMPLES)
     boxes = ExampleStream(dataset, train.seed).examples(0, num_examples).boxes

@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from augment.dataset import Dataset
 from augment.puzzles import PuzzleIndex
-from augment.task import Task
+from augment.task import Pair, Task
 from pipeline.deadline import Watchdog
 from pipeline.sources import DATA_DIR_VARIABLE, load_source
 from solver.engine import Engine, open_engine
@@ -62,6 +62,18 @@ def make_dataset(
     tasks = [task.without_solutions() for task in tasks]
     index = PuzzleIndex.of(tasks, views, 0, rows_per)
     return Dataset(tuple(tasks), index, (False,) * len(tasks), canvas_side)
+
+
+def solved_dataset(tasks: list[Task], visit_sizes: tuple[int, ...] | None = None) -> Dataset:
+    """The tasks with their solutions on the whole canvas, with six views each."""
+    index = PuzzleIndex.of(tasks, 5, 0, "view")
+    return Dataset(tuple(tasks), index, (True,) * len(tasks), 30, visit_sizes)
+
+
+def fresh_pairs(count: int) -> list[Pair]:
+    """Different pairs of 2x3 grids."""
+    grids = (np.array([[9, *divmod(n, 10)], [0, 0, 0]], dtype=np.uint8) for n in range(count))
+    return [Pair(grid, grid[::-1].copy()) for grid in grids]
 
 
 def seeded(seed: int = 1) -> torch.Generator:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from commands import task_json
-from conftest import make_dataset
+from conftest import fresh_pairs, make_dataset, solved_dataset
 
 from augment.dataset import Dataset
 from augment.errors import InputError
 from augment.examples import ExampleStream
+from augment.leakage import pair_keys
 from augment.puzzles import PuzzleIndex
 from augment.task import tasks_by_id
 
@@ -47,6 +48,32 @@ def test_saved_and_loaded_tasks_are_the_same(arc1, tmp_path, hidden):
     assert np.array_equal(loaded.trained_on, Dataset(tasks, index, with_solutions, 30).trained_on)
 
 
+def test_fresh_pairs_are_trained_on_and_change_nothing_else(small_tasks, tmp_path):
+    """They stand after a task's own; views, rows and the size of an epoch stay, on disk too."""
+    own, fresh = solved_dataset(small_tasks), fresh_pairs(50)
+    extended = own.with_fresh_pairs([fresh, *[()] * (len(small_tasks) - 1)])
+    extended.save(tmp_path)
+    for dataset in (extended, Dataset.load(tmp_path)):
+        assert dataset.index.digest == own.index.digest
+        assert dataset.num_pairs == own.num_pairs
+        assert dataset.pairs_per_visit.tolist() == [len(pairs) for pairs in own.trained_pairs]
+        assert [len(pairs) for pairs in dataset.trained_pairs[1:]] == [
+            len(pairs) for pairs in own.trained_pairs[1:]
+        ]
+        added = dataset.trained_pairs[0][len(own.trained_pairs[0]) :]
+        assert [p.input.tolist() for p in added] == [p.input.tolist() for p in fresh]
+        assert [p.output.tolist() for p in added] == [p.output.tolist() for p in fresh]
+        assert {key for pair in fresh for key in pair_keys(pair)} <= set(dataset.trained_on)
+    for field in ("inputs", "labels", "rows"):
+        before, after = (
+            getattr(ExampleStream(d, 1).examples(0, 99), field)
+            for d in (extended, Dataset.load(tmp_path))
+        )
+        assert np.array_equal(before, after)
+    again = extended.with_fresh_pairs([fresh_pairs(1)] * len(small_tasks))
+    assert again.num_pairs == own.num_pairs
+
+
 def test_damaged_data_sets_are_refused(small_dataset, tmp_path):
     for name in ("tasks.npz", "views.npy", "puzzles.json"):
         small_dataset.save(tmp_path / "d")
@@ -65,7 +92,7 @@ def test_damaged_data_sets_are_refused(small_dataset, tmp_path):
         Dataset.load(tmp_path / "d")
     for content in ("{}", "3", '{"with_solutions": [true], "canvas_side": 10}'):
         path.write_text(content)
-        with pytest.raises(InputError, match="not a data set of format 3"):
+        with pytest.raises(InputError, match="not a data set of format 4"):
             Dataset.load(tmp_path / "d")
 
 

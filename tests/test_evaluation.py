@@ -81,7 +81,7 @@ def test_evaluated_solutions_are_never_trained_on():
     evaluated = choose_evaluated_tasks(data)
     assert len(evaluated) == 25
     assert [t.task_id for t in evaluated] == [t.task_id for t in choose_evaluated_tasks(data)]
-    tasks, with_solutions = choose_trained_tasks(data)
+    tasks, with_solutions, _ = choose_trained_tasks(data)
     assert {t.task_id for t in evaluated} <= {t.task_id for t in tasks}
     trained = [task for task, is_solved in zip(tasks, with_solutions, strict=True) if is_solved]
     keys = {key for task in trained for key in training_keys(task)}

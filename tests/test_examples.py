@@ -3,6 +3,8 @@
 from collections import Counter
 
 import numpy as np
+import pytest
+from conftest import fresh_pairs, solved_dataset
 from grid_oracle import View
 
 from augment.examples import ExampleStream, view_features
@@ -57,6 +59,48 @@ def test_translation_is_fresh_and_spares_one_pair_of_a_visit(small_dataset):
         assert all(visit[0] for visit in visits)
         top_left.append(stays.mean())
     assert 0.2 < np.mean(top_left) < 0.9
+
+
+@pytest.mark.parametrize("says_sizes", [False, True])
+def test_without_fresh_pairs_the_plan_is_what_it_always_was(small_tasks, says_sizes):
+    """Runs that go on drew these pairs, views and shifts, in this order."""
+    dataset = solved_dataset(small_tasks)
+    sizes = tuple(len(pairs) for pairs in dataset.trained_pairs)
+    stream = ExampleStream(solved_dataset(small_tasks, sizes if says_sizes else None), 7)
+    assert sum(sizes) == dataset.num_pairs
+    for epoch in range(3):
+        rng = np.random.default_rng([7, 0, epoch])
+        task_of_pair = np.repeat(np.arange(len(sizes)), sizes)
+        order_of_task = rng.permutation(len(sizes))
+        view_of_task = rng.integers(dataset.index.num_views)
+        shifts = rng.random((sum(sizes), 2))
+        pairs = np.lexsort((rng.random(sum(sizes)), order_of_task[task_of_pair]))
+        tasks = task_of_pair[pairs]
+        shifts[np.diff(tasks, prepend=-1) != 0] = 0.0
+        drawn = stream._plan(epoch * sum(sizes), (epoch + 1) * sum(sizes))
+        for column, expected in zip(drawn, (pairs, view_of_task[tasks], shifts), strict=True):
+            assert np.array_equal(column, expected)
+
+
+def test_a_visit_draws_as_many_pairs_as_without_fresh_ones(small_tasks):
+    """In one piece, none twice, and over many epochs all alike."""
+    own, added, epochs = solved_dataset(small_tasks), 30, 600
+    dataset = own.with_fresh_pairs([fresh_pairs(added), *[()] * (len(small_tasks) - 1)])
+    num_first = len(own.trained_pairs[0])
+    stream, counts = ExampleStream(dataset, 0), np.zeros(num_first + added)
+    for epoch in range(epochs):
+        pairs, views, shifts = stream._plan(epoch * own.num_pairs, (epoch + 1) * own.num_pairs)
+        tasks = dataset.task_of_pair[pairs]
+        opens_visit = np.diff(tasks, prepend=-1) != 0
+        assert opens_visit.sum() == len(small_tasks)
+        assert np.array_equal(np.bincount(tasks), own.pairs_per_visit)
+        assert len(set(pairs.tolist())) == own.num_pairs
+        assert not shifts[opens_visit].any()
+        assert len(set(zip(tasks.tolist(), views.tolist(), strict=True))) == len(small_tasks)
+        counts += np.bincount(pairs[tasks == 0], minlength=len(counts))
+    mean = epochs * num_first / len(counts)
+    assert counts.sum() == epochs * num_first
+    assert np.abs(counts - mean).max() < 5 * mean**0.5
 
 
 def test_features_tell_dihedral_and_colors():

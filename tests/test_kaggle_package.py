@@ -49,6 +49,13 @@ def test_training_that_gives_answers_away_is_not_packed(tmp_path, monkeypatch, c
     assert "070dd51e (40853293)" in capsys.readouterr().err
 
 
+def test_fresh_pairs_are_not_packed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ("package", "--run-name", "p", "--notebook", "pretrain")
+    assert call(*arguments, changes=[*TRAINING, "data.fresh=folder:f"], program=main) == 2
+    assert "data.fresh: fresh pairs do not travel to Kaggle" in capsys.readouterr().err
+
+
 def test_a_damaged_package_is_made_again(folder):
     (folder.dataset / "weights.safetensors").unlink()
     (folder.dataset / "puzzles.json").write_text("{}")

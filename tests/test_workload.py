@@ -1,7 +1,10 @@
 """What a recipe computes is read from its own tasks, without a download."""
 
+from dataclasses import replace
+
 import pytest
-from commands import workload
+from commands import workload, write_task_folder
+from conftest import fresh_pairs
 
 from pipeline.recipes import RECIPES, load_recipe
 from pipeline.workload import read_workload
@@ -16,6 +19,17 @@ def test_what_trains():
     assert read_workload(untrained).training is None
     unasked = load_recipe("arc1", ["data.predicted=", "data.trained=arc1/training"])
     assert read_workload(unasked).prediction is None
+
+
+def test_fresh_pairs_make_no_more_work_but_other_lengths(run_here, arc1):
+    tasks = [task for task in arc1 if task.longest_side() > 15][:3]
+    write_task_folder(run_here / "fresh", [replace(t, train=tuple(fresh_pairs(99))) for t in tasks])
+    write_task_folder(run_here / "tasks", tasks)
+    changes = ["data.trained=folder:tasks", "data.predicted=", "data.left_out="]
+    own = read_workload(load_recipe("arc1-fast", changes)).training
+    more = read_workload(load_recipe("arc1-fast", [*changes, "data.fresh=folder:fresh"])).training
+    assert (more.num_rows, len(more.lengths)) == (own.num_rows, len(own.lengths))
+    assert more.lengths.mean() < own.lengths.mean() / 2
 
 
 def test_a_source_that_would_be_downloaded_is_left_out_with_a_line(monkeypatch, capsys):

@@ -102,6 +102,8 @@ def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
 
 def _add_tasks(folder: Path, settings: Settings) -> None:
     """Add the tasks of the recipe, without the solutions of those that are to be predicted."""
+    if settings.data.fresh:
+        raise InputError("data.fresh: fresh pairs do not travel to Kaggle; leave it out")
     trained = load_sources(settings.data.trained)
     predicted = load_sources(settings.data.predicted)
     left_out = settings.data.left_out

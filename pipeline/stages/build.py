@@ -48,9 +48,12 @@ def build(settings: Settings, run: Run) -> Dataset:
 
 
 def make_dataset(settings: Settings) -> Dataset:
-    """Return the tasks that ``settings`` train on, and the plan of their views."""
+    """Return the tasks that ``settings`` train on, and the plan of their views.
+
+    Fresh pairs are added last: views are distinct by what a task has without them.
+    """
     data = settings.data
-    tasks, with_solutions = choose_trained_tasks(data)
+    tasks, with_solutions, fresh = choose_trained_tasks(data)
     with ProgressBar("build", "task", len(tasks), settings.log) as bar:
         index = PuzzleIndex.of(
             tasks,
@@ -60,11 +63,12 @@ def make_dataset(settings: Settings) -> Dataset:
             data.color_maps,
             bar.update,
         )
-    return Dataset(tasks, index, with_solutions, settings.model.canvas_side)
+    dataset = Dataset(tasks, index, with_solutions, settings.model.canvas_side)
+    return dataset.with_fresh_pairs(fresh)
 
 
 def _fingerprint(settings: Settings) -> str:
     """Return a fingerprint of all that decides which data set ``settings`` give."""
     data, model = settings.data, settings.model
-    files = fingerprint_sources((*data.trained, *data.predicted, *data.evaluated))
+    files = fingerprint_sources((*data.trained, *data.fresh, *data.predicted, *data.evaluated))
     return fingerprint(asdict(data), model.rows_per, model.canvas_side, files)
