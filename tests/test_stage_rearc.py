@@ -74,4 +74,4 @@ def test_what_cannot_be_made_is_one_line(run_here, capsys, arguments, line):
 @pytest.mark.usefixtures("no_package")
 def test_without_the_package_a_line_says_how_to_install_it(run_here, capsys):
     assert make(run_here / "fresh") == 2
-    assert "pip install reasoning-gym" in capsys.readouterr().err
+    assert "pip install --no-deps reasoning-gym" in capsys.readouterr().err
