@@ -35,7 +35,8 @@ def start_carry(model: TRM, num_lanes: int, device: torch.device, dtype: torch.d
     blank = Examples(
         tokens, tokens, zeros, zeros.astype(np.uint32), np.zeros((num_lanes, 4), dtype=np.int64)
     )
-    shape = (int(lengths_of(blank.boxes, model.settings).sum()), model.settings.dim)
+    # At least one position, as what a lane starts from is looked up somewhere.
+    shape = (max(1, int(lengths_of(blank.boxes, model.settings).sum())), model.settings.dim)
     y_AD = torch.zeros(shape, dtype=dtype, device=device)
     return Carry(blank, zeros, np.ones(num_lanes, dtype=bool), State(y_AD, y_AD))
 

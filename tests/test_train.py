@@ -32,6 +32,25 @@ def test_overfits_two_tasks(arc1, engine, variant, rows_per):
     assert reported[-1].values["supervision_steps"] < model.max_supervision_steps
 
 
+def test_rows_and_views_added_to_cells_teach_two_tasks_too(arc1, engine):
+    """Without a prefix, told of dihedrals only."""
+    tasks = [task for task in arc1 if task.task_id in ("d037b0a7", "3c9b0459")]
+    dataset = make_dataset(tasks, "task", views=0, canvas_side=3)
+    settings = TrainSettings(num_steps=350, global_batch=8, lr=2e-3, warmup_steps=10, log_every=50)
+    model = replace(
+        SMALL_MODEL,
+        canvas_side=3,
+        num_cycles=1,
+        rows_per="task",
+        conditioning="cells",
+        prefix_length=0,
+        told="dihedral",
+        output="softmax",
+    )
+    _, reported = fit(dataset, settings, engine, model)
+    assert reported[-1].values["exact_accuracy"] > 0.9
+
+
 def test_positions_of_four_cells_learn_two_tasks_too(arc1, engine):
     tasks = [task for task in arc1 if task.task_id in ("d037b0a7", "3c9b0459")]
     dataset = make_dataset(tasks, "task", views=0, canvas_side=4)
