@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -127,10 +127,19 @@ def measure(training: Training, evaluation: Evaluation) -> dict[str, float]:
     return {"loss": loss, "accuracy": accuracy, "exact": exact}
 
 
-def vote(training: Training, evaluation: Evaluation) -> dict[str, float]:
-    """Return the shares of outputs solved by the votes of trained views."""
-    shares = evaluation.score(averaged(training), training.table, VOTED_BY)
-    return {f"pass@{k}": share for k, share in zip(VOTED_BY, shares, strict=True)}
+def vote(training: Training, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the shares of outputs solved by the votes of trained views, and what became of each.
+
+    For each output: the cells of its test's larger grid, and the place of the solution among the
+    candidates, from 0; None where it is not among them.
+    """
+    score = evaluation.score(averaged(training), training.table)
+    oracles = {k: score.oracle_pass_at(k) for k in VOTED_BY}
+    places = [place for task in score.tasks for place in task.votes or ()]
+    pairs = (pair for task in evaluation.tasks for pair in task.test_pairs)
+    cells = [max(pair.input.size, pair.output.size) for pair in pairs]
+    shares = {f"pass@{k}": oracle[1] for k, oracle in oracles.items() if oracle}
+    return {**shares, "outputs": list(zip(cells, places, strict=True))}
 
 
 def averaged(training: Training) -> TRM:
@@ -177,7 +186,7 @@ def run(job: Job, compile: bool) -> list[dict]:
         line |= measure(training, scored)
         if step == num_steps:
             line |= vote(training, voting)
-        print(json.dumps(line), flush=True)
+        print(json.dumps({n: v for n, v in line.items() if n != "outputs"}), flush=True)
         lines.append(line)
     return lines
 

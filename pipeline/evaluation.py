@@ -24,7 +24,7 @@ from solver.puzzle_table import PuzzleTable
 from solver.queries import Plan, list_queries
 from solver.train import Training
 from solver.weights import Weights
-from submission.score import score_submission
+from submission.score import Score, score_submission
 from submission.vote import count_votes
 from submission.writer import build_submission
 
@@ -59,7 +59,9 @@ class Evaluation:
         """
         model = training.ema.averaged(training.model).eval()
         loss, _, exact = self.measure_loss(model, training.table)
-        return {LOSS: loss, EXACT: exact, PASS2: self.score(model, training.table, (2,))[0]}
+        by_votes = self.score(model, training.table).oracle_pass_at(2)
+        assert by_votes is not None
+        return {LOSS: loss, EXACT: exact, PASS2: by_votes[1]}
 
     @torch.no_grad()
     def measure_loss(self, model: TRM, table: PuzzleTable) -> tuple[float, float, float]:
@@ -86,17 +88,15 @@ class Evaluation:
         )
         return loss, accuracy, exact
 
-    def score(self, model: TRM, table: PuzzleTable, ks: Sequence[int]) -> list[float]:
-        """Return the share of outputs that the ``k`` best candidates by votes solve, for each k."""
+    def score(self, model: TRM, table: PuzzleTable) -> Score:
+        """Return the score of the votes."""
         weights = Weights(model, table, self.index, np.empty(0, np.uint64), "evaluation", "")
         queries = list_queries(weights, self.tasks, self.num_views)
         settings = model.settings
         plan = Plan.of(settings, settings.max_supervision_steps, self.tasks, queries)
         candidates = count_votes(filter(None, predict(weights, plan, self.engine))).candidates
         submission, _ = build_submission(self.tasks, candidates)
-        score = score_submission(submission, self.tasks, candidates)
-        oracles = (score.oracle_pass_at(k) for k in ks)
-        return [0.0 if oracle is None else oracle[1] for oracle in oracles]
+        return score_submission(submission, self.tasks, candidates)
 
     def _examples(self, canvas_side: int) -> Examples:
         """Return the test pairs of all tasks under their first views, never translated."""
