@@ -46,43 +46,37 @@ VOTED_BY = (1, 2, 100)
 SHARES = ("accuracy", "exact", *(f"pass@{k}" for k in VOTED_BY))
 FOLDER = Path("runs/experiment")
 
+# What has won so far; every other arm changes it.
+BEST = (
+    "model.conditioning=cells",
+    "model.prefix_length=0",
+    "model.output=softmax",
+    "model.patch=2",
+)
 ARMS: Mapping[str, tuple[str, ...]] = {
-    "base": (),
-    "one-step": ("model.max_supervision_steps=1", "model.num_latent_steps=3"),
-    "one-step-shallow": ("model.max_supervision_steps=1",),
-    "expansion2": ("model.expansion=2",),
-    "batch32": ("train.global_batch=32",),
-    "d192": ("model.dim=192", "model.num_heads=6"),
-    "d256": ("model.dim=256", "model.num_heads=8"),
-    "dropout": ("model.dropout=0.1",),
-    "lr-2x": ("train.lr=2e-3",),
-    "lr-half": ("train.lr=5e-4",),
-    "rows-lr-3x": ("train.rows_lr=3e-2",),
-    "rows-lr-third": ("train.rows_lr=3e-3",),
-    "held-out-only": ("data.trained=",),
-    "softmax": ("model.output=softmax",),
-    "softmax-held-out-only": ("model.output=softmax", "data.trained="),
-    "cells": ("model.conditioning=cells", "model.prefix_length=0"),
-    "cells-patch2": (
-        "model.conditioning=cells",
-        "model.prefix_length=0",
-        "model.patch=2",
-        "model.output=softmax",
-    ),
-    "cells-softmax": (
-        "model.conditioning=cells",
-        "model.prefix_length=0",
-        "model.output=softmax",
-    ),
-    "cells-dihedral": (
-        "model.conditioning=cells",
-        "model.prefix_length=0",
-        "model.told=dihedral",
-        "data.color_maps=inputs",
-    ),
-    "dihedrals-only": ("data.color_maps=none", "model.told=dihedral", "model.prefix_length=2"),
-    "convolution": ("model.convolution=true",),
-    "views-in-turn": ("train.views_in_turn=true",),
+    "demo": (),
+    "demo-softmax": ("model.output=softmax",),
+    "best": BEST,
+    "held-out-only": (*BEST, "data.trained="),
+    "patch1": (*BEST, "model.patch=1"),
+    "patch3": (*BEST, "model.patch=3"),
+    "prefix": (*BEST, "model.conditioning=prefix", "model.prefix_length=16"),
+    "stablemax": (*BEST, "model.output=stablemax"),
+    "one-step": (*BEST, "model.max_supervision_steps=1", "model.num_latent_steps=3"),
+    "one-step-shallow": (*BEST, "model.max_supervision_steps=1"),
+    "batch32": (*BEST, "train.global_batch=32"),
+    "d192": (*BEST, "model.dim=192", "model.num_heads=6"),
+    "d256": (*BEST, "model.dim=256", "model.num_heads=8"),
+    "expansion2": (*BEST, "model.expansion=2"),
+    "dropout": (*BEST, "model.dropout=0.1"),
+    "lr-2x": (*BEST, "train.lr=2e-3"),
+    "lr-half": (*BEST, "train.lr=5e-4"),
+    "rows-lr-3x": (*BEST, "train.rows_lr=3e-2"),
+    "rows-lr-third": (*BEST, "train.rows_lr=3e-3"),
+    "inputs-untold": (*BEST, "model.told=dihedral", "data.color_maps=inputs"),
+    "dihedrals-only": (*BEST, "model.told=dihedral", "data.color_maps=none"),
+    "convolution": (*BEST, "model.convolution=true"),
+    "views-in-turn": (*BEST, "train.views_in_turn=true"),
 }
 
 

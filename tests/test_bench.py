@@ -43,7 +43,7 @@ def test_an_experiment_trains_its_arms_and_is_not_made_again(tmp_path):
         sys.executable,
         ROOT / "experiments" / "compare.py",
         "--arms",
-        "base",
+        "demo",
         "--no-compile",
     ]
     command += ["--arm", "narrow: model.dim=32 model.num_heads=2 model.rotary=grid"]
@@ -64,16 +64,16 @@ def test_an_experiment_trains_its_arms_and_is_not_made_again(tmp_path):
     lines = (tmp_path / "runs" / "experiment" / "curves.jsonl").read_text().splitlines()
     curves = [json.loads(line) for line in lines]
     assert {(line["arm"], line["seed"]) for line in curves} == {
-        (arm, seed) for arm in ("base", "narrow") for seed in (0, 1)
+        (arm, seed) for arm in ("demo", "narrow") for seed in (0, 1)
     }
     ends = [line for line in curves if "pass@2" in line]
     assert len(ends) == 4
     # Equal compute: the smaller model takes more steps, every seed as many.
     steps = {
-        arm: {line["step"] for line in ends if line["arm"] == arm} for arm in ("base", "narrow")
+        arm: {line["step"] for line in ends if line["arm"] == arm} for arm in ("demo", "narrow")
     }
-    assert max(steps["base"]) < min(steps["narrow"])
-    assert len(steps["base"]) == len(steps["narrow"]) == 1
+    assert max(steps["demo"]) < min(steps["narrow"])
+    assert len(steps["demo"]) == len(steps["narrow"]) == 1
     table = (tmp_path / "runs" / "experiment" / "table.md").read_text()
     assert printed[1].strip() == table.strip()
     assert table.strip() in printed[0]
