@@ -71,13 +71,17 @@ class ExampleStream:
     sampling, which drops what does not fit a batch; here it opens the next one.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, views_in_turn: bool = False) -> None:
+    def __init__(
+        self, dataset: Dataset, seed: int, views_in_turn: bool = False, offset_step: int = 1
+    ) -> None:
         """Open the stream of ``dataset`` for ``seed``.
 
-        With ``views_in_turn`` no view of a task is drawn again before all others were.
+        With ``views_in_turn`` no view of a task is drawn again before all others were. Offsets are
+        multiples of ``offset_step`` cells; 0: every grid stays at the top left.
         """
         self._dataset = dataset
         self._seed = seed
+        self._offset_step = offset_step
         self._views_in_turn = views_in_turn
         self._plan_epoch = lru_cache(maxsize=_EPOCHS_KEPT)(self._draw_epoch)
 
@@ -89,7 +93,8 @@ class ExampleStream:
         input_ids, output_ids = 2 * pairs, 2 * pairs + 1
         sizes = turn_sizes(np.maximum(store.sizes(input_ids), store.sizes(output_ids)), codes)
         # A shift in [0, 1) becomes one of the offsets at which both grids fit, all equally likely.
-        offsets = (shifts * (dataset.canvas_side - sizes + 1)).astype(np.int64)
+        step = self._offset_step or dataset.canvas_side
+        offsets = (shifts * ((dataset.canvas_side - sizes) // step + 1)).astype(np.int64) * step
         return Examples(
             encode_grids(store, input_ids, codes, offsets, dataset.canvas_side),
             encode_grids(store, output_ids, codes, offsets, dataset.canvas_side),

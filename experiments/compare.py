@@ -76,6 +76,8 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "inputs-untold": (*BEST, "model.told=dihedral", "data.color_maps=inputs"),
     "dihedrals-only": (*BEST, "model.told=dihedral", "data.color_maps=none"),
     "convolution": (*BEST, "model.convolution=true"),
+    "aligned": (*BEST, "train.offset_step=2"),
+    "top-left": (*BEST, "train.offset_step=0"),
     "views-in-turn": (*BEST, "train.views_in_turn=true"),
 }
 
@@ -148,7 +150,10 @@ def run(job: Job, compile: bool) -> list[dict]:
     engine = open_engine(replace(settings.engine, compile=str(compile).lower()), print)
     dataset = make_dataset(settings)
     tasks = choose_evaluated_tasks(settings.data)
-    stream = ExampleStream(dataset, job.seed, settings.train.views_in_turn)
+    train_settings = settings.train
+    stream = ExampleStream(
+        dataset, job.seed, train_settings.views_in_turn, train_settings.offset_step
+    )
     scored, voting = (
         Evaluation.of(tasks, dataset, num_views, engine)
         for num_views in (NUM_DIHEDRALS, VOTING_VIEWS)
@@ -161,7 +166,7 @@ def run(job: Job, compile: bool) -> list[dict]:
         flop_of_training(settings.model, lengths) / len(lengths) * settings.train.global_batch
     )
     num_steps = round(job.budget / flop_of_step)
-    train_settings = replace(settings.train, num_steps=num_steps)
+    train_settings = replace(train_settings, num_steps=num_steps)
     table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
     training = start_training(TRM(settings.model, job.seed), table, train_settings, engine)
     stops = {round(num_steps * n / MEASUREMENTS) for n in range(1, MEASUREMENTS + 1)}

@@ -87,7 +87,7 @@ class TrainingRun:
 
     def plan_memory(self) -> None:
         """Log the memory plan and have the engine follow it; raise where it does not fit."""
-        stream = ExampleStream(self.dataset, self.train_settings.seed)
+        stream = self._open_stream()
         line = plan_training(
             self.training.model,
             self.dataset.index.num_rows,
@@ -125,7 +125,7 @@ class TrainingRun:
         progress = TrainingProgress(
             settings.num_steps, group, leg, leg.until, keeping.every_seconds, leg.begin
         )
-        stream = ExampleStream(self.dataset, settings.seed, settings.views_in_turn)
+        stream = self._open_stream()
         saved_step = training.step
         with TrainingLog(
             self.stage, settings, self.settings.log, self.run, training.step, leg
@@ -142,6 +142,12 @@ class TrainingRun:
                     saved_step = step
             if saved_step != training.step:
                 self._save()
+
+    def _open_stream(self) -> ExampleStream:
+        settings = self.train_settings
+        return ExampleStream(
+            self.dataset, settings.seed, settings.views_in_turn, settings.offset_step
+        )
 
     def _begin(self) -> None:
         """Start anew, or go on from the newest intact checkpoint of the same run."""

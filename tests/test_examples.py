@@ -131,3 +131,13 @@ def test_views_in_turn_come_once_each_before_any_comes_again(small_dataset):
         assert sorted(order[:6]) == sorted(order[6:]) == list(range(6))
     assert any(order[:6] != order[6:] for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) > 1
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_grids_are_shown_at_multiples_of_the_step(small_dataset, step):
+    """At all of them, as far as they fit."""
+    boxes = ExampleStream(small_dataset, 0, offset_step=step).examples(0, 2000).boxes
+    offsets = boxes[:, :2]
+    assert not (offsets % step).any() if step else not offsets.any()
+    small = offsets[(boxes[:, 2:] == 4).all(1)]  # 3x3 with its end markers fits at 0..6
+    assert step == 0 or set(small[:, 0]) == set(range(0, 7, step))
