@@ -68,7 +68,8 @@ def start_from_weights(
     :class:`InputError` where anything else of the architecture differs.
     """
     old = weights.model.settings
-    free = _RECURSION if model.rotary == "flat" else (*_RECURSION, "canvas_side")
+    may_grow = model.rotary == "grid" and model.canvas == "box"
+    free = (*_RECURSION, "canvas_side") if may_grow else _RECURSION
     for field in fields(model):
         theirs, ours = getattr(old, field.name), getattr(model, field.name)
         if theirs != ours and field.name not in free:
