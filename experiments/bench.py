@@ -38,11 +38,11 @@ SHORTER = ModelSettings(num_latent_steps=1)
 TINY = ModelSettings(dim=64, num_heads=2, num_cycles=1, num_latent_steps=1)
 
 
-def peak_memory(model: ModelSettings, engine: Engine, count: int) -> None:
+def peak_memory(canvas: str, engine: Engine, count: int) -> None:
     """Print the most memory one training step takes, in MB, in a process of its own."""
     examples = ExampleStream(data_set(["arc1/training"], []), 0).examples(0, 2048)
     chosen = examples.take(spread_over_sizes(examples.boxes, count))
-    trainer = Trainer.of(model, chosen, engine)
+    trainer = Trainer.of(replace(SHORTER, canvas=canvas), chosen, engine)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     trainer.step()
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
@@ -54,7 +54,6 @@ def bench_cpu(model: ModelSettings, engine: Engine, report: Report, options: Nam
     rounds, count = options.rounds, options.examples
     for canvas in ("full", "box"):
         command = [sys.executable, __file__, "memory", "--canvas", canvas, "--examples", str(count)]
-        command += ["--tiny"] if options.tiny else []
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         report.add(f"train_{canvas}_peak_memory_mb", float(done.stdout), "MB")
     rate = product_rate(engine, 4096)
@@ -83,12 +82,11 @@ def main() -> None:
     started = time.perf_counter()
     compiled = options.what != "memory" and not options.tiny
     engine = open_engine(EngineSettings(device="cpu", compile=str(compiled).lower()), print)
-    model = TINY if options.tiny else SHORTER
     if options.what == "memory":
-        peak_memory(replace(model, canvas=options.canvas), engine, options.examples)
+        peak_memory(options.canvas, engine, options.examples)
         return
     report = Report(Path("runs/bench/cpu.json"), engine)
-    bench_cpu(model, engine, report, options)
+    bench_cpu(TINY if options.tiny else SHORTER, engine, report, options)
     report.add("bench_seconds", time.perf_counter() - started, "s")
     report.write()
 
