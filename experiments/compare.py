@@ -35,6 +35,7 @@ from pipeline.settings import CheckpointSettings, DataSettings, Settings, change
 from pipeline.stages.build import make_dataset
 from solver.engine import open_engine
 from solver.flop import flop_of_training
+from solver.loader import open_stream
 from solver.model import TRM
 from solver.packing import boxes_for, lengths_of
 from solver.progress import TrainingProgress
@@ -151,9 +152,7 @@ def run(job: Job, compile: bool) -> list[dict]:
     dataset = make_dataset(settings)
     tasks = choose_evaluated_tasks(settings.data)
     train_settings = settings.train
-    stream = ExampleStream(
-        dataset, job.seed, train_settings.views_in_turn, train_settings.offset_step
-    )
+    stream = open_stream(dataset, train_settings)
     scored, voting = (
         Evaluation.of(tasks, dataset, num_views, engine)
         for num_views in (NUM_DIHEDRALS, VOTING_VIEWS)

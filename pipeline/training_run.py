@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from augment.dataset import Dataset
 from augment.errors import InputError
-from augment.examples import ExampleStream
 from augment.task import Task
 from pipeline.console import say, warn
 from pipeline.deadline import Leg
@@ -37,6 +36,7 @@ from solver.checkpoint_files import (
     rename_damaged,
 )
 from solver.engine import Engine
+from solver.loader import open_stream
 from solver.memory import plan_training
 from solver.model import TRM
 from solver.progress import TrainingProgress
@@ -87,7 +87,7 @@ class TrainingRun:
 
     def plan_memory(self) -> None:
         """Log the memory plan and have the engine follow it; raise where it does not fit."""
-        stream = self._open_stream()
+        stream = open_stream(self.dataset, self.train_settings)
         line = plan_training(
             self.training.model,
             self.dataset.index.num_rows,
@@ -125,7 +125,7 @@ class TrainingRun:
         progress = TrainingProgress(
             settings.num_steps, group, leg, leg.until, keeping.every_seconds, leg.begin
         )
-        stream = self._open_stream()
+        stream = open_stream(self.dataset, settings)
         saved_step = training.step
         with TrainingLog(
             self.stage, settings, self.settings.log, self.run, training.step, leg
@@ -142,12 +142,6 @@ class TrainingRun:
                     saved_step = step
             if saved_step != training.step:
                 self._save()
-
-    def _open_stream(self) -> ExampleStream:
-        settings = self.train_settings
-        return ExampleStream(
-            self.dataset, settings.seed, settings.views_in_turn, settings.offset_step
-        )
 
     def _begin(self) -> None:
         """Start anew, or go on from the newest intact checkpoint of the same run."""
