@@ -77,9 +77,7 @@ def read_workload(settings: Settings) -> Workload:
         fresh = choose_fresh_pairs(here, known)
         training = _training(settings, settings.train, settings.model, known, tasks, fresh)
         return Workload(training, _prediction(settings, settings.model, predicted_tasks))
-    names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
-    recursion = {n: getattr(settings.adapt, n) or getattr(settings.model, n) for n in names}
-    model = replace(settings.model, **recursion)
+    model = settings.adapt.adapted_model(settings.model)
     training = _training(settings, settings.adapt, model, [], predicted_tasks)
     return Workload(training, _prediction(settings, model, predicted_tasks))
 

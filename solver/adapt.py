@@ -6,7 +6,7 @@ the mean of the trained rows. Solutions play no part.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,12 @@ from augment.view import ViewCodes
 from solver.engine import Engine
 from solver.model import TRM
 from solver.puzzle_table import PuzzleTable
-from solver.settings import AdaptSettings, ModelSettings, TrainSettings
+from solver.settings import RECURSION, AdaptSettings, ModelSettings, TrainSettings
 from solver.train import Training, start_training
 from solver.weights import Weights
 
 # What may differ between weights and a training that starts from them.
-_RECURSION = (
-    "num_cycles", "num_latent_steps", "max_supervision_steps", "gradient_cycles", "dropout",
-)  # fmt: skip
+_MAY_DIFFER = (*RECURSION, "gradient_cycles", "dropout")
 
 
 def make_adaptation_dataset(
@@ -49,9 +47,7 @@ def start_adaptation(
 
     The recursion is the one that ``settings`` name, where they name one.
     """
-    model = weights.model.settings
-    names = ("num_cycles", "num_latent_steps", "max_supervision_steps")
-    model = replace(model, **{n: getattr(settings, n) or getattr(model, n) for n in names})
+    model = settings.adapted_model(weights.model.settings)
     return start_from_weights(weights, dataset, model, settings, engine)
 
 
@@ -69,7 +65,7 @@ def start_from_weights(
     """
     old = weights.model.settings
     may_grow = model.rotary == "grid" and model.canvas == "box"
-    free = (*_RECURSION, "canvas_side") if may_grow else _RECURSION
+    free = (*_MAY_DIFFER, "canvas_side") if may_grow else _MAY_DIFFER
     for field in fields(model):
         theirs, ours = getattr(old, field.name), getattr(model, field.name)
         if theirs != ours and field.name not in free:

@@ -13,6 +13,9 @@ from augment.puzzles import RowsPer
 
 _LARGEST = 2**31
 
+RECURSION = ("num_cycles", "num_latent_steps", "max_supervision_steps")
+"""Settings of a model that may be others in test-time training."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
@@ -231,9 +234,12 @@ class AdaptSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         TrainSettings.__post_init__(self)  # super() does not work in a class with slots
-        require_numbers(self, at_least={
-            "num_cycles": 0, "num_latent_steps": 0, "max_supervision_steps": 0,
-        })  # fmt: skip
+        require_numbers(self, at_least=dict.fromkeys(RECURSION, 0))
+
+    def adapted_model(self, model: ModelSettings) -> ModelSettings:
+        """Return ``model`` with the recursion that these settings name, where they name one."""
+        named = {name: getattr(self, name) for name in RECURSION if getattr(self, name)}
+        return replace(model, **named)
 
 
 @dataclass(frozen=True, slots=True)
