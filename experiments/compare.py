@@ -47,7 +47,7 @@ VOTED_BY = (1, 2, 100)
 SHARES = ("accuracy", "exact", *(f"pass@{k}" for k in VOTED_BY))
 FOLDER = Path("runs/experiment")
 
-# What has won so far; every other arm changes it.
+# What has won so far; the arms of the demo's recipe apart, all begin with it.
 BEST = (
     "model.conditioning=cells",
     "model.prefix_length=0",
