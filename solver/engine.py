@@ -73,27 +73,35 @@ class Engine:
         """Return the result of ``compute``; retry it after an error that can be worked around.
 
         After an out-of-memory error passes are half as large, and after a failed compilation
-        ``model`` runs uncompiled; a line of the log says so. Raises :class:`InputError` when a
+        ``model`` runs uncompiled; a line of the log says so, of the compilation only once the
+        uncompiled pass has succeeded, as the bug may be our own. Raises :class:`InputError` when a
         pass of one example takes too much memory.
         """
+        failure = ""
         while True:
             try:
-                return compute()
+                result = compute()
             except torch.OutOfMemoryError:
                 self._halve()
             except (InputError, FloatingPointError):
                 raise
             except Exception as error:
                 if self._compiled_recursion is None:
+                    if failure:
+                        error.add_note(f"before that, the compiled model failed: {failure}")
                     raise
                 self._compiled_recursion, self.compile = None, False
                 model.recursion = TRM.latent_recursion
                 # A compiler's own first line says that it failed, the second why.
                 reason = " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
-                self.say(
-                    f"{self.device}: warning: the compiled model failed, going on without "
-                    f"compiling, slower (engine.compile=false avoids this): {reason[:200]}"
-                )
+                failure = reason[:200]
+            else:
+                if failure:
+                    self.say(
+                        f"{self.device}: warning: the compiled model failed, going on without "
+                        f"compiling, slower (engine.compile=false avoids this): {failure}"
+                    )
+                return result
 
     def _halve(self) -> None:
         reached = self.tokens_per_pass

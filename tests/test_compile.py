@@ -98,3 +98,17 @@ def test_where_compiling_fails_the_model_runs_as_it_is(small_dataset, engine, mo
     assert line.startswith("cpu: warning: the compiled model failed, going on without compiling")
     assert "no compiler is here" in line
     assert not compiled.compile
+
+
+def test_a_bug_of_our_own_is_not_blamed_on_the_compiler(small_dataset, engine, monkeypatch):
+    def latent_recursion(*_):
+        raise ValueError("a bug of our own")
+
+    monkeypatch.setattr(TRM, "latent_recursion", latent_recursion)
+    compile_with("eager", monkeypatch)
+    printed = []
+    compiled = replace(engine, compile=True, say=printed.append)
+    with pytest.raises(ValueError, match="a bug of our own") as raised:
+        train_steps(small_dataset, compiled, ARC1_LIKE)
+    assert printed == []
+    assert raised.value.__notes__ == ["before that, the compiled model failed: a bug of our own"]
