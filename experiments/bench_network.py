@@ -32,7 +32,7 @@ class EagerTrainer:
 
     def __init__(self, model: ModelSettings, examples: Examples, engine: Engine) -> None:
         self.model, self.engine, count = TRM(model).to(engine.device), engine, len(examples.rows)
-        self.optimizer = make_optimizer(self.model, TRAIN)
+        self.optimizer = make_optimizer(self.model, TRAIN, engine.dtype)
         self.ema = EMA(self.model)
         self.rows = torch.zeros(count, model.dim, device=engine.device, requires_grad=True)
         self.tokens, self.labels = (

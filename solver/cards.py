@@ -48,13 +48,15 @@ class Card:
     memory_gb: float
     """What a process can use of each card's memory, GB."""
     link_gb_per_second: float = 0.0
-    """What a card sends to others while all sum their gradients, GB/s."""
+    """What a card sends to others of its machine while all sum their gradients, GB/s."""
+    network_gb_per_second: float = 1.5
+    """What a card sends to those of another machine, GB/s."""
     launch_us: float = 10.0
     """Time of the host for each kernel, Python included, microseconds."""
     example_us: float = 15.0
     """Time of the host to pack one example, microseconds."""
-    float32_share: float = 0.1
-    """The rate of products in float32 of a few hundred rows, of that of products."""
+    orthogonal_share: float = 0.1
+    """The rate of NorMuon's products, of a few hundred rows, of that of products."""
     gap_us: float = 2.5
     """Time of the device between two kernels, microseconds."""
     unfused: float = 1.0
@@ -62,16 +64,28 @@ class Card:
     overlaps: bool = True
     """Whether the host works while the device computes."""
     count: int = 1
+    """Cards on all machines together."""
+    num_machines: int = 1
 
     @property
     def label(self) -> str:
-        """The name as a person gives it."""
-        return self.name if self.count == 1 else f"{self.name}x{self.count}"
+        """The name as a person gives it, and how many machines."""
+        on_each = self.count // self.num_machines
+        label = self.name if on_each == 1 else f"{self.name}x{on_each}"
+        return label if self.num_machines == 1 else f"{label} on {self.num_machines} machines"
+
+    @property
+    def sent_gb_per_second(self) -> float:
+        """What each card sends while all sum their gradients, GB/s: the slowest link decides."""
+        if self.num_machines == 1:
+            return self.link_gb_per_second
+        return min(self.link_gb_per_second, self.network_gb_per_second)
 
 
 # Peaks, bandwidths, memory: NVIDIA's data sheets, less what a process cannot use. Links: NVLink, or
-# PCIe without direct copies between cards. Host: the order of what an EPYC core took for compiled
-# steps; Kaggle's machines (L4, T4) are slower.
+# PCIe without direct copies between cards. Networks: 400 Gb/s for each H100 or H200, as their
+# machines mostly have, and 12 Gb/s for each other card. Host: the order of what an EPYC core took
+# for compiled steps; Kaggle's machines (L4, T4) are slower.
 CARDS: Mapping[str, Card] = {
     card.name: card
     for card in (
@@ -84,6 +98,7 @@ CARDS: Mapping[str, Card] = {
             gb_per_second=3350 * _BANDWIDTH_SHARE,
             memory_gb=80.0,
             link_gb_per_second=300.0,
+            network_gb_per_second=45.0,
         ),
         Card(  # The same chip with faster memory.
             "h200",
@@ -94,6 +109,7 @@ CARDS: Mapping[str, Card] = {
             gb_per_second=4800 * _BANDWIDTH_SHARE,
             memory_gb=141.0,
             link_gb_per_second=300.0,
+            network_gb_per_second=45.0,
         ),
         Card(  # 54-71 TFLOP/s measured in bfloat16 products: 72 W do not feed more.
             "l4",
@@ -178,7 +194,7 @@ def measure_cpu(dim: int, inner: int, dtype: DType | Literal["auto"]) -> Card:
         attention_tflops=0.3 * tflops,
         gb_per_second=2e-9 * numbers.nbytes / copying,
         memory_gb=1e-9 * machine_bytes(),
-        float32_share=1.0 if chosen == torch.float32 else 0.2,
+        orthogonal_share=1.0 if chosen == torch.float32 else 0.5,
         gap_us=0.0,
         unfused=6.0,
         overlaps=False,

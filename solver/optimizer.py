@@ -15,14 +15,17 @@ from solver.layers import Linear
 from solver.settings import TrainSettings
 
 
-def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: TrainSettings, dtype: torch.dtype = torch.float32
+) -> Optimizer:
     """Return the optimiser of ``settings``; groups keep their initial rate as ``initial_lr``.
 
     NorMuon (arXiv 2510.05491) takes the matrices of the network ``model.net``. Its steps are scaled
-    to the size of Adam's, so that both take about the same learning rates.
+    to the size of Adam's, so that both take about the same learning rates. ``dtype``: that in which
+    the model computes.
     """
     common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "a": settings.atan2_scale}
-    optimizer: Optimizer
+    optimizer: AdamAtan2 | BatchedMuon
     if settings.optimizer == "adam_atan2":
         optimizer = AdamAtan2(list(model.parameters()), betas=settings.betas, **common)
     else:
@@ -37,6 +40,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
             remove_muon_params_from_params=False,
             **common,
         )
+        optimizer.in_bfloat16 = dtype == torch.bfloat16
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -45,9 +49,11 @@ def make_optimizer(model: nn.Module, settings: TrainSettings) -> Optimizer:
 class BatchedMuon(MuonAdamAtan2):  # type: ignore[misc]
     """The package's NorMuon and AdamATan2, with all matrices of one shape orthogonalised together.
 
-    On a GPU this is done in bfloat16, as is common for Muon: its iterations still converge, and one
-    batched product takes the place of many small ones in float32.
+    Where the model computes in bfloat16 this is done so too, as is common for Muon: its iterations
+    still converge, and one batched product takes the place of many small ones in float32.
     """
+
+    in_bfloat16 = False
 
     param_groups: list[dict[str, Any]]
 
@@ -80,7 +86,7 @@ class BatchedMuon(MuonAdamAtan2):  # type: ignore[misc]
         gradients = [p.grad for p in parameters if p.grad is not None]
         torch._foreach_lerp_(momenta, gradients, 1 - group["beta1"])
         stacked_PIJ = torch.stack(momenta)
-        dtype = torch.bfloat16 if stacked_PIJ.is_cuda else stacked_PIJ.dtype
+        dtype = torch.bfloat16 if self.in_bfloat16 else torch.float32
         updates_PIJ = newtonschulz5(
             stacked_PIJ.to(dtype),
             steps=group["muon_steps"],

@@ -42,7 +42,7 @@ _STEP_BYTES, _ANSWER_BYTES = 80, 12 * 8 * 20
 # Bytes of a weight: the cast of a cycle; the gradient of a pass, added in float32; the optimiser's
 # reads and writes of weight, gradient, two moments and average, not fused.
 _CAST_BYTES, _GRADIENT_BYTES, _OPTIMIZER_BYTES = 6, 10, 72
-_MUON_ITERATIONS = 5  # in float32
+_MUON_ITERATIONS = 5
 
 # Kernels: of a layer forward and backward, around one pass over positions, of an optimiser's step.
 _LAYER, _LAYER_BACKWARD, _AROUND, _ADAM, _MUON_OF_MATRIX = 12, 22, 100, 200, 30
@@ -68,7 +68,9 @@ class Time:
     attention: Part
     elementwise: Part
     around: Part
-    """States, embedding, loss, weights, optimiser, and sums between cards."""
+    """States, embedding, loss, weights and optimiser."""
+    communication: float
+    """Sums of gradients between cards."""
     gaps: float
     """Of the device, between kernels."""
     host: float
@@ -84,7 +86,7 @@ class Time:
     @property
     def device(self) -> float:
         """Seconds of the device."""
-        return sum(part.seconds for part in self.parts) + self.gaps
+        return sum(part.seconds for part in self.parts) + self.communication + self.gaps
 
     @property
     def seconds(self) -> float:
@@ -94,7 +96,8 @@ class Time:
     @property
     def limit(self) -> Limit:
         """What takes most of the time, and so would have to become faster."""
-        computing, moving = map(sum, zip(*self.parts, strict=True))
+        computing = sum(part.arithmetic for part in self.parts)
+        moving = sum(part.bytes for part in self.parts) + self.communication
         launching = self.gaps + self.host * (not self.overlaps)
         if (self.overlaps and self.host > self.device) or launching > max(computing, moving):
             return "launches"
@@ -130,21 +133,23 @@ def training_time(
     )
     steps = load.positions * (_STEP_BYTES * model.dim + _ANSWER_BYTES)
     around = (weights + steps) / (1e9 * card.gb_per_second)
+    communication = 0.0
     if card.count > 1:  # a ring: each card sends nearly all numbers twice
         sent = 2 * (card.count - 1) / card.count * 4 * numbers
-        around += sent / (1e9 * card.link_gb_per_second)
+        communication = sent / (1e9 * card.sent_gb_per_second)
     kernels = load.num_pieces * (
         model.num_layers * (forward * _LAYER + backward * _LAYER_BACKWARD) + _AROUND
     )
     muon = 0.0
     if train.optimizer != "adam_atan2":
-        muon = device.muon_flop / (1e12 * card.float32_share * card.product_tflops)
+        muon = device.muon_flop / (1e12 * card.orthogonal_share * card.product_tflops)
         kernels += len(device.shapes) * model.num_layers * _MUON_OF_MATRIX
     return Time(
         device.products(load, forward + 2 * backward),
         device.attention(load, forward, backward),
         device.elementwise(load, forward, backward),
         Part(muon, around),
+        communication,
         *_launching(card, kernels + _ADAM, lanes),
         card.overlaps,
         train.global_batch * flop_of_training(model, lengths) / len(lengths),
@@ -172,6 +177,7 @@ def prediction_time(
         device.attention(load, forward, 0),
         device.elementwise(load, forward, 0),
         Part(bytes=(weights + steps) / (1e9 * card.gb_per_second)),
+        0.0,
         *_launching(card, kernels, len(lengths) / card.count),
         card.overlaps,
         flop_of_prediction(model, lengths, num_supervision_steps),

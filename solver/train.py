@@ -78,7 +78,7 @@ def start_training(
     return Training(
         model,
         table.to(engine.device),
-        make_optimizer(model, settings),
+        make_optimizer(model, settings, engine.dtype),
         EMA(model),
         LossScale(engine.dtype),
         start_carry(model, share.stop - share.start, engine.device, engine.dtype),

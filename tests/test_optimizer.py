@@ -38,6 +38,25 @@ def test_matrices_of_one_shape_step_together_as_they_would_alone():
         torch.testing.assert_close(p, parameters[n], rtol=1e-4, atol=1e-6)
 
 
+def test_bfloat16_rounds_the_steps_of_matrices_but_does_not_turn_them():
+    """The iterations converge all the same."""
+    settings = TrainSettings(optimizer="normuon", lr=1e-2, weight_decay=0.0)
+    steps = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = TRM(SMALL_MODEL)
+        optimizer = make_optimizer(model, settings, dtype)
+        matrices = optimizer.param_groups[1]["params"]
+        before, draws = [p.detach().clone() for p in matrices], seeded()
+        for p in matrices:
+            p.grad = torch.randn(p.shape, generator=draws)
+        optimizer.step()
+        pairs = zip(matrices, before, strict=True)
+        steps.append(torch.cat([(p.detach() - old).flatten() for p, old in pairs]))
+    exact, rounded = steps
+    assert not torch.equal(exact, rounded)
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.999
+
+
 def test_normuon_takes_the_matrices_of_the_network():
     """All other weights step as under AdamATan2."""
     settings = TrainSettings(optimizer="normuon", lr=1e-3, matrix_lr=1e-2, weight_decay=0.0)
