@@ -12,6 +12,9 @@ DIFFICULTY ?= 0,0.2
 SEED ?= 0
 TASKS ?=
 GPU ?= h100
+NODES ?= 1
+FLOP ?= 0
+HOURS ?= 0
 MINUTES ?= 30
 PIECE ?= 0
 NOTEBOOK ?= predict
@@ -61,8 +64,9 @@ rearc: $(READY) ## Write fresh pairs of ARC-1 tasks to TO= [PAIRS=100 DIFFICULTY
 build: $(READY) ## Write the data set: tasks and the plan of their views
 	@$(PY) -m pipeline build $(ARGUMENTS)
 
-plan: $(READY) ## Print memory, speed and minutes expected of RECIPE on GPU=h100, l4x4, cpu, ...
-	@$(PY) -m pipeline plan --recipe "$(RECIPE)" --set "$(SET)" --gpu "$(GPU)"
+plan: $(READY) ## Print what RECIPE takes on GPU=h100, l4x4, cpu [NODES=]; what to train for FLOP= or HOURS=
+	@$(PY) -m pipeline plan --recipe "$(RECIPE)" --set "$(SET)" --gpu "$(GPU)" --nodes "$(NODES)" \
+		--flop "$(FLOP)" --hours "$(HOURS)"
 
 pretrain: $(READY) ## Train; the same command goes on where it stopped
 	@$(LAUNCH) pretrain $(ARGUMENTS)

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from augment.examples import ExampleStream
 from augment.view import NUM_DIHEDRALS
 from pipeline.evaluation import Evaluation
 from pipeline.inputs import choose_evaluated_tasks
@@ -158,7 +157,9 @@ def run(job: Job, compile: bool) -> list[dict]:
         for num_views in (NUM_DIHEDRALS, VOTING_VIEWS)
     )
 
-    sample = ExampleStream(dataset, 0).examples(0, 16 * dataset.num_pairs)
+    sample = open_stream(dataset, replace(train_settings, seed=0)).examples(
+        0, 16 * dataset.num_pairs
+    )
     boxes = boxes_for(settings.model, sample.boxes)
     lengths = lengths_of(boxes, settings.model)
     flop_of_step = (

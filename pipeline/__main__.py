@@ -107,13 +107,23 @@ def plan_(
     gpu: Annotated[
         str, typer.Option(help="h100, h200, l4, t4, 4090, or several such as l4x4; or cpu.")
     ] = "h100",
+    nodes: Annotated[int, typer.Option(help="Machines with such cards.", min=1)] = 1,
+    flop: Annotated[
+        float, typer.Option(help="Choose what to train for so many FLOP; 0: do not.", min=0)
+    ] = 0,
+    hours: Annotated[
+        float, typer.Option(help="Choose what to train in so many hours; 0: do not.", min=0)
+    ] = 0,
 ) -> None:
-    """Print the memory, speed and minutes that a recipe is expected to take on a card."""
+    """Print the memory, speed and minutes that a recipe is expected to take on a card.
+
+    Given FLOP or hours, also what to train for them, by the rule fitted on `make experiment`.
+    """
     from pipeline.stages.plan import plan
 
     settings = load_recipe(recipe, split_changes(changes))
     configure_log(settings.log)
-    plan(settings, gpu)
+    plan(settings, gpu, nodes, flop, hours)
 
 
 @app.command("sweep", epilog=SETTINGS_HELP)

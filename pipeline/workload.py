@@ -32,6 +32,8 @@ class TrainingWork:
     model: ModelSettings
     num_rows: int
     """Puzzle rows, all views counted as distinct."""
+    num_pairs: int
+    """Pairs of an epoch."""
     lengths: NDArray[np.int64]
 
     @property
@@ -62,9 +64,28 @@ class Workload:
     prediction: PredictionWork | None
 
 
+def without_absent_sources(settings: Settings) -> Settings:
+    """Return the settings without sources that would be downloaded, each of which is named."""
+    data = settings.data
+    absent = {n for n in (*data.trained, *data.predicted, *data.fresh) if needs_download(n)}
+    for name in sorted(absent):
+        say(f"plan: source {name} is not on this machine and is left out; make data fetches it")
+
+    def present(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if name not in absent)
+
+    data = replace(
+        data,
+        trained=present(data.trained),
+        predicted=present(data.predicted),
+        fresh=present(data.fresh),
+    )
+    return replace(settings, data=data) if absent else settings
+
+
 def read_workload(settings: Settings) -> Workload:
-    """Return what ``settings`` compute."""
-    trained, predicted = map(_on_this_machine, (settings.data.trained, settings.data.predicted))
+    """Return what ``settings`` compute; their sources must be on this machine."""
+    trained, predicted = settings.data.trained, settings.data.predicted
     tasks = within_side(load_sources(predicted), settings.data.max_side)
     tasks = [task.without_solutions() for task in tasks]
     # A prediction leaves out what the canvas does not hold.
@@ -73,8 +94,7 @@ def read_workload(settings: Settings) -> Workload:
         known = [t for t in load_sources(trained) if t.task_id not in settings.data.left_out]
         side = settings.data.max_side
         known = [task for task in known if task.longest_side(with_solutions=True) <= side]
-        here = replace(settings.data, fresh=tuple(_on_this_machine(settings.data.fresh)))
-        fresh = choose_fresh_pairs(here, known)
+        fresh = choose_fresh_pairs(settings.data, known)
         training = _training(settings, settings.train, settings.model, known, tasks, fresh)
         return Workload(training, _prediction(settings, settings.model, predicted_tasks))
     model = settings.adapt.adapted_model(settings.model)
@@ -92,13 +112,6 @@ def trains_before(settings: Settings) -> bool:
     holds_all = data.max_side <= settings.model.canvas_side
     more_steps = num_steps > settings.adapt.num_steps
     return num_steps > 0 and (bool(data.trained) or (more_steps and holds_all))
-
-
-def _on_this_machine(names: Sequence[str]) -> list[str]:
-    absent = [name for name in names if needs_download(name)]
-    for name in absent:
-        say(f"plan: source {name} is not on this machine and is left out; make data fetches it")
-    return [name for name in names if name not in absent]
 
 
 def _training(
@@ -130,7 +143,7 @@ def _training(
     boxes = open_stream(dataset, train).examples(0, num_examples).boxes
     views = settings.data.views_per_task + 1 if model.rows_per == "view" else 1
     lengths = lengths_of(boxes_for(model, boxes), model)
-    return TrainingWork(train, model, 1 + views * len(tasks), lengths)
+    return TrainingWork(train, model, 1 + views * len(tasks), dataset.num_pairs, lengths)
 
 
 def _prediction(

@@ -150,15 +150,16 @@ CARDS: Mapping[str, Card] = {
 }
 
 
-def choose_card(text: str) -> Card:
-    """Return the cards of ``text``: a name, or a name and how many such as l4x4."""
+def choose_card(text: str, num_machines: int = 1) -> Card:
+    """Return the cards of so many machines; ``text``: a name, or a name and how many in each."""
     match = re.fullmatch(r"(.+?)(?:x([1-9]\d{0,5}))?", text)
     if match is None or match[1] not in CARDS:
         raise InputError(
             f"GPU {text!r} is not known; choose from {', '.join(CARDS)}, each also with a number "
             "of them, such as l4x4; or cpu"
         )
-    return replace(CARDS[match[1]], count=int(match[2] or 1))
+    count = num_machines * int(match[2] or 1)
+    return replace(CARDS[match[1]], count=count, num_machines=num_machines)
 
 
 def measure_cpu(dim: int, inner: int, dtype: DType | Literal["auto"]) -> Card:

@@ -7,9 +7,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from augment.errors import InputError
+from pipeline.budget import best_of_each_width, list_choices
 from pipeline.console import say, say_table
-from pipeline.settings import Settings
-from pipeline.workload import PredictionWork, TrainingWork, Workload, read_workload
+from pipeline.scaling import Rule
+from pipeline.settings import Settings, change_settings
+from pipeline.workload import (
+    PredictionWork,
+    TrainingWork,
+    Workload,
+    read_workload,
+    without_absent_sources,
+)
 from solver.cards import CALIBRATION, TOKENS_ON_CPU, Card, choose_card, measure_cpu
 from solver.roofline import Time, prediction_bytes, prediction_time, training_time
 from solver.settings import AdaptSettings, swiglu_width
@@ -20,6 +31,11 @@ _COLUMNS = {
     "stage": "", "unit": "", "a second": ",.1f", "limited by": "", "of peak": ".1%",
     "ms": ",.2f", "products": ".0%", "attention": ".0%", "element-wise": ".0%", "other": ".0%",
     "gaps": ".0%", "host": ".0%", "minutes": ",.1f",
+}  # fmt: skip
+_CHOICE_COLUMNS = {
+    "width": "", "canvas": "", "tasks that fit": ",", "batch": ",", "steps": ",",
+    "presentations a pair": ",.0f", "FLOP": ".1e", "minutes": ",.1f", "communication": ".0%",
+    "pass@2, %: low": ".1f", "expected": ".1f", "high": ".1f",
 }  # fmt: skip
 
 
@@ -35,23 +51,63 @@ class Fit:
     recompute: bool = False
 
 
-def plan(settings: Settings, gpu: str) -> None:
-    """Print what ``settings`` are expected to take on ``gpu``, such as h100, l4x4 or cpu."""
+def plan(settings: Settings, gpu: str, machines: int, flop: float, hours: float) -> None:
+    """Print what ``settings`` are expected to take on ``gpu``, such as h100, l4x4 or cpu.
+
+    With ``flop`` or ``hours`` (0: not given) they are first changed to train what the fitted rule
+    expects most of for that much.
+    """
     if gpu == "cpu":
         inner = swiglu_width(settings.model.dim, settings.model.expansion)
         card = measure_cpu(settings.model.dim, inner, settings.engine.dtype)
         calibration = f"products of {1000 * card.product_tflops:.0f} GFLOP/s measured here just now"
     else:
-        card, calibration = choose_card(gpu), CALIBRATION
+        card, calibration = choose_card(gpu, machines), CALIBRATION
     say(
         f"plan: {card.label}, {card.dtype}: all figures are expected by a roofline, not measured; "
         f"calibrated on {calibration}"
     )
-    plan_workload(card, settings, read_workload(settings))
+    settings = without_absent_sources(settings)
+    changes: tuple[str, ...] = ()
+    if flop or hours:
+        changes = choose_training(settings, card, flop or math.inf, 3600 * hours or math.inf)
+        settings = change_settings(settings, changes)
+    plan_workload(card, settings, read_workload(settings), changes)
 
 
-def plan_workload(card: Card, settings: Settings, work: Workload) -> None:
-    """Print what ``work`` is expected to take on ``card``, and the settings to use."""
+def choose_training(settings: Settings, card: Card, flop: float, seconds: float) -> tuple[str, ...]:
+    """Print what so much compute can train, and return the changes of which most is expected."""
+    rule = Rule.read()
+    best = best_of_each_width(list_choices(settings, card, rule, flop, seconds))
+    if not best:
+        raise InputError("plan: that is too little compute for any training the rule knows of")
+    rows: list[Sequence[object]] = []
+    for c in best:
+        low, middle, high = (100 * np.percentile(c.solved_R, (5, 50, 95))).tolist()
+        communication = c.time.communication / c.time.seconds
+        minutes = c.num_steps * c.time.seconds / 60
+        rows.append((
+            c.dim, c.side, c.num_fitting, c.batch, c.num_steps, c.presentations, c.flop, minutes,
+            communication, low, middle, high,
+        ))  # fmt: skip
+    say_table("choices", _CHOICE_COLUMNS, rows)
+    chosen = max(best, key=lambda choice: choice.expected)
+    beyond = chosen.flop / rule.largest_flop
+    say(
+        f"plan: width {chosen.dim} on a canvas of {chosen.side} is expected to score most. The "
+        f"rule was fitted on ARC-AGI-1 training tasks with up to {rule.largest_flop:.0e} FLOP"
+        + (f": this is {beyond:,.0f} times as much, so believe it little" if beyond > 3 else "")
+    )
+    return chosen.changes
+
+
+def plan_workload(
+    card: Card, settings: Settings, work: Workload, changes: Sequence[str] = ()
+) -> None:
+    """Print what ``work`` is expected to take on ``card``, and the settings to use.
+
+    ``changes``: those of the recipe that were chosen already.
+    """
     training, prediction = work.training, work.prediction
     fit = fit_training(card, settings, training) if training else None
     used = fit.card if fit else card
@@ -74,7 +130,7 @@ def plan_workload(card: Card, settings: Settings, work: Workload) -> None:
     say_table("plan", _COLUMNS, rows)
     for line in filter(None, lines):
         say(f"plan: {line}")
-    say(f"plan: settings: {choose_settings(settings, training, used, fit)}")
+    say(f"plan: settings: {choose_settings(settings, training, used, fit, changes)}")
 
 
 def fit_training(card: Card, settings: Settings, work: TrainingWork) -> Fit | None:
@@ -134,10 +190,14 @@ def fit_prediction(
 
 
 def choose_settings(
-    settings: Settings, training: TrainingWork | None, card: Card, fit: Fit | None
+    settings: Settings,
+    training: TrainingWork | None,
+    card: Card,
+    fit: Fit | None,
+    chosen: Sequence[str] = (),
 ) -> str:
     """Return what ``make`` is to be given: processes, and the settings that must change."""
-    engine, changes = settings.engine, list[str]()
+    engine, changes = settings.engine, list(chosen)
     if training and fit:
         if fit.positions_at_once < engine.tokens_per_pass:
             changes.append(f"engine.tokens_per_pass={fit.positions_at_once}")
@@ -146,7 +206,9 @@ def choose_settings(
         if fit.global_batch != training.settings.global_batch:
             section = "adapt" if isinstance(training.settings, AdaptSettings) else "train"
             changes.append(f"{section}.global_batch={fit.global_batch}")
-    return f"NPROC={card.count}" + (f' SET="{" ".join(changes)}"' if changes else "")
+    return f"NPROC={card.count // card.num_machines}" + (
+        f' SET="{" ".join(changes)}"' if changes else ""
+    )
 
 
 def _available_bytes(card: Card, settings: Settings) -> float:
