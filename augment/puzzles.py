@@ -20,10 +20,12 @@ from augment.view import ViewCodes, sample_views
 RowsPer = Literal["view", "task"]
 """A row for each view of each task (the reference), or one for each task."""
 
-ColorMaps = Literal["all", "inputs", "none"]
-"""Which colors views permute: all but 0 (the reference), only those that inputs have, or none.
+ColorMaps = Literal["all", "inputs", "varying", "none"]
+"""Which colors views permute: all but 0 (the reference), those not only in outputs, of these only
+the ones that some inputs lack, or none.
 
-A color that only outputs have is the same for every input, so it may mean something.
+A color that only outputs have is the same for every input, so it may mean something; a color that
+all inputs have may play a part of its own.
 """
 
 
@@ -156,7 +158,9 @@ def _colors_kept(task: Task, color_maps: ColorMaps) -> Sequence[int]:
     colors = range(1, NUM_COLORS)
     if color_maps == "none":
         return colors
-    inputs = np.unique(np.concatenate([g.ravel() for g in (*(p.input for p in task.train),
-                                                           *task.test_inputs)]))  # fmt: skip
-    outputs = np.unique(np.concatenate([pair.output.ravel() for pair in task.train]))
-    return [color for color in colors if color in outputs and color not in inputs]
+    inputs = [set(np.unique(g)) for g in (*(p.input for p in task.train), *task.test_inputs)]
+    outputs = set[int]().union(*(np.unique(pair.output) for pair in task.train))
+    kept = outputs - set[int]().union(*inputs)
+    if color_maps == "varying":
+        kept |= set.intersection(*inputs)
+    return [color for color in colors if color in kept]
