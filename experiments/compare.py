@@ -1,9 +1,10 @@
 """`make experiment`: which recipe learns most from equal compute?
 
 The proxy: the ARC-1 training tasks that fit a canvas. Half of them are held out as a competition's
-tasks would be: their demonstrations are trained, their tests are not. The others are trained whole.
-No evaluation task plays any part. Every arm changes a few settings of the base, which is the recipe
-`demo`, and trains until the same number of FLOP is spent (`solver.flop`), each with the same seeds.
+tasks would be: their demonstrations are trained, their tests are not. No other task is trained,
+unless an arm says so, and no evaluation task plays any part. Every arm changes a few settings of
+the recipe `arc1-small`, and trains until the same number of FLOP is spent (`solver.flop`), each
+with the same seeds.
 Along the way loss and exact accuracy are measured on the held-out tests under all dihedrals (with
 the true box, after all supervision steps, moving average), and at the end pass@k of the votes of 16
 views, boxes inferred.
@@ -29,8 +30,8 @@ import torch
 from augment.view import NUM_DIHEDRALS
 from pipeline.evaluation import Evaluation
 from pipeline.inputs import choose_evaluated_tasks
-from pipeline.recipes import demo
-from pipeline.settings import CheckpointSettings, DataSettings, Settings, change_settings
+from pipeline.recipes import arc1_small
+from pipeline.settings import CheckpointSettings, Settings, change_settings
 from pipeline.stages.build import make_dataset
 from solver.engine import open_engine
 from solver.flop import flop_of_training
@@ -46,39 +47,44 @@ VOTED_BY = (1, 2, 100)
 SHARES = ("accuracy", "exact", *(f"pass@{k}" for k in VOTED_BY))
 FOLDER = Path("runs/experiment")
 
-# What has won so far; the arms of the demo's recipe apart, all begin with it.
-BEST = (
-    "model.conditioning=cells",
-    "model.prefix_length=0",
-    "model.output=softmax",
-    "model.patch=2",
-)
 ARMS: Mapping[str, tuple[str, ...]] = {
-    "demo": (),
-    "demo-softmax": ("model.output=softmax",),
-    "best": BEST,
-    "held-out-only": (*BEST, "data.trained="),
-    "patch1": (*BEST, "model.patch=1"),
-    "patch3": (*BEST, "model.patch=3"),
-    "prefix": (*BEST, "model.conditioning=prefix", "model.prefix_length=16"),
-    "stablemax": (*BEST, "model.output=stablemax"),
-    "one-step": (*BEST, "model.max_supervision_steps=1", "model.num_latent_steps=3"),
-    "one-step-shallow": (*BEST, "model.max_supervision_steps=1"),
-    "batch32": (*BEST, "train.global_batch=32"),
-    "d192": (*BEST, "model.dim=192", "model.num_heads=6"),
-    "d256": (*BEST, "model.dim=256", "model.num_heads=8"),
-    "expansion2": (*BEST, "model.expansion=2"),
-    "dropout": (*BEST, "model.dropout=0.1"),
-    "lr-2x": (*BEST, "train.lr=2e-3"),
-    "lr-half": (*BEST, "train.lr=5e-4"),
-    "rows-lr-3x": (*BEST, "train.rows_lr=3e-2"),
-    "rows-lr-third": (*BEST, "train.rows_lr=3e-3"),
-    "inputs-untold": (*BEST, "model.told=dihedral", "data.color_maps=inputs"),
-    "dihedrals-only": (*BEST, "model.told=dihedral", "data.color_maps=none"),
-    "convolution": (*BEST, "model.convolution=true"),
-    "aligned": (*BEST, "train.offset_step=2"),
-    "top-left": (*BEST, "train.offset_step=0"),
-    "views-in-turn": (*BEST, "train.views_in_turn=true"),
+    "arc1-small": (),
+    "demo": (
+        "model.conditioning=prefix",
+        "model.prefix_length=16",
+        "model.told=view",
+        "model.patch=1",
+        "model.convolution=false",
+        "model.output=stablemax",
+        "model.max_supervision_steps=2",
+        "data.color_maps=all",
+        "data.trained=arc1/training",
+    ),
+    "prefix": ("model.conditioning=prefix", "model.prefix_length=16"),
+    "patch1": ("model.patch=1",),
+    "patch3": ("model.patch=3",),
+    "no-convolution": ("model.convolution=false",),
+    "stablemax": ("model.output=stablemax",),
+    "two-steps": ("model.max_supervision_steps=2",),
+    "deep": ("model.num_latent_steps=3",),
+    "d64": ("model.dim=64", "model.num_heads=2"),
+    "d192": ("model.dim=192", "model.num_heads=6"),
+    "d256": ("model.dim=256", "model.num_heads=8"),
+    "batch32": ("train.global_batch=32",),
+    "batch256": ("train.global_batch=256",),
+    "dropout": ("model.dropout=0.1",),
+    "lr-2x": ("train.lr=2e-3",),
+    "lr-half": ("train.lr=5e-4",),
+    "rows-lr-3x": ("train.rows_lr=3e-2",),
+    "rows-lr-third": ("train.rows_lr=3e-3",),
+    "colors-told": ("model.told=view", "data.color_maps=all"),
+    "colors-of-inputs": ("data.color_maps=inputs",),
+    "no-colors": ("data.color_maps=none",),
+    "views15": ("data.views_per_task=15",),
+    "views-in-turn": ("train.views_in_turn=true",),
+    "top-left": ("train.offset_step=0",),
+    "others": ("data.trained=arc1/training",),
+    "fresh": ("data.trained=arc1/training", "data.fresh=folder:rearc"),
 }
 
 
@@ -96,20 +102,18 @@ class Job(NamedTuple):
 
 def settings_of(job: Job) -> Settings:
     """Return the settings of a run."""
-    recipe = demo()
-    sources, side = ("arc1/training",), job.side
-    data = DataSettings(
-        trained=sources,
+    recipe = arc1_small()
+    data = replace(
+        recipe.data,
         predicted=(),
-        evaluated=sources,
+        evaluated=("arc1/training",),
         num_evaluated=job.num_evaluated,
-        max_side=side,
-        views_per_task=recipe.data.views_per_task,
+        max_side=job.side,
     )
     base = replace(
         recipe,
         data=data,
-        model=replace(recipe.model, canvas_side=side),
+        model=replace(recipe.model, canvas_side=job.side),
         # An average over the last hundred steps: the runs are short.
         train=replace(recipe.train, seed=job.seed, ema_rate=0.99),
         checkpoint=CheckpointSettings(),

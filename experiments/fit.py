@@ -17,7 +17,7 @@ from compare import job_of, settings_of
 
 from pipeline.scaling import BATCH, FITTED, WIDTH, Rule
 
-RESAMPLES, ATTEMPTS = 200, 2
+RESAMPLES, ATTEMPTS, SIDE = 200, 2, 12
 WEAK = 0.1  # weight of each squared number of the second line: without runs it is zero
 
 
@@ -26,11 +26,12 @@ class End(NamedTuple):
 
     arm: str
     seed: int
+    side: int
     flop: float
     dim: int
     batch: int
     presentations: float
-    error: float
+    exact: float
     cells_N: np.ndarray
     solved_N: np.ndarray
 
@@ -46,22 +47,22 @@ def read_ends(path: Path, arms: list[str]) -> list[End]:
         solved = [place is not None and place < ATTEMPTS for place in places]
         ends.append(
             End(
-                line["arm"], line["seed"], line["flop"], settings.model.dim,
-                settings.train.global_batch, line["presentations"], 1 - line["accuracy"],
+                line["arm"], line["seed"], line["side"], line["flop"], settings.model.dim,
+                settings.train.global_batch, line["presentations"], line["exact"],
                 np.array(cells, float), np.array(solved, float),
             )
         )  # fmt: skip
     return ends
 
 
-def fit_error(ends: list[End]) -> np.ndarray:
-    """Return ln A, a, ln B, b and g of least squares in ln(error); a and b are positive."""
-    dim, batch, presentations, error = torch.tensor(
-        [(e.dim, e.batch, e.presentations, e.error) for e in ends], dtype=torch.float64
+def fit_exact(ends: list[End]) -> np.ndarray:
+    """Return ln A, a, ln B, b and g of least squares in ln(-ln(exact)); a and b are positive."""
+    dim, batch, presentations, exact = torch.tensor(
+        [(e.dim, e.batch, e.presentations, e.exact) for e in ends], dtype=torch.float64
     ).T
     wide, small, long = (dim / WIDTH).log(), (BATCH / batch).log(), presentations.log()
     # ln A, ln a, ln B, ln b, g
-    start = torch.tensor([-2.5, -1.5, -0.5, -1.0, 0.0], dtype=torch.float64)
+    start = torch.tensor([0.0, -1.5, 2.0, -1.5, 0.0], dtype=torch.float64)
     numbers = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([numbers], max_iter=500, line_search_fn="strong_wolfe")
 
@@ -70,7 +71,7 @@ def fit_error(ends: list[End]) -> np.ndarray:
         ln_a, of_width, ln_b, of_length, g = numbers
         first = ln_a - of_width.exp() * wide
         second = ln_b - of_length.exp() * (long + g * small)
-        total = (torch.logaddexp(first, second) - error.log()).square().sum()
+        total = (torch.logaddexp(first, second) - (-exact.log()).log()).square().sum()
         total = total + 1e-4 * (numbers - start).square().sum()  # what no run decides stays put
         total.backward()
         return total
@@ -80,11 +81,14 @@ def fit_error(ends: list[End]) -> np.ndarray:
     return np.array([ln_a, np.exp(of_width), ln_b, np.exp(of_length), g])
 
 
-def fit_solved(ends: list[End]) -> np.ndarray:
-    """Return u, v and w of a logistic regression on all outputs, by Newton's method."""
+def fit_solved(ends: list[End], exact: list[float]) -> np.ndarray:
+    """Return u, v and w of a logistic regression on all outputs, by Newton's method.
+
+    ``exact``: what is expected of each run.
+    """
     features = np.concatenate(
-        [np.stack([np.ones_like(e.cells_N), np.full_like(e.cells_N, np.log(e.error)),
-                   np.log(e.cells_N)], 1) for e in ends]
+        [np.stack([np.ones_like(e.cells_N), np.full_like(e.cells_N, np.log(x)),
+                   np.log(e.cells_N)], 1) for e, x in zip(ends, exact, strict=True)]
     )  # fmt: skip
     solved, numbers = np.concatenate([e.solved_N for e in ends]), np.zeros(3)
     for _ in range(50):
@@ -100,7 +104,7 @@ def fit_solved(ends: list[End]) -> np.ndarray:
 def fit(ends: list[End], seed: int = 0) -> Rule:
     """Return the rule fitted on resamples of the runs, and of the outputs alike in all runs."""
     generator = np.random.default_rng(seed)
-    errors, solved = [], []
+    exact, solved = [], []
     for _ in range(RESAMPLES):
         chosen = [ends[n] for n in generator.integers(len(ends), size=len(ends))]
         drawn = {n: generator.integers(n, size=n) for n in {len(e.cells_N) for e in ends}}
@@ -109,27 +113,30 @@ def fit(ends: list[End], seed: int = 0) -> Rule:
                        solved_N=e.solved_N[drawn[len(e.cells_N)]])
             for e in chosen
         ]  # fmt: skip
-        errors.append(fit_error(resampled))
-        solved.append(fit_solved(resampled))
-    return Rule(np.array(errors), np.array(solved), max(e.flop for e in ends))
+        exact_5 = fit_exact([e for e in resampled if e.side == SIDE])
+        of_run = Rule(exact_5[None], np.zeros((1, 3)), 0.0)
+        shares = [of_run.exact(e.dim, e.presentations, e.batch).item() for e in resampled]
+        exact.append(exact_5)
+        solved.append(fit_solved(resampled, shares))
+    return Rule(np.array(exact), np.array(solved), max(e.flop for e in ends))
 
 
 def expected(rule: Rule, end: End) -> tuple[np.ndarray, np.ndarray]:
-    """Return the expected error of a run and its share solved, both in %: 5 %, median, 95 %."""
-    error = rule.error(end.dim, end.presentations, end.batch)
-    parts = (error, rule.solved(error, end.cells_N))
+    """Return what is expected exact of a run, and solved, both in %: 5 %, median, 95 %."""
+    exact = rule.exact(end.dim, end.presentations, end.batch)
+    parts = (exact, rule.solved(exact, end.cells_N))
     return tuple(100 * np.percentile(part, (5, 50, 95)) for part in parts)  # type: ignore[return-value]
 
 
 def show(rule: Rule, ends: list[End]) -> None:
     """Print a table of runs with what the rule expects of each."""
-    print("| arm | seed | FLOP | presentations | error, % | expected | solved, % | expected |")
+    print("| arm | seed | FLOP | presentations | exact, % | expected | solved, % | expected |")
     print("|---|---|---|---|---|---|---|---|")
     for e in sorted(ends, key=lambda e: (e.flop, e.arm, e.seed)):
         (low, middle, high), (least, about, most) = expected(rule, e)
         print(
             f"| {e.arm} | {e.seed} | {e.flop:.1e} | {e.presentations:.0f} "
-            f"| {100 * e.error:.1f} | {middle:.1f} ({low:.1f} .. {high:.1f}) "
+            f"| {100 * e.exact:.1f} | {middle:.1f} ({low:.1f} .. {high:.1f}) "
             f"| {100 * e.solved_N.mean():.1f} | {about:.1f} ({least:.1f} .. {most:.1f}) |"
         )
 

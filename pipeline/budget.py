@@ -91,7 +91,7 @@ def list_choices(
             if num_steps < _LEAST_STEPS or presentations < 1:
                 continue
             share = len(fitting) / len(tasks)
-            solved_R = share * rule.solved(rule.error(dim, presentations, batch), cells_N)
+            solved_R = share * rule.solved(rule.exact(dim, presentations, batch), cells_N)
             yield Choice(
                 side, dim, batch, num_steps, len(fitting), presentations,
                 num_steps * flop_of_step, time, solved_R,

@@ -130,19 +130,50 @@ def arc2_fast() -> Settings:
     return replace(arc1_fast(), data=arc2().data)
 
 
-def arc1_eval() -> Settings:
-    """All 400 ARC-AGI-1 evaluation tasks with the shipped weights or those of RUN: a score.
+def arc1_small() -> Settings:
+    """All 400 ARC-AGI-1 evaluation tasks on a CPU, from their demonstrations alone.
 
-    The shipped weights' canvas is that of the demo; larger tasks get fallback attempts.
+    What learnt most from a unit of compute in docs/EXPERIMENTS.md, where its score is.
     """
-    shipped = demo()
-    data = DataSettings(predicted=("arc1/evaluation",), views_per_task=shipped.data.views_per_task)
-    return replace(shipped, data=data)
+    return Settings(
+        data=DataSettings(predicted=("arc1/evaluation",), views_per_task=63, color_maps="varying"),
+        model=ModelSettings(
+            canvas="box",
+            patch=2,
+            dim=128,
+            num_heads=4,
+            prefix_length=0,
+            conditioning="cells",
+            rows_per="task",
+            told="dihedral",
+            rotary="grid",
+            rotary_base=100.0,
+            convolution=True,
+            output="softmax",
+            num_cycles=1,
+            num_latent_steps=1,
+            max_supervision_steps=1,
+        ),
+        train=PretrainSettings(
+            num_steps=30_000,
+            global_batch=64,
+            optimizer="normuon",
+            lr=1e-3,
+            schedule="wsd",
+            warmup_steps=100,
+        ),
+        checkpoint=CheckpointSettings(every=1000),
+        adapt=demo().adapt,
+        predict=PredictSettings(num_views=32),
+        engine=EngineSettings(),
+        shipped_weights="solver/pretrained/arc1-small",
+    )
 
 
-def arc2_eval() -> Settings:
-    """All 120 ARC-AGI-2 evaluation tasks, likewise."""
-    return replace(arc1_eval(), data=replace(arc1_eval().data, predicted=("arc2/evaluation",)))
+def arc2_small() -> Settings:
+    """All 120 ARC-AGI-2 evaluation tasks with the same weights, after test-time training."""
+    recipe = arc1_small()
+    return replace(recipe, data=replace(recipe.data, predicted=("arc2/evaluation",)))
 
 
 def kaggle() -> Settings:
@@ -181,12 +212,12 @@ def _unseen() -> AdaptSettings:
 
 RECIPES: Mapping[str, Callable[[], Settings]] = {
     "demo": demo,
+    "arc1-small": arc1_small,
+    "arc2-small": arc2_small,
     "arc1": arc1,
     "arc2": arc2,
     "arc1-fast": arc1_fast,
     "arc2-fast": arc2_fast,
-    "arc1-eval": arc1_eval,
-    "arc2-eval": arc2_eval,
     "kaggle": kaggle,
 }
 

@@ -46,8 +46,8 @@ def test_an_experiment_trains_its_arms_and_is_not_made_again(tmp_path):
         "demo",
         "--no-compile",
     ]
-    command += ["--arm", "narrow: model.dim=32 model.num_heads=2 model.rotary=grid"]
-    command += ["--seeds", "0", "1", "--budget", "3e10", "--side", "5", "--held-out", "4"]
+    command += ["--arm", "narrow: model.dim=32 model.num_heads=2 model.patch=1"]
+    command += ["--seeds", "0", "1", "--budget", "3e10", "--side", "6", "--held-out", "4"]
     command += ["--workers", "1"]
     printed = []
     for _ in range(2):

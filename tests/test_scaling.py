@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import orjson
 import pytest
 
 from pipeline import budget
@@ -12,7 +13,7 @@ from pipeline.scaling import Rule, visible_cells
 from pipeline.settings import change_settings
 from solver.cards import choose_card
 
-RULE = Rule(np.array([[-3.0, 0.5, -0.5, 0.3, 0.1]] * 3), np.array([[-6.0, -4.0, -0.5]] * 3), 1e14)
+RULE = Rule(np.array([[-1.0, 0.5, 2.0, 0.3, 0.1]] * 3), np.array([[3.0, 1.5, -0.5]] * 3), 1e14)
 PLENTY = 1e17
 
 
@@ -27,26 +28,24 @@ def test_the_kept_rule_is_sensible():
     """More training, wider models, smaller batches and smaller grids: never worse."""
     rule = Rule.read()
     cells = np.array([100.0, 200.0])
-    base = rule.solved(rule.error(128, 100, 64), cells)
-    assert np.median(rule.solved(rule.error(128, 1000, 64), cells)) > np.median(base)
-    assert np.median(rule.solved(rule.error(256, 100, 64), cells)) >= np.median(base)
-    assert np.median(rule.solved(rule.error(128, 100, 64), 4 * cells)) < np.median(base)
+    base = rule.solved(rule.exact(128, 100, 64), cells)
+    assert np.median(rule.solved(rule.exact(128, 1000, 64), cells)) > np.median(base)
+    assert np.median(rule.solved(rule.exact(256, 100, 64), cells)) >= np.median(base)
+    assert np.median(rule.solved(rule.exact(128, 100, 64), 4 * cells)) < np.median(base)
     assert ((base > 0) & (base < 1)).all()
 
 
 def test_the_rule_survives_being_written(tmp_path):
     path = tmp_path / "rule.json"
-    import orjson
-
     path.write_bytes(orjson.dumps(RULE.as_json()))
     again = Rule.read(path)
-    assert np.array_equal(again.error_R5, RULE.error_R5)
+    assert np.array_equal(again.exact_R5, RULE.exact_R5)
     assert np.array_equal(again.solved_R3, RULE.solved_R3)
 
 
 def test_the_first_line_by_hand():
-    expected = math.exp(-3.0) * 2**-0.5 + math.exp(-0.5) * (100 * 2**-0.1) ** -0.3
-    assert RULE.error(256, 100, 128) == pytest.approx(expected)
+    expected = math.exp(-1.0) * 2**-0.5 + math.exp(2.0) * (100 * 2**-0.1) ** -0.3
+    assert -np.log(RULE.exact(256, 100, 128)) == pytest.approx(expected)
 
 
 def test_no_solution_is_looked_at(arc1):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("no_concept")
 
 def test_what_trains():
     adapting = {name for name in RECIPES if workload(name).training.stage == "adapt"}
-    assert adapting == {"kaggle", "arc1-eval", "arc2-eval"}
+    assert adapting == {"kaggle"}
     untrained = load_recipe("demo", ["train.num_steps=0", "adapt.num_steps=0"])
     assert read_workload(untrained).training is None
     unasked = load_recipe("arc1", ["data.predicted=", "data.trained=arc1/training"])
