@@ -77,8 +77,8 @@ predict: $(READY) ## Answer the tasks: runs/RUN/submission.json, and the score
 sweep: $(READY) ## Score RECIPE by number of VIEWS= and of supervision STEPS=: runs/RUN/sweep.json
 	@$(LAUNCH) sweep $(ARGUMENTS) --views "$(VIEWS)" --steps "$(STEPS)"
 
-export: $(READY) ## Copy the weights of RUN, without what only training needs, to TO=
-	@$(PY) -m pipeline export --run-name "$(RUN)" --to "$(TO)"
+export: $(READY) ## Copy the weights of RUN, without what only training needs, to TO= [FLOAT16=1]
+	@$(PY) -m pipeline export --run-name "$(RUN)" --to "$(TO)" $(if $(filter 1,$(FLOAT16)),--float16)
 
 score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
 	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)

@@ -144,11 +144,14 @@ def sweep_(
 def export_(
     to: Annotated[Path, typer.Option(help="Folder to write; it may not exist yet.")],
     run: RunName = "demo",
+    in_float16: Annotated[
+        bool, typer.Option("--float16", help="Round to float16, in half the bytes.")
+    ] = False,
 ) -> None:
     """Copy what prediction needs of a run's newest checkpoint into a folder of its own."""
     from pipeline.stages.export import export
 
-    export(Run.named(run), to)
+    export(Run.named(run), to, in_float16)
 
 
 @app.command("score")

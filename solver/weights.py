@@ -81,7 +81,11 @@ def load_weights(path: Path) -> Weights:
         model = TRM(ModelSettings(**description["architecture"]))
         model.load_state_dict(load_file(path / WEIGHTS))
         index = PuzzleIndex.load(path)
-        table = PuzzleTable.from_tensors(index.num_rows, load_file(path / ROWS))
+        rows = {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in load_file(path / ROWS).items()
+        }
+        table = PuzzleTable.from_tensors(index.num_rows, rows)
         trained_on = read_trained_on(path)
     except (IndexError, KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
         reason = (str(error) or repr(error)).splitlines()[0]
@@ -94,18 +98,24 @@ def load_weights(path: Path) -> Weights:
     return Weights(model, table, index, trained_on, source, digest.hexdigest())
 
 
-def export_weights(source: Path, destination: Path) -> None:
-    """Copy the weights of a checkpoint to ``destination``, without what only training needs."""
+def export_weights(source: Path, destination: Path, in_float16: bool = False) -> None:
+    """Copy the weights of a checkpoint to ``destination``, without what only training needs.
+
+    ``in_float16``: rounded to that, in half the bytes; whoever loads them computes as before.
+    """
     if destination.exists() and not is_checkpoint(destination):
         raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
     with replace_folder(destination) as temporary:
-        copy_weights(source, temporary)
+        copy_weights(source, temporary, in_float16=in_float16)
 
 
-def copy_weights(source: Path, folder: Path, rows: Literal["mean", "all"] = "all") -> None:
+def copy_weights(
+    source: Path, folder: Path, rows: Literal["mean", "all"] = "all", *, in_float16: bool = False
+) -> None:
     """Copy the weights of a checkpoint into the empty ``folder``; see :func:`load_weights`.
 
-    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start.
+    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start. With
+    ``in_float16`` all numbers are rounded to that.
     """
     weights = load_weights(source)
     table, index = weights.table, weights.index
@@ -114,7 +124,9 @@ def copy_weights(source: Path, folder: Path, rows: Literal["mean", "all"] = "all
     origin: dict[str, Any] = {"step": 0, "settings": {}, "code_version": f"reference {source.name}"}
     if source.is_dir():
         origin = verify_checkpoint(source)
-    write_weights(folder, weights.model.state_dict(), table, index, weights.trained_on)
+    state = weights.model.state_dict()
+    dtype = torch.float16 if in_float16 else torch.float32
+    write_weights(folder, state, table, index, weights.trained_on, dtype)
     describe_checkpoint(
         folder,
         origin["step"],
@@ -131,10 +143,17 @@ def write_weights(
     table: PuzzleTable,
     index: PuzzleIndex,
     trained_on: NDArray[np.uint64],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write the files of a checkpoint that :func:`load_weights` reads, but for its description."""
-    save_tensors(folder / WEIGHTS, model)
-    save_tensors(folder / ROWS, table.tensors())
+    """Write the files of a checkpoint that :func:`load_weights` reads, but for its description.
+
+    Raises :class:`InputError` where a number is too large for ``dtype``.
+    """
+    for name, tensors in ((WEIGHTS, model), (ROWS, table.tensors())):
+        rounded = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+        if not all(torch.isfinite(t).all() for t in rounded.values()):
+            raise InputError(f"{folder / name}: a weight is not finite in {dtype}")
+        save_tensors(folder / name, rounded)
     index.save(folder)
     np.save(folder / TRAINED_ON, trained_on, allow_pickle=False)
 
