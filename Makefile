@@ -1,7 +1,7 @@
 # Every stage is one line: python -m pipeline STAGE, or python -m kernels_kaggle STAGE for Kaggle.
 # `make` alone lists the targets.
 KAGGLE_RECIPE := $(or $(RECIPE),kaggle)
-RECIPE ?= demo
+RECIPE ?= arc1-small
 RUN ?= $(RECIPE)
 SET ?=
 NPROC ?= 1
@@ -40,7 +40,7 @@ GPU_FOLDERS = --to "$(TO)" $(if $(FROM),--from "$(FROM)") $(if $(WHEELS),--wheel
 	test kernel-test lint chaos deadlines bench gpu experiment clean
 
 help: ## List the targets
-	@echo 'make TARGET [RECIPE=demo] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
+	@echo 'make TARGET [RECIPE=arc1-small] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt

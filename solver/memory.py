@@ -34,7 +34,7 @@ from solver.settings import ModelSettings, TrainSettings
 _GB = 1e9
 _CUDA_CONTEXT = 1.0e9  # bytes of the driver's context and its libraries
 USABLE = 0.9  # of what is free on a GPU: the rest is what its allocator cannot put to use
-_COUNTED = (4, 12)  # examples of the two passes that are counted
+_COUNTED = (100, 300)  # examples of the passes that are counted: as large as passes are
 _SAMPLED = 2048  # examples that tell how long those of a run are
 _SPREADS = 4  # standard deviations by which a batch may be longer than the mean of all
 
@@ -129,7 +129,9 @@ def _count_pass(model: TRM, num_examples: int, dtype: torch.dtype) -> tuple[int,
         x_ND = without_values.embed(packed, rows_GD).to(dtype)
         state = without_values.start(len(x_ND), dtype)
         state, logits_MV, halt_G = without_values(state, x_ND, packed)
-        losses = compute_losses(logits_MV, halt_G, packed.labels_M, packed.owners_N)
+        losses = compute_losses(
+            logits_MV, halt_G, packed.labels_M, packed.owners_N, settings.output
+        )
         losses.total.backward()  # type: ignore[no-untyped-call]
     return len(x_ND), live.peak
 

@@ -149,10 +149,11 @@ def misplaced(
     settings = training.model.settings
     lengths_B = lengths_of(outcome.carry.examples.boxes, settings)
     lanes, state = (len(lengths_B),), (int(lengths_B.sum()), settings.dim)
+    of_loss = torch.float64 if settings.output == "stablemax" else FLOAT
     results = {
         "y": (outcome.carry.state.y, engine.dtype, state),
         "z": (outcome.carry.state.z, engine.dtype, state),
-        "token loss": (outcome.losses.tokens, torch.float64, lanes),
+        "token loss": (outcome.losses.tokens, of_loss, lanes),
         "halt loss": (outcome.losses.halt, FLOAT, lanes),
         "accuracy": (outcome.losses.accuracy, FLOAT, lanes),
         "exact": (outcome.losses.exact, torch.bool, lanes),
@@ -260,7 +261,7 @@ def run_options(device: torch.device) -> None:
     run = partial(run_training, device=device)
     report("recompute", partial(run, setup=setup, recompute=True))
     report("frozen", partial(run, setup=setup, dtype=HALF, trains=(False,)))
-    report("passes", partial(run, setup=setup, tokens=20_000, num_processes=SIZE))
+    report("passes", partial(run, setup=setup, tokens=2_000, num_processes=SIZE))
     changes: dict[str, dict[str, Any]] = {
         "dropout": {"dropout": 0.1},
         "gradient_cycles": {"num_cycles": 3, "gradient_cycles": 2},

@@ -15,9 +15,15 @@ from solver.memory import plan_memory
 from solver.model import TRM
 
 # A recipe of each kind: the others differ from these in their data and their predictions alone.
-NAMES = ("arc1", "arc1-fast", "kaggle", "demo")
+NAMES = ("arc1", "arc1-fast", "arc1-small", "kaggle", "demo")
 # Operations that a step of one process may launch, in bfloat16 and uncompiled.
-MOST_OPERATIONS = {"arc1": 2300, "arc1-fast": 1450, "kaggle": 2750, "demo": 1200}
+MOST_OPERATIONS = {
+    "arc1": 2300,
+    "arc1-fast": 1450,
+    "arc1-small": 1450,
+    "kaggle": 2750,
+    "demo": 1200,
+}
 # Cases with the recipes and settings of their models.
 PLANNED = {
     "arc1 training bfloat16 1": ("arc1", {}),
@@ -55,7 +61,7 @@ def cases() -> dict[str, dict]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for names in (("arc1", "kaggle"), ("arc1-fast", "demo", "options", "plants"))
+        for names in (("arc1", "kaggle", "arc1-small"), ("arc1-fast", "demo", "options", "plants"))
     ]
     printed = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -63,7 +69,7 @@ def cases() -> dict[str, dict]:
     return {line["case"]: line for line in lines}
 
 
-def test_the_recipes_are_of_four_kinds():
+def test_the_recipes_are_of_five_kinds():
     recipes = {name: make() for name, make in RECIPES.items()}
     kinds = {name: (r.model, r.train, r.adapt) for name, r in recipes.items()}
     assert {str(kind) for kind in kinds.values()} == {str(kinds[name]) for name in NAMES}
