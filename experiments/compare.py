@@ -235,7 +235,7 @@ def column(lines: list[dict], name: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arms", nargs="*", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=["arc1-small", "demo"])
     parser.add_argument("--arm", action="append", default=[], help='one more: "name: a=b c=d"')
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--budget", type=float, default=1.5e14, help="FLOP of a run")

@@ -17,7 +17,7 @@ SAVING_SECONDS = 20.0  # of each piece, for the files at its end
 SECONDS_TO_END = 40.0  # of a program whose time is over
 # What a test on a CPU does instead.
 SMALL = (
-    "data.max_side=5 model.canvas_side=5 data.views_per_task=7 model.num_heads=2 model.dim=32 "
+    "data.max_side=6 model.canvas_side=6 data.views_per_task=7 model.num_heads=2 model.dim=32 "
     "train.global_batch=8 predict.num_views=2 engine.device=cpu engine.compile=false"
 )
 SMALL_SCALE = 0.2  # of the seconds of each part
