@@ -94,3 +94,28 @@ def test_the_command_prints_what_memory_and_time_are_expected(capsys):
     assert call("plan", "--gpu", "t4", changes=["log.form=json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["stage"] for line in lines if line["message"] == "plan"] == ["pretrain", "predict"]
+
+
+def test_what_to_train_for_so_much_compute(monkeypatch, capsys):
+    """On one canvas here, as trying all of them takes seconds."""
+    monkeypatch.setattr("pipeline.budget.SIDES", (12,))
+    gpu = ("--recipe", "arc1-small", "--gpu", "h100x8", "--nodes", "2")
+    assert call("plan", *gpu, "--hours", "0.5", changes=["log.form=json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "h100x8 on 2 machines" in lines[0]["message"]
+    choices = [line for line in lines if line["message"] == "choices"]
+    assert len(choices) > 3
+    for choice in choices:
+        assert choice["minutes"] == pytest.approx(30, rel=0.01)
+        assert 0 < choice["communication"] < 1
+        assert choice["pass@2, %: low"] <= choice["expected"] <= choice["high"]
+    best = max(choices, key=lambda choice: choice["expected"])
+    *_, settings = lines
+    assert f"NPROC=8 SET=\"data.max_side=12 model.canvas_side=12 model.dim={best['width']} " in (
+        settings["message"]
+    )
+
+
+def test_too_little_compute_is_one_line(capsys):
+    assert call("plan", "--recipe", "arc1-small", "--flop", "1e6") == 2
+    assert "too little compute" in capsys.readouterr().err
