@@ -93,9 +93,12 @@ def choose_training(settings: Settings, card: Card, flop: float, seconds: float)
     say_table("choices", _CHOICE_COLUMNS, rows)
     chosen = max(best, key=lambda choice: choice.expected)
     beyond = chosen.flop / rule.largest_flop
+    model = settings.model
+    depth = model.num_layers * model.num_cycles * (model.num_latent_steps + 1)
     say(
-        f"plan: width {chosen.dim} on a canvas of {chosen.side} is expected to score most. The "
-        f"rule was fitted on ARC-AGI-1 training tasks with up to {rule.largest_flop:.0e} FLOP"
+        f"plan: width {chosen.dim}, {depth} layers deep as the recipe is, on a canvas of "
+        f"{chosen.side} is expected to score most. The rule was fitted on ARC-AGI-1 training tasks "
+        f"with up to {rule.largest_flop:.0e} FLOP"
         + (f": this is {beyond:,.0f} times as much, so believe it little" if beyond > 3 else "")
     )
     return chosen.changes
