@@ -111,8 +111,9 @@ def test_what_to_train_for_so_much_compute(monkeypatch, capsys):
         assert choice["pass@2, %: low"] <= choice["expected"] <= choice["high"]
     best = max(choices, key=lambda choice: choice["expected"])
     *_, settings = lines
-    assert f"NPROC=8 SET=\"data.max_side=12 model.canvas_side=12 model.dim={best['width']} " in (
-        settings["message"]
+    assert (
+        f'NPROC=8 SET="data.max_side=12 model.canvas_side=12 model.dim={best["width"]} '
+        in (settings["message"])
     )
 
 
