@@ -1,9 +1,11 @@
 """Fit the rule of `pipeline/scaling.py` on the ends of runs of `make experiment`.
 
-    PYTHONPATH=. python experiments/fit.py runs/experiment/curves.jsonl --arms d128 --test 8e13
+    PYTHONPATH=. python experiments/fit.py --arms arc1-small d256 --test 2e13
 
-First without the runs of the budget that `--test` names, whose errors are then printed; at the end
-with all runs, on 200 resamples of runs and outputs, which are written to pipeline/scaling.json.
+The ends are lines of runs/experiment/curves.jsonl; those behind the rule are kept beside this
+program, in runs.jsonl. First without the runs of the budget that `--test` names, whose errors are
+then printed; at the end with all runs, on 200 resamples of runs and outputs, which are written to
+pipeline/scaling.json.
 """
 
 import argparse
@@ -143,7 +145,7 @@ def show(rule: Rule, ends: list[End]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("curves", type=Path)
+    parser.add_argument("--curves", type=Path, default=Path(__file__).with_name("runs.jsonl"))
     parser.add_argument("--arms", nargs="+", required=True)
     parser.add_argument("--test", type=float, default=0.0, help="budget not used at first")
     options = parser.parse_args()
