@@ -39,8 +39,8 @@ class DataSettings:
     views_per_task: Annotated[int, "views beside the original, at most"] = 1000
     color_maps: Annotated[
         ColorMaps,
-        "colors that views permute: all but 0 (reference), those not only in outputs, of these "
-        "the ones that some inputs lack, or none",
+        "colors that views permute: all but 0 (reference), of these not the ones in outputs alone "
+        "(inputs) nor the ones in every input (varying), or none",
     ] = "all"
     seed: Annotated[int, "seed of the views, and of which tasks are evaluated"] = 0
     evaluated: Annotated[
