@@ -6,8 +6,8 @@
 First checks (`gpu_checks.py`), then rates (`gpu_rates.py`), then the best recipe is pretrained on
 ARC-AGI-1 for the time that is left, with held-out tasks looked at after each piece, and at last the
 evaluation tasks are answered. What it needs to go on lies in the folder TO, in files of at most
-15 MB, with results.json, results.md and the submission. Only the standard library is imported here:
-WHEELS= names a folder of wheels for a machine that has torch and no network.
+15 MB, with the weights, results.json, results.md and the submission. Only the standard library is
+imported here: WHEELS= names a folder of wheels for a machine that has torch and no network.
 """
 
 import json
@@ -30,9 +30,9 @@ RECIPE = "arc1-fast"
 HELD_OUT = RUN / "held_out"
 NUM_HELD_OUT = 40
 LEAKS = ("40853293", "caa06a1f")  # training tasks that give solutions of evaluation tasks away
-RATES_SECONDS = 180.0
+RATES_SECONDS, RATES_SHARE = 180.0, 0.1  # at most, and of all the time
 # Of each piece: until a training process trains, and to answer the held-out tasks.
-STARTING_SECONDS, HELD_OUT_SECONDS = 15.0, 50.0
+STARTING_SECONDS, HELD_OUT_SECONDS = 15.0, 30.0
 PROBE_SECONDS = 30.0  # of a first leg where nobody knows the speed
 DECAY_SHARE, WARM_UP = 0.3, 100  # the schedule; ten warm-ups fit into any run that is planned
 
@@ -48,7 +48,8 @@ def check(program: Program) -> None:
 
 def measure(program: Program) -> None:
     """How fast is it?"""
-    seconds = min(RATES_SECONDS * program.scale, program.left_here)
+    most = min(RATES_SECONDS * program.scale, RATES_SHARE * 60 * program.options.minutes)
+    seconds = min(most, program.left_here)
     small = ["--small", "--device", "cpu"] if program.options.small else []
     out = RUN / "rates.json"
     script = str(ROOT / "experiments" / "gpu_rates.py")
@@ -158,16 +159,28 @@ def answer(program: Program, tasks: str, run: str, seconds: float, *changes: str
     return figures | {f"{name} per task": value for name, value in scored["per_task"].items()}
 
 
+def export(program: Program) -> None:
+    """Write the newest weights, as they are used and shipped, beside the state."""
+    if newest_checkpoint() is None:
+        return
+    command = ("-m", "pipeline", "export", "--run-name", "gpu", "--float16", "--to",
+               str(program.options.to / "weights"))  # fmt: skip
+    with suppress(subprocess.SubprocessError):
+        program.run(*command, seconds=SECONDS_TO_END)
+
+
 def stage(name: str, run: str, changes: str) -> list[str]:
     """Return the command of a stage of the pipeline."""
     return ["-m", "pipeline", name, "--recipe", RECIPE, "--run-name", run, "--set", changes]
 
 
 def trained_sources() -> list[str]:
-    """Return what is trained on: ConceptARC too where it need not be downloaded."""
+    """Return what is trained on: what the recipe names and need not be downloaded."""
+    from pipeline.recipes import load_recipe
     from pipeline.sources import needs_download
 
-    return ["arc1/training", *([] if needs_download("concept") else ["concept"])]
+    sources = load_recipe(RECIPE, []).data.trained
+    return [name for name in sources if not needs_download(name)]
 
 
 def write_held_out(program: Program) -> list[str]:
@@ -224,7 +237,7 @@ def main() -> None:
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--small", action="store_true", help="a small model on a CPU, for tests")
     options = parser.parse_args()
-    paths = [str(ROOT)]
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     if options.wheels:
         paths.append(install(options.wheels))
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
@@ -240,6 +253,7 @@ def main() -> None:
     finally:
         program.keep()
         pack(options.to)
+        export(program)
         table = describe(program.state)
         (options.to / "results.md").write_text(table)
         print(table, flush=True)

@@ -54,7 +54,9 @@ class Program:
 
     @property
     def score_seconds(self) -> float:
-        """Seconds that are kept for the evaluation tasks."""
+        """Seconds that are kept for the evaluation tasks, where they are to be answered."""
+        if "score" not in self.options.phases:
+            return 0.0
         least = LEAST_SCORE_SECONDS * self.scale
         return max(least, SCORE_SHARE * 60 * self.options.minutes)
 

@@ -26,7 +26,7 @@ def newest_step() -> int:
 
 
 def pack(folder: Path) -> None:
-    """Write what the next call needs into ``folder``, in parts."""
+    """Write what the next call needs into ``folder``, in parts, unless it is too large."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = RUN / "state.tar"
     names = ("metrics.jsonl", "config.json", "state.json", "rates.json")
@@ -34,15 +34,17 @@ def pack(folder: Path) -> None:
         for path in (newest_checkpoint(), *(RUN / name for name in names)):
             if path and path.exists():
                 archive.add(path)
-    if whole.stat().st_size > MOST_BYTES:
-        print(f"gpu: the state takes {whole.stat().st_size / 1e6:.0f} MB, more than planned")
     for old in folder.glob("state.[0-9][0-9][0-9]"):
         old.unlink()
-    with whole.open("rb") as file:
-        number = 0
-        while part := file.read(PART_BYTES):
-            (folder / f"state.{number:03}").write_bytes(part)
-            number += 1
+    if whole.stat().st_size > MOST_BYTES:
+        size = whole.stat().st_size / 1e6
+        print(f"gpu: {size:.0f} MB of state are too many to carry: only this machine can go on")
+    else:
+        with whole.open("rb") as file:
+            number = 0
+            while part := file.read(PART_BYTES):
+                (folder / f"state.{number:03}").write_bytes(part)
+                number += 1
     whole.unlink()
     for path in (STATE, SUBMISSION):
         if path.exists():

@@ -113,31 +113,35 @@ def supervise(
     settings, device = model.settings, engine.device
     examples = refill(carry, batch)
     steps_B = np.where(carry.halted_B, 0, carry.steps_B) + 1
-    wants_to_halt_B = np.empty(len(steps_B), dtype=bool)
+    all_halt = settings.max_supervision_steps == 1
+    wants_to_halt_B = np.full(len(steps_B), all_halt)
     lengths_B = lengths_of(examples.boxes, settings)
     states = StateWriter(lengths_B, carry.state)
     parts: list[tuple[Losses, Tensor, Tensor]] = []
     fetches = []
-    for members in plan_passes(lengths_B, engine.tokens_per_pass):
+    passes = plan_passes(lengths_B, engine.tokens_per_pass)
+    for members in passes:
         packed = pack(settings, device, examples, members)
         rows_GD = table.look_up(examples.rows[members]).requires_grad_()
         x_ND = model.embed(packed, rows_GD).to(engine.dtype)
         state, logits_MV, halt_G = model(gather_state(carry, model, packed), x_ND, packed)
         states.write(packed, state)
-        fetches.append((members, begin_fetch(halt_G.detach() > 0)))
+        if not all_halt:
+            fetches.append((members, begin_fetch(halt_G.detach() > 0)))
         losses = compute_losses(
             logits_MV, halt_G, packed.labels_M, packed.owners_N, settings.output
         )
         (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
         assert rows_GD.grad is not None
         parts.append((Losses(*(part.detach() for part in losses)), rows_GD.grad, halt_G.detach()))
-    # The host waits for the device only here, after it has queued the last backward pass.
+    # The host waits for the device only here, after it has queued the last backward pass; where
+    # every lane halts anyway it waits for nothing, and goes on to the next step.
     for members, wait in fetches:
         wants_to_halt_B[members] = wait().numpy()
     halted_B = wants_to_halt_B & (steps_B >= batch.min_steps_B)
     halted_B |= steps_B >= settings.max_supervision_steps
 
-    order = np.concatenate([members for members, _ in fetches])
+    order = np.concatenate(passes)
     lanes_B = to_device(np.argsort(order), device)
     all_losses, row_gradients, halts = zip(*parts, strict=True)
     return Supervision(
