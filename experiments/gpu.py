@@ -33,8 +33,6 @@ LEAKS = ("40853293", "caa06a1f")  # training tasks that give solutions of evalua
 RATES_SECONDS, RATES_SHARE = 180.0, 0.1  # at most, and of all the time
 # Of each piece: until a training process trains, and to answer the held-out tasks.
 STARTING_SECONDS, HELD_OUT_SECONDS = 15.0, 30.0
-PROBE_SECONDS = 30.0  # of a first leg where nobody knows the speed
-DECAY_SHARE, WARM_UP = 0.3, 100  # the schedule; ten warm-ups fit into any run that is planned
 
 
 def check(program: Program) -> None:
@@ -62,8 +60,6 @@ def measure(program: Program) -> None:
 
 def train(program: Program) -> bool:
     """Pretrain for a leg of the time that is left; return whether this call has time for one."""
-    from pipeline.recipes import load_recipe
-
     state = program.state
     ids = write_held_out(program)
     looking = HELD_OUT_SECONDS * program.scale
@@ -74,21 +70,15 @@ def train(program: Program) -> bool:
         return True
     if seconds <= 10 * program.scale:
         return False
-    batch = load_recipe(RECIPE, program.settings().split()).train.global_batch
-    step = newest_step()
-    rate = steps_per_second(state, batch)
-    if not rate:  # a first leg tells
-        seconds = min(seconds, (PROBE_SECONDS + STARTING_SECONDS) * program.scale)
-    state["num_steps"] = plan_steps(state.get("num_steps", 0), step, rate * of_all)
-    before = time.monotonic()
+    step, before = newest_step(), time.monotonic()
+    starting = STARTING_SECONDS * program.scale
     changes = program.settings(
         f"data.trained={','.join(trained_sources())}",
         f"data.predicted=arc1/evaluation,folder:{HELD_OUT}",
         f"data.left_out={','.join(ids)}",
-        f"train.num_steps={state['num_steps']}",
-        f"train.decay_share={DECAY_SHARE}",
-        f"train.warmup_steps={WARM_UP}",
-        f"train.time_limit_seconds={max(1.0, seconds - STARTING_SECONDS * program.scale):.0f}",
+        "train.num_steps=100000000",
+        f"train.ends_in_seconds={max(1.0, of_all - starting):.0f}",
+        f"train.time_limit_seconds={max(1.0, seconds - starting):.0f}",
         "train.log_every=50",
         "checkpoint.keep=1",
         "checkpoint.every_seconds=120",
@@ -98,30 +88,9 @@ def train(program: Program) -> bool:
         program.run(*stage("pretrain", "gpu", changes), seconds=seconds + SECONDS_TO_END)
     took, reached = time.monotonic() - before, newest_step()
     state["legs"].append({"steps": reached - step, "seconds": round(took, 1)})
-    state["trained"] = reached >= state["num_steps"] or of_all - took < 10 * program.scale
-    if rate:
-        look_at_held_out(program, reached)
+    state["trained"] = of_all - took < 10 * program.scale
+    look_at_held_out(program, reached)
     return True
-
-
-def steps_per_second(state: dict[str, Any], batch: int) -> float:
-    """Return the steps a second of the training so far, or as measured before it; 0 if unknown."""
-    legs = state["legs"]
-    if legs:
-        return float(sum(leg["steps"] for leg in legs) / sum(leg["seconds"] for leg in legs))
-    return float(state.get("rates", {}).get(f"{RECIPE}_train_examples_per_second", 0.0) / batch)
-
-
-def plan_steps(planned: int, step: int, more: float) -> int:
-    """Return the steps of the whole training: with ``more``, unless the rates fall already.
-
-    ``planned`` is what was planned before, 0 if nothing was, and ``more`` 0 if nobody knows.
-    """
-    if not more:
-        return planned or 100_000
-    steps = max(10 * WARM_UP, step + int(0.95 * more))
-    decays = planned and step >= (1 - DECAY_SHARE) * min(planned, steps)
-    return planned if decays else steps
 
 
 def look_at_held_out(program: Program, step: int) -> None:

@@ -70,7 +70,7 @@ def describe(state: dict[str, Any]) -> str:
     """Return the results as a table."""
     rates = {k: v for k, v in state.get("rates", {}).items() if not isinstance(v, list)}
     legs = state["legs"]
-    trained = {"steps": sum(leg["steps"] for leg in legs), "planned": state.get("num_steps")}
+    trained = {name: sum(leg[name] for leg in legs) for name in ("steps", "seconds")}
     rows = [
         ("checks", state.get("checks", "not made")),
         *rates.items(),

@@ -107,9 +107,7 @@ def arc1_fast() -> Settings:
             views_per_task=255,
         ),
         model=replace(recipe.model, dim=512, num_heads=8, num_latent_steps=3, dropout=0.1),
-        train=replace(
-            recipe.train, num_steps=20_000, global_batch=512, lr=1.5e-3, warmup_steps=200
-        ),
+        train=replace(recipe.train, num_steps=10_000, global_batch=768, lr=2e-3, warmup_steps=200),
         checkpoint=CheckpointSettings(every=5000, keep=1, carry=False),
         adapt=_unseen(),
         predict=PredictSettings(num_views=64),

@@ -62,6 +62,11 @@ class DataSettings:
 class PretrainSettings(TrainSettings):
     """Pretraining: a training run that is evaluated on the tests of ``data.evaluated``."""
 
+    ends_in_seconds: Annotated[
+        float,
+        "end this long after the start, with as many steps, up to num_steps, as that allows;"
+        " the rates fall in time; 0 = num_steps",
+    ] = 0.0
     start_from: Annotated[
         str, "checkpoint whose trunk and puzzle rows training starts from; empty: new ones"
     ] = ""
@@ -70,7 +75,7 @@ class PretrainSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         TrainSettings.__post_init__(self)  # super() does not work in a class with slots
-        require_numbers(self, at_least={"eval_every": 0, "eval_views": 1})
+        require_numbers(self, at_least={"ends_in_seconds": 0, "eval_every": 0, "eval_views": 1})
 
 
 @dataclass(frozen=True, slots=True)

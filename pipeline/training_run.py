@@ -4,6 +4,7 @@ It goes on where an earlier call stopped, plans its memory, and survives a full 
 range and killed processes.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -52,7 +53,9 @@ _ATTEMPTS = 4  # at training that leaves the range of numbers, each at half the 
 _UNUSED_BY_PRETRAINING = (
     "checkpoint", "adapt", "predict", "weights", "shipped_weights", "engine", "kaggle", "log",
 )  # fmt: skip
-_FREE_TO_CHANGE = ("num_steps", "time_limit_seconds", "log_every", "eval_every", "eval_views")
+_FREE_TO_CHANGE = (
+    "num_steps", "time_limit_seconds", "ends_in_seconds", "log_every", "eval_every", "eval_views",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -123,8 +126,10 @@ class TrainingRun:
         training, settings, group = self.training, self.train_settings, self.engine.group
         keeping, evaluate_every = self.settings.checkpoint, self.settings.train.eval_every
         progress = TrainingProgress(
-            settings.num_steps, group, leg, leg.until, keeping.every_seconds, leg.begin
+            settings.num_steps, group, leg, leg.until, keeping.every_seconds, share=leg.begin
         )
+        if self.stage == "pretrain":
+            progress.ends_in_seconds = self.settings.train.ends_in_seconds or math.inf
         stream = open_stream(self.dataset, settings)
         saved_step = training.step
         with TrainingLog(

@@ -54,6 +54,8 @@ def refill(carry: Carry, batch: Batch) -> Examples:
 def gather_state(carry: Carry, model: TRM, packed: Packed) -> State:
     """Return y and z (N, D) for a packed batch of lanes; the start where a lane has halted."""
     device, dtype = carry.state.y.device, carry.state.y.dtype
+    if carry.halted_B.all():
+        return model.start(len(packed.examples_N), dtype)
     is_fresh_N = carry.halted_B[packed.examples_N]
     starts_B = _starts(lengths_of(carry.examples.boxes, model.settings))
     sources_N = np.where(is_fresh_N, -1, starts_B[packed.examples_N] + packed.offsets_N)

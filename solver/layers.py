@@ -167,10 +167,38 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient_ND: Tensor) -> tuple[Tensor, Tensor, None]:
         x_ND, weight_9D, neighbors_9N = ctx.saved_tensors
-        padded = F.pad(x_ND, (0, 0, 0, 1))
-        parts = [(padded[n].float() * gradient_ND.float()).sum(0) for n in neighbors_9N.unbind()]
-        of_weight = torch.stack(parts).to(weight_9D.dtype)
-        return _sum_of_neighbors(gradient_ND, weight_9D.flip(0), neighbors_9N), of_weight, None
+        of_x = _sum_of_neighbors(gradient_ND, weight_9D.flip(0), neighbors_9N)
+        if gradient_ND.is_cuda:
+            return _apart(of_x), _sum_by_product(x_ND, gradient_ND, neighbors_9N), None
+        return of_x, _sum_one_by_one(x_ND, gradient_ND, neighbors_9N), None
+
+
+def _sum_one_by_one(x_ND: Tensor, gradient_ND: Tensor, neighbors_9N: Tensor) -> Tensor:
+    """Return the gradient of the weights (9, D)."""
+    padded = F.pad(x_ND, (0, 0, 0, 1))
+    parts = [(padded[n].float() * gradient_ND.float()).sum(0) for n in neighbors_9N.unbind()]
+    return torch.stack(parts).to(x_ND.dtype)
+
+
+def _sum_by_product(x_ND: Tensor, gradient_ND: Tensor, neighbors_9N: Tensor) -> Tensor:
+    """Return the same; on a GPU a product sums faster than what a compiler makes of the sums."""
+    products_N9D = F.pad(x_ND, (0, 0, 0, 1))[neighbors_9N.T] * gradient_ND[:, None]
+    ones_1N = x_ND.new_ones(1, len(x_ND))
+    return (ones_1N @ products_N9D.flatten(1)).view(9, -1)
+
+
+@torch.library.custom_op("arc_trm::apart", mutates_args=())
+def _apart(x: Tensor) -> Tensor:
+    """Return a copy, as an operation that a compiler does not fuse with what comes after.
+
+    Fused with the norm's backward pass, nine gathers take ten times as long on a GPU.
+    """
+    return x.clone()
+
+
+@_apart.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
 
 
 def _sum_of_neighbors(x_ND: Tensor, weight_9D: Tensor, neighbors_9N: Tensor) -> Tensor:

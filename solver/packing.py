@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +23,9 @@ from solver.settings import ModelSettings
 # Positions of a pass are a multiple of this: a CPU's matrix library compiles its products for every
 # new number of rows, which takes longer than the products, and GPUs want even tiles.
 _POSITIONS_STEP = 64
+# Written out for the compiled loop, which would not notice a change elsewhere.
+_NUM_TOKENS, _PAD = 12, 0
+assert (_NUM_TOKENS, _PAD) == (NUM_TOKENS, PAD)
 # Bytes at which each array of an upload begins: compiled kernels read 16 bytes at a time.
 _ALIGNMENT = 16
 
@@ -102,85 +106,78 @@ def pack(
     members: NDArray[np.int64],
 ) -> Packed:
     """Return the ``members`` (G,) of the examples packed, in the boxes that these have."""
-    num_prefix, side = settings.prefix_length, settings.patches_per_side
     num_cells = settings.cells_per_position
     boxes = examples.boxes[members]
-    patch_boxes = boxes // settings.patch
-    top, left, _, width = patch_boxes.T
     lengths = lengths_of(boxes, settings)
     ends = np.cumsum(lengths)
     starts, num_positions = ends - lengths, int(ends[-1])
-    owners_N = np.repeat(np.arange(len(members)), lengths)
-    offsets_N = np.arange(num_positions) - starts[owners_N]
-    row, column = np.divmod(offsets_N - num_prefix, width[owners_N])
-    places_N = (top[owners_N] + row) * side + left[owners_N] + column
-    # The prefix comes before the canvas: place -1 is its last token.
-    places_N = np.where(offsets_N < num_prefix, offsets_N - num_prefix, places_N)
-    examples_N, padded = members[owners_N], num_positions
+    padded = num_positions
     if settings.variant == "attention":  # an MLP has one fixed length, and wants no other sequence
         padded = -(-num_positions // _POSITIONS_STEP) * _POSITIONS_STEP
-    padding = (0, padded - num_positions)
-    examples_N = np.pad(examples_N, padding, constant_values=members[0])
-    offsets_N, places_N = np.pad(offsets_N, padding), np.pad(places_N, padding, constant_values=-1)
-
-    on_canvas = places_N >= 0
+    examples_N = np.full(padded, members[0])
+    offsets_N = np.zeros(padded, dtype=np.int64)
     cells_NC = np.full((padded, num_cells), -1)
-    cells_NC[on_canvas] = _cells_of_patches(places_N[on_canvas], settings)
-    at = (examples_N[on_canvas, None], cells_NC[on_canvas])
-    # A cell's token is embedded by its place in the square.
-    first_C = NUM_TOKENS * np.arange(num_cells)
-    prefix_N = NUM_TOKENS * num_cells + owners_N * num_prefix + offsets_N[:num_positions]
-    nothing = NUM_TOKENS * num_cells + len(members) * num_prefix
-    sources_NC = np.broadcast_to(PAD + first_C, (padded, num_cells)).astype(np.int32)
-    sources_NC[:num_positions, 1:] = nothing
-    sources_NC[:num_positions, 0] = prefix_N
-    sources_NC[on_canvas] = examples.inputs[at] + first_C
+    # Where no example writes there is padding: a blank position that nobody owns.
+    blank = PAD + NUM_TOKENS * np.arange(num_cells, dtype=np.int32)
+    sources_NC = np.broadcast_to(blank, (padded, num_cells)).copy()
+    positions_N = np.full(padded, max(0, settings.prefix_length - 1), dtype=np.int32)
+    owners_N = np.full(padded, len(members), dtype=np.int32)
     labels_NC = np.full((padded, num_cells), IGNORED, dtype=np.int32)
-    labels = examples.labels[at].astype(np.int32)
-    labels_NC[on_canvas] = np.where(labels == PAD, IGNORED, labels)
-    bounds_E = np.concatenate([starts, [num_positions, padded]])
-    owners_N = np.pad(owners_N, padding, constant_values=len(members))
-    views_GF = view_features(examples.codes[members])
-    positions_N = num_prefix + places_N
-    neighbors_9N = np.empty(0, dtype=np.int64)
-    if settings.convolution:
-        neighbors_9N = _find_neighbors(patch_boxes, starts + num_prefix, padded)
-    arrays = (
-        sources_NC, positions_N, owners_N, bounds_E, views_GF, labels_NC.ravel(), neighbors_9N,
+    num_neighbors = 9 if settings.convolution else 0
+    neighbors_KN = np.full((num_neighbors, padded), padded, dtype=np.int32)
+    neighbors_KN[num_neighbors // 2 :][:1] = np.arange(padded)
+    _lay_end_to_end(
+        members, boxes, starts, settings.prefix_length, settings.patch, settings.canvas_side,
+        examples.inputs, examples.labels, examples_N, offsets_N, cells_NC, sources_NC, positions_N,
+        owners_N, labels_NC, neighbors_KN,
     )  # fmt: skip
-    longest = int(max(lengths.max(), padding[1]))
+    bounds_E = np.concatenate([starts, [num_positions, padded]])
+    views_GF = view_features(examples.codes[members])
+    neighbors = neighbors_KN if num_neighbors else neighbors_KN.ravel()
+    arrays = (
+        sources_NC, positions_N, owners_N, bounds_E, views_GF, labels_NC.ravel(), neighbors,
+    )  # fmt: skip
+    longest = int(max(lengths.max(), padded - num_positions))
     return Packed(
         members, examples_N, offsets_N, cells_NC, num_positions, longest, *upload(arrays, device)
     )
 
 
-def _cells_of_patches(places_N: NDArray[np.int64], settings: ModelSettings) -> NDArray[np.int64]:
-    """Return the cells (N, C), on the flat canvas, of the squares at these places, row by row."""
-    within = np.arange(settings.patch)
-    row, column = np.divmod(places_N, settings.patches_per_side)
-    rows = settings.patch * row[:, None, None] + within[:, None]
-    columns = settings.patch * column[:, None, None] + within
-    return (rows * settings.canvas_side + columns).reshape(len(places_N), -1)
-
-
-def _find_neighbors(
-    boxes: Boxes, first_cells: NDArray[np.int64], num_positions: int
-) -> NDArray[np.int64]:
-    """Return (9, N) the neighbors of each position; ``first_cells`` (G,) begin the boxes' cells."""
-    heights, widths = boxes[:, 2], boxes[:, 3]
-    areas = heights * widths
-    owners = np.repeat(np.arange(len(boxes)), areas)
-    offsets = np.arange(areas.sum()) - np.repeat(np.cumsum(areas) - areas, areas)
-    row, column = np.divmod(offsets, widths[owners])
-    cells = first_cells[owners] + offsets
-    neighbors_9N = np.full((9, num_positions), num_positions)
-    neighbors_9N[4] = np.arange(num_positions)
-    for k in range(9):
-        down, right = k // 3 - 1, k % 3 - 1
-        inside = (row + down >= 0) & (row + down < heights[owners])
-        inside &= (column + right >= 0) & (column + right < widths[owners])
-        neighbors_9N[k, cells[inside]] = (cells + down * widths[owners] + right)[inside]
-    return neighbors_9N
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _lay_end_to_end(  # type: ignore[no-untyped-def]
+    members, boxes, starts, num_prefix, patch, canvas_side, inputs, labels, examples_N, offsets_N,
+    cells_NC, sources_NC, positions_N, owners_N, labels_NC, neighbors_KN,
+):  # fmt: skip
+    """Fill the last eight arrays where positions belong to an example; see :class:`Packed`."""
+    side = -(-canvas_side // patch)
+    num_cells = sources_NC.shape[1]
+    num_tokens = _NUM_TOKENS * num_cells
+    nothing = num_tokens + len(members) * num_prefix
+    for g in range(len(members)):
+        example, first = members[g], starts[g]
+        top, left = boxes[g, 0] // patch, boxes[g, 1] // patch
+        height, width = boxes[g, 2] // patch, boxes[g, 3] // patch
+        for n in range(first, first + num_prefix + height * width):
+            examples_N[n], offsets_N[n], owners_N[n] = example, n - first, g
+        for p in range(num_prefix):
+            positions_N[first + p] = p
+            sources_NC[first + p, :] = nothing
+            sources_NC[first + p, 0] = num_tokens + g * num_prefix + p
+        for row in range(height):
+            for column in range(width):
+                n = first + num_prefix + row * width + column
+                positions_N[n] = num_prefix + (top + row) * side + left + column
+                for c in range(num_cells):
+                    cell = ((top + row) * patch + c // patch) * canvas_side
+                    cell += (left + column) * patch + c % patch
+                    cells_NC[n, c] = cell
+                    sources_NC[n, c] = inputs[example, cell] + _NUM_TOKENS * c
+                    if labels[example, cell] != _PAD:
+                        labels_NC[n, c] = labels[example, cell]
+                for k in range(len(neighbors_KN)):
+                    other_row, other_column = row + k // 3 - 1, column + k % 3 - 1
+                    if 0 <= other_row < height and 0 <= other_column < width:
+                        neighbors_KN[k, n] = n + (k // 3 - 1) * width + k % 3 - 1
 
 
 def upload(arrays: Sequence[NDArray[np.integer]], device: torch.device) -> list[Tensor]:

@@ -11,6 +11,7 @@ from solver.process_group import ProcessGroup
 
 _SECONDS_BETWEEN_AGREEMENTS = 1.0
 _STEPS_BETWEEN_AGREEMENTS = 10
+_STEPS_TO_SKIP = 5  # before the speed of a run is measured, and that tell it at least
 
 
 class Clock(Protocol):
@@ -49,6 +50,8 @@ class TrainingProgress:
     until: float = 1.0
     """The progress at which to stop."""
     checkpoint_seconds: float = math.inf
+    ends_in_seconds: float = math.inf
+    """Seconds after which the run is complete at the speed of its steps, the first ones aside."""
     share: float = 0.0
     """Progress before the next step: the share of the run that has passed, 0..1."""
     was_stopped: bool = False
@@ -57,6 +60,8 @@ class TrainingProgress:
     _by_time_per_step: float = 0.0
     _agreed_at: float = field(default_factory=lambda: time.monotonic())
     _saved_at: float = field(default_factory=lambda: time.monotonic())
+    _began_at: float = field(default_factory=lambda: time.monotonic())
+    _first_steps: list[tuple[int, float]] = field(default_factory=list)
     _agreed_step: int = -1
     _next_agreement: int = -1
     _is_checkpoint_due: bool = False
@@ -79,7 +84,8 @@ class TrainingProgress:
         return is_due
 
     def _agree(self, step: int) -> None:
-        now, by_time = time.monotonic(), self.clock.progress()
+        now = time.monotonic()
+        by_time = max(self.clock.progress(), self._share_at_this_speed(step, now))
         is_first = self._agreed_step < 0  # the first call always allows one step
         stop: float = self.clock.should_stop() and not is_first
         steps = 0 if is_first else step - self._agreed_step
@@ -100,3 +106,16 @@ class TrainingProgress:
         self.was_stopped |= bool(stop)
         if is_due:
             self._is_checkpoint_due, self._saved_at = True, now
+
+    def _share_at_this_speed(self, step: int, now: float) -> float:
+        """Return which share ``step`` is of the steps that the run will have in the end."""
+        left = self._began_at + self.ends_in_seconds - now
+        if left == math.inf:
+            return 0.0
+        if len(self._first_steps) < _STEPS_TO_SKIP:  # they compile
+            self._first_steps.append((step, now))
+        first_step, first_at = self._first_steps[-1]
+        if step - first_step < _STEPS_TO_SKIP:
+            return 0.0 if left > 0 else 1.0
+        more = (step - first_step) / max(now - first_at, 1e-9) * max(0.0, left)
+        return step / (step + more)
