@@ -1,7 +1,7 @@
 # Every stage is one line: python -m pipeline STAGE, or python -m kernels_kaggle STAGE for Kaggle.
 # `make` alone lists the targets.
 KAGGLE_RECIPE := $(or $(RECIPE),kaggle)
-RECIPE ?= arc1-small
+RECIPE ?= arc1-fast
 RUN ?= $(RECIPE)
 SET ?=
 NPROC ?= 1
@@ -18,6 +18,7 @@ HOURS ?= 0
 MINUTES ?= 30
 PIECE ?= 0
 NOTEBOOK ?= predict
+PRECISION ?= float32
 MESSAGE ?=
 PYTHON ?= python3
 
@@ -40,7 +41,7 @@ GPU_FOLDERS = --to "$(TO)" $(if $(FROM),--from "$(FROM)") $(if $(WHEELS),--wheel
 	test kernel-test lint chaos deadlines bench gpu experiment clean
 
 help: ## List the targets
-	@echo 'make TARGET [RECIPE=arc1-small] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
+	@echo 'make TARGET [RECIPE=arc1-fast] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt
@@ -77,8 +78,8 @@ predict: $(READY) ## Answer the tasks: runs/RUN/submission.json, and the score
 sweep: $(READY) ## Score RECIPE by number of VIEWS= and of supervision STEPS=: runs/RUN/sweep.json
 	@$(LAUNCH) sweep $(ARGUMENTS) --views "$(VIEWS)" --steps "$(STEPS)"
 
-export: $(READY) ## Copy the weights of RUN, without what only training needs, to TO= [FLOAT16=1]
-	@$(PY) -m pipeline export --run-name "$(RUN)" --to "$(TO)" $(if $(filter 1,$(FLOAT16)),--float16)
+export: $(READY) ## Copy the weights of RUN, without what only training needs, to TO= [PRECISION=float16]
+	@$(PY) -m pipeline export --run-name "$(RUN)" --to "$(TO)" --precision "$(PRECISION)"
 
 score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
 	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)

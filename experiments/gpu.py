@@ -132,7 +132,7 @@ def export(program: Program) -> None:
     """Write the newest weights, as they are used and shipped, beside the state."""
     if newest_checkpoint() is None:
         return
-    command = ("-m", "pipeline", "export", "--run-name", "gpu", "--float16", "--to",
+    command = ("-m", "pipeline", "export", "--run-name", "gpu", "--precision", "int8", "--to",
                str(program.options.to / "weights"))  # fmt: skip
     with suppress(subprocess.SubprocessError):
         program.run(*command, seconds=SECONDS_TO_END)

@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -144,14 +144,14 @@ def sweep_(
 def export_(
     to: Annotated[Path, typer.Option(help="Folder to write; it may not exist yet.")],
     run: RunName = "demo",
-    in_float16: Annotated[
-        bool, typer.Option("--float16", help="Round to float16, in half the bytes.")
-    ] = False,
+    precision: Annotated[
+        Literal["float32", "float16", "int8"], typer.Option(help="Round the weights to this.")
+    ] = "float32",
 ) -> None:
     """Copy what prediction needs of a run's newest checkpoint into a folder of its own."""
     from pipeline.stages.export import export
 
-    export(Run.named(run), to, in_float16)
+    export(Run.named(run), to, precision)
 
 
 @app.command("score")

@@ -143,7 +143,7 @@ def pack(
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _lay_end_to_end(  # type: ignore[no-untyped-def]
     members, boxes, starts, num_prefix, patch, canvas_side, inputs, labels, examples_N, offsets_N,
     cells_NC, sources_NC, positions_N, owners_N, labels_NC, neighbors_KN,

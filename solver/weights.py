@@ -35,6 +35,7 @@ from solver.checkpoint_files import (
 from solver.model import TRM
 from solver.puzzle_table import PuzzleTable
 from solver.reference import read_reference
+from solver.rounding import Precision, restore_tensors, round_tensors
 from solver.settings import ModelSettings
 
 
@@ -79,12 +80,9 @@ def load_weights(path: Path) -> Weights:
     description = verify_checkpoint(path)
     try:
         model = TRM(ModelSettings(**description["architecture"]))
-        model.load_state_dict(load_file(path / WEIGHTS))
+        model.load_state_dict(restore_tensors(load_file(path / WEIGHTS)))
         index = PuzzleIndex.load(path)
-        rows = {
-            name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in load_file(path / ROWS).items()
-        }
+        rows = restore_tensors(load_file(path / ROWS))
         table = PuzzleTable.from_tensors(index.num_rows, rows)
         trained_on = read_trained_on(path)
     except (IndexError, KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
@@ -98,24 +96,27 @@ def load_weights(path: Path) -> Weights:
     return Weights(model, table, index, trained_on, source, digest.hexdigest())
 
 
-def export_weights(source: Path, destination: Path, in_float16: bool = False) -> None:
+def export_weights(source: Path, destination: Path, precision: Precision = "float32") -> None:
     """Copy the weights of a checkpoint to ``destination``, without what only training needs.
 
-    ``in_float16``: rounded to that, in half the bytes; whoever loads them computes as before.
+    ``precision``: rounded to that; whoever loads them computes as before.
     """
     if destination.exists() and not is_checkpoint(destination):
         raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
     with replace_folder(destination) as temporary:
-        copy_weights(source, temporary, in_float16=in_float16)
+        copy_weights(source, temporary, precision=precision)
 
 
 def copy_weights(
-    source: Path, folder: Path, rows: Literal["mean", "all"] = "all", *, in_float16: bool = False
+    source: Path,
+    folder: Path,
+    rows: Literal["mean", "all"] = "all",
+    *,
+    precision: Precision = "float32",
 ) -> None:
     """Copy the weights of a checkpoint into the empty ``folder``; see :func:`load_weights`.
 
-    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start. With
-    ``in_float16`` all numbers are rounded to that.
+    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start.
     """
     weights = load_weights(source)
     table, index = weights.table, weights.index
@@ -125,8 +126,7 @@ def copy_weights(
     if source.is_dir():
         origin = verify_checkpoint(source)
     state = weights.model.state_dict()
-    dtype = torch.float16 if in_float16 else torch.float32
-    write_weights(folder, state, table, index, weights.trained_on, dtype)
+    write_weights(folder, state, table, index, weights.trained_on, precision)
     describe_checkpoint(
         folder,
         origin["step"],
@@ -143,16 +143,17 @@ def write_weights(
     table: PuzzleTable,
     index: PuzzleIndex,
     trained_on: NDArray[np.uint64],
-    dtype: torch.dtype = torch.float32,
+    precision: Precision = "float32",
 ) -> None:
     """Write the files of a checkpoint that :func:`load_weights` reads, but for its description.
 
-    Raises :class:`InputError` where a number is too large for ``dtype``.
+    Raises :class:`InputError` where a number is too large for ``precision``.
     """
     for name, tensors in ((WEIGHTS, model), (ROWS, table.tensors())):
-        rounded = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
-        if not all(torch.isfinite(t).all() for t in rounded.values()):
-            raise InputError(f"{folder / name}: a weight is not finite in {dtype}")
+        rounded = round_tensors(tensors, precision)
+        # A training run looks at its own weights; only rounding can leave the range here.
+        if precision != "float32" and not all(t.isfinite().all() for t in rounded.values()):
+            raise InputError(f"{folder / name}: a weight is not finite in {precision}")
         save_tensors(folder / name, rounded)
     index.save(folder)
     np.save(folder / TRAINED_ON, trained_on, allow_pickle=False)

@@ -36,7 +36,7 @@ PLANNED = {
 # The first fault of each case with one put in: the operation, and where our code called it.
 PLANTED = {
     "an index on the host": (
-        "index takes tensors of card and cpu: solver/carry.py:", " in gather_state"),
+        "index_copy_ takes tensors of card and cpu: solver/carry.py:", " in StateWriter.write"),
     "an item in the step": (
         "_local_scalar_dense waits for the device: solver/train.py:", " in supervise"),
     "a mask on the host": (

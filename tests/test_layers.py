@@ -8,7 +8,16 @@ import torch
 from conftest import BOX_MODEL, SMALL_MODEL, seeded
 from passes import examples_of
 
-from solver.layers import Convolution, Layout, Rotary, apply_rotary, rms_norm
+from solver.layers import (
+    Convolution,
+    Layout,
+    Rotary,
+    _apart,
+    _sum_by_product,
+    _sum_one_by_one,
+    apply_rotary,
+    rms_norm,
+)  # fmt: skip
 from solver.packing import pack
 from solver.settings import ModelSettings
 
@@ -81,3 +90,11 @@ def test_the_convolution_equals_torch_on_each_box_alone(small_dataset):
     by_torch = torch.autograd.grad((expected * toward_ND).sum(), parameters)
     for ours, theirs in zip(gradients, by_torch, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_the_sums_of_a_gpu_are_those_of_a_cpu():
+    x_ND, gradient_ND = torch.randn(2, 50, 8, generator=seeded(0))
+    neighbors_9N = torch.randint(0, 51, (9, 50), generator=seeded(1), dtype=torch.int32)
+    arguments = (x_ND, gradient_ND, neighbors_9N)
+    assert torch.allclose(_sum_by_product(*arguments), _sum_one_by_one(*arguments), atol=1e-5)
+    assert torch.equal(_apart(x_ND), x_ND)

@@ -103,3 +103,35 @@ def test_processes_agree_now_and_then_and_extrapolate_in_between(monkeypatch):
         assert progress.share == pytest.approx(now / 100, abs=1e-9 if step > 1 else 1e-3)
         now += 0.05
     assert agreed == [0, 1, 11, 21, 31, 41, 51]
+
+
+class Watch:
+    """Time that passes by a number of seconds between two looks."""
+
+    def __init__(self, monkeypatch, seconds):
+        self.now, self.seconds = 100.0, seconds
+        monkeypatch.setattr("solver.progress.time.monotonic", self.look)
+
+    def look(self):
+        self.now += self.seconds(self.now)
+        return self.now
+
+
+def test_a_run_that_ends_in_time_takes_as_many_steps_as_that_allows(monkeypatch):
+    """The first steps compile, and later ones are slower than those before."""
+    Watch(monkeypatch, lambda now: 20.0 if now < 220 else 0.1 if now < 240 else 0.2)
+    settings = TrainSettings(num_steps=10**6, warmup_steps=10, schedule="wsd", decay_share=0.3)
+    progress = TrainingProgress(settings.num_steps, ALONE, ends_in_seconds=120)
+    taken = shares(progress)
+    assert 380 < len(taken) < 410  # three of 20 s, then 20 s of ten and 40 s of five a second
+    assert taken == sorted(taken)
+    rates = [lr_multiplier(step, share, settings) for step, share in enumerate(taken, 1)]
+    assert rates[10:200] == [1.0] * 190
+    assert rates[-1] < 0.02
+
+
+def test_a_run_whose_time_is_over_takes_one_step_and_one_of_few_steps_takes_these(monkeypatch):
+    Watch(monkeypatch, lambda now: 5.0)
+    assert len(shares(TrainingProgress(10**6, ALONE, ends_in_seconds=1))) <= 1
+    Watch(monkeypatch, lambda now: 0.001)
+    assert len(shares(TrainingProgress(30, ALONE, ends_in_seconds=1000))) == 30

@@ -16,16 +16,19 @@ def test_exported_weights_answer_the_same(run_here):
     assert call("export", "--run-name", "b", "--to", "kept", changes=()) == 2
 
 
-def test_weights_rounded_to_float16_take_half_the_bytes(run_here):
-    assert call("pretrain", "--run-name", "a") == 0
-    assert call("export", "--run-name", "a", "--to", "whole", changes=()) == 0
-    assert call("export", "--run-name", "a", "--to", "half", "--float16", changes=()) == 0
-    whole, half = (load_weights(run_here / name) for name in ("whole", "half"))
-    for exact, rounded in zip(whole.model.parameters(), half.model.parameters(), strict=True):
-        assert rounded.dtype == torch.float32
-        assert torch.equal(rounded, exact.half().float())
-    assert torch.equal(half.table.values, whole.table.values.half().float())
-    for name in ("weights", "rows"):
-        paths = (run_here / folder / f"{name}.safetensors" for folder in ("half", "whole"))
-        smaller, larger = (path.stat().st_size for path in paths)
-        assert smaller < 0.75 * larger
+def test_rounded_weights_take_fewer_bytes(run_here):
+    assert call("pretrain", "--run-name", "a", changes=[*SHORT, "model.dim=64"]) == 0
+    sizes = []
+    for precision in ("float32", "float16", "int8"):
+        options = ["--to", precision, "--precision", precision]
+        assert call("export", "--run-name", "a", *options, changes=()) == 0
+        path = run_here / precision / "weights.safetensors"
+        sizes.append(path.stat().st_size)
+    whole, half, eighth = sizes
+    assert half < 0.6 * whole
+    assert eighth < 0.4 * whole
+    exact, rounded = (load_weights(run_here / name) for name in ("float32", "float16"))
+    for one, other in zip(exact.model.parameters(), rounded.model.parameters(), strict=True):
+        assert other.dtype == torch.float32
+        assert torch.equal(other, one.half().float())
+    assert torch.equal(rounded.table.values, exact.table.values.half().float())
