@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "augment": {"augment", "numpy", "numba", "orjson"},
     "submission": {"submission", "augment", "numpy", "orjson"},
     "solver": {
-        "solver", "augment", "numpy", "orjson", "torch", "einops", "safetensors",
+        "solver", "augment", "numpy", "numba", "orjson", "torch", "einops", "safetensors",
         "adam_atan2_pytorch", "yaml",
     },
     "pipeline": {
