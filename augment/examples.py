@@ -25,7 +25,6 @@ NUM_VIEW_FEATURES = NUM_COLORS
 _EPOCHS_KEPT = 4
 # Part of the seed of this random generator; others, such as solver.loader's, have other numbers.
 _SAMPLING = 0
-_ORDER_OF_VIEWS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,18 +70,10 @@ class ExampleStream:
     sampling, which drops what does not fit a batch; here it opens the next one.
     """
 
-    def __init__(
-        self, dataset: Dataset, seed: int, views_in_turn: bool = False, offset_step: int = 1
-    ) -> None:
-        """Open the stream of ``dataset`` for ``seed``.
-
-        With ``views_in_turn`` no view of a task is drawn again before all others were. Offsets are
-        multiples of ``offset_step`` cells; 0: every grid stays at the top left.
-        """
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        """Open the stream of ``dataset`` for ``seed``."""
         self._dataset = dataset
         self._seed = seed
-        self._offset_step = offset_step
-        self._views_in_turn = views_in_turn
         self._plan_epoch = lru_cache(maxsize=_EPOCHS_KEPT)(self._draw_epoch)
 
     def examples(self, start: int, stop: int) -> Examples:
@@ -93,8 +84,7 @@ class ExampleStream:
         input_ids, output_ids = 2 * pairs, 2 * pairs + 1
         sizes = turn_sizes(np.maximum(store.sizes(input_ids), store.sizes(output_ids)), codes)
         # A shift in [0, 1) becomes one of the offsets at which both grids fit, all equally likely.
-        step = self._offset_step or dataset.canvas_side
-        offsets = (shifts * ((dataset.canvas_side - sizes) // step + 1)).astype(np.int64) * step
+        offsets = (shifts * (dataset.canvas_side - sizes + 1)).astype(np.int64)
         return Examples(
             encode_grids(store, input_ids, codes, offsets, dataset.canvas_side),
             encode_grids(store, output_ids, codes, offsets, dataset.canvas_side),
@@ -122,8 +112,6 @@ class ExampleStream:
         dataset, task_of_pair = self._dataset, self._dataset.task_of_pair
         order_of_task = rng.permutation(len(dataset.tasks))
         view_of_task = rng.integers(dataset.index.num_views)
-        if self._views_in_turn:
-            view_of_task = self._take_turns(epoch)
         shifts = rng.random((dataset.num_pairs, 2))
         pairs = np.lexsort((rng.random(len(task_of_pair)), order_of_task[task_of_pair]))
         tasks = task_of_pair[pairs]
@@ -132,18 +120,6 @@ class ExampleStream:
         opens_visit = np.diff(tasks, prepend=-1) != 0
         shifts[opens_visit] = 0.0
         return pairs, view_of_task[tasks], shifts
-
-    def _take_turns(self, epoch: int) -> NDArray[np.int64]:
-        """Return the view of each task in an epoch, where its views come in turn.
-
-        Each round through the views of a task has an order of its own.
-        """
-        views = np.empty(len(self._dataset.tasks), dtype=np.int64)
-        for task, num_views in enumerate(self._dataset.index.num_views.tolist()):
-            number, turn = divmod(epoch, num_views)
-            rng = np.random.default_rng([self._seed, _ORDER_OF_VIEWS, task, number])
-            views[task] = rng.permutation(num_views)[turn]
-        return views
 
 
 def _ranks_in_runs(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from augment.examples import ExampleStream
 from augment.view import NUM_DIHEDRALS
 from pipeline.evaluation import Evaluation
 from pipeline.inputs import choose_evaluated_tasks
@@ -35,7 +36,6 @@ from pipeline.settings import CheckpointSettings, Settings, change_settings
 from pipeline.stages.build import make_dataset
 from solver.engine import open_engine
 from solver.flop import flop_of_training
-from solver.loader import open_stream
 from solver.model import TRM
 from solver.packing import boxes_for, lengths_of
 from solver.progress import TrainingProgress
@@ -71,7 +71,7 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "d192": ("model.dim=192", "model.num_heads=6"),
     "d256": ("model.dim=256", "model.num_heads=8"),
     "batch32": ("train.global_batch=32",),
-    "batch256": ("train.global_batch=256",),
+    "batch256-lr3x": ("train.global_batch=256", "train.lr=3e-3"),
     "dropout": ("model.dropout=0.1",),
     "lr-2x": ("train.lr=2e-3",),
     "lr-half": ("train.lr=5e-4",),
@@ -81,8 +81,6 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "colors-of-inputs": ("data.color_maps=inputs",),
     "no-colors": ("data.color_maps=none",),
     "views15": ("data.views_per_task=15",),
-    "views-in-turn": ("train.views_in_turn=true",),
-    "top-left": ("train.offset_step=0",),
     "others": ("data.trained=arc1/training",),
     "fresh": ("data.trained=arc1/training", "data.fresh=folder:rearc"),
 }
@@ -155,15 +153,13 @@ def run(job: Job, compile: bool) -> list[dict]:
     dataset = make_dataset(settings)
     tasks = choose_evaluated_tasks(settings.data)
     train_settings = settings.train
-    stream = open_stream(dataset, train_settings)
+    stream = ExampleStream(dataset, train_settings.seed)
     scored, voting = (
         Evaluation.of(tasks, dataset, num_views, engine)
         for num_views in (NUM_DIHEDRALS, VOTING_VIEWS)
     )
 
-    sample = open_stream(dataset, replace(train_settings, seed=0)).examples(
-        0, 16 * dataset.num_pairs
-    )
+    sample = ExampleStream(dataset, 0).examples(0, 16 * dataset.num_pairs)
     boxes = boxes_for(settings.model, sample.boxes)
     lengths = lengths_of(boxes, settings.model)
     flop_of_step = (

@@ -1,11 +1,11 @@
 """Fit the rule of `pipeline/scaling.py` on the ends of runs of `make experiment`.
 
-    PYTHONPATH=. python experiments/fit.py --arms arc1-small d256 --test 2e13
+    PYTHONPATH=. python experiments/fit.py --arms arc1-small d64 d256 batch256-lr3x --test 4e13
 
 The ends are lines of runs/experiment/curves.jsonl; those behind the rule are kept beside this
-program, in runs.jsonl. First without the runs of the budget that `--test` names, whose errors are
-then printed; at the end with all runs, on 200 resamples of runs and outputs, which are written to
-pipeline/scaling.json.
+program, in runs.jsonl. First without the runs of the budget that `--test` names and of larger
+ones, whose errors are then printed; at the end with all runs, on 200 resamples of runs and outputs,
+which are written to pipeline/scaling.json.
 """
 
 import argparse
@@ -58,29 +58,29 @@ def read_ends(path: Path, arms: list[str]) -> list[End]:
 
 
 def fit_exact(ends: list[End]) -> np.ndarray:
-    """Return ln A, a, ln B, b and g of least squares in ln(-ln(exact)); a and b are positive."""
+    """Return ln A, a, ln B, b and g of least squares in ln(-ln(exact)); a, b and g are positive."""
     dim, batch, presentations, exact = torch.tensor(
         [(e.dim, e.batch, e.presentations, e.exact) for e in ends], dtype=torch.float64
     ).T
     wide, small, long = (dim / WIDTH).log(), (BATCH / batch).log(), presentations.log()
-    # ln A, ln a, ln B, ln b, g
-    start = torch.tensor([0.0, -1.5, 2.0, -1.5, 0.0], dtype=torch.float64)
+    # ln A, ln a, ln B, ln b, ln g
+    start = torch.tensor([0.0, -1.5, 2.0, -1.5, -3.0], dtype=torch.float64)
     numbers = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([numbers], max_iter=500, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        ln_a, of_width, ln_b, of_length, g = numbers
+        ln_a, of_width, ln_b, of_length, of_batch = numbers
         first = ln_a - of_width.exp() * wide
-        second = ln_b - of_length.exp() * (long + g * small)
+        second = ln_b - of_length.exp() * (long + of_batch.exp() * small)
         total = (torch.logaddexp(first, second) - (-exact.log()).log()).square().sum()
         total = total + 1e-4 * (numbers - start).square().sum()  # what no run decides stays put
         total.backward()
         return total
 
     optimizer.step(loss)
-    ln_a, of_width, ln_b, of_length, g = numbers.tolist()
-    return np.array([ln_a, np.exp(of_width), ln_b, np.exp(of_length), g])
+    ln_a, of_width, ln_b, of_length, of_batch = numbers.tolist()
+    return np.array([ln_a, np.exp(of_width), ln_b, np.exp(of_length), np.exp(of_batch)])
 
 
 def fit_solved(ends: list[End], exact: list[float]) -> np.ndarray:
@@ -147,14 +147,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--curves", type=Path, default=Path(__file__).with_name("runs.jsonl"))
     parser.add_argument("--arms", nargs="+", required=True)
-    parser.add_argument("--test", type=float, default=0.0, help="budget not used at first")
+    parser.add_argument(
+        "--test", type=float, default=0.0, help="not used at first, from this budget on"
+    )
     options = parser.parse_args()
     ends = read_ends(options.curves, options.arms)
-    is_tested = [abs(e.flop - options.test) < 0.1 * e.flop for e in ends]
+    is_tested = [0 < options.test < 1.1 * e.flop for e in ends]
     tested = [e for e, test in zip(ends, is_tested, strict=True) if test]
     if tested:
         rule = fit([e for e, test in zip(ends, is_tested, strict=True) if not test])
-        print(f"Fitted without {options.test:.0e} FLOP; of those runs it expected:")
+        print(f"Fitted below {options.test:.0e} FLOP; of the other runs it expected:")
         show(rule, tested)
     rule = fit(ends)
     print("Fitted with all runs:")

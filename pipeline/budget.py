@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scaling import Rule, visible_cells
+from pipeline.scaling import BATCH, Rule, visible_cells
 from pipeline.settings import Settings, change_settings
 from pipeline.sources import load_sources, within_side
 from pipeline.workload import read_workload
@@ -23,7 +23,8 @@ WIDTHS = (64, 128, 192, 256, 384, 512, 768, 1024)
 SIDES = (10, 12, 16, 20, 24, 30)
 BATCHES = (64, 128, 256, 512, 1024, 2048)
 
-_LEAST_STEPS = 500  # the rates rise and fall in no fewer
+# The rates rise and fall in no fewer; as many with a batch larger than those of most runs.
+_LEAST_STEPS, _LEAST_STEPS_OF_LARGE = 500, 5000
 _WARMUP_SHARE = 0.02
 
 
@@ -36,6 +37,7 @@ class Choice:
     dim: int
     batch: int
     num_steps: int
+    lr: float
     num_fitting: int
     """Tasks to predict that fit the canvas."""
     presentations: float
@@ -61,6 +63,7 @@ class Choice:
             f"train.global_batch={self.batch}",
             f"train.num_steps={self.num_steps}",
             f"train.warmup_steps={round(_WARMUP_SHARE * self.num_steps)}",
+            f"train.lr={self.lr:.2g}",
         )
 
 
@@ -88,13 +91,14 @@ def list_choices(
             flop_of_step = batch * flop_of_training(model, work.lengths) / len(work.lengths)
             num_steps = int(min(flop / flop_of_step, seconds / time.seconds))
             presentations = num_steps * batch / model.max_supervision_steps / work.num_pairs
-            if num_steps < _LEAST_STEPS or presentations < 1:
+            least_steps = _LEAST_STEPS if batch <= BATCH else _LEAST_STEPS_OF_LARGE
+            if num_steps < least_steps or presentations < 1:
                 continue
             share = len(fitting) / len(tasks)
             solved_R = share * rule.solved(rule.exact(dim, presentations, batch), cells_N)
             yield Choice(
-                side, dim, batch, num_steps, len(fitting), presentations,
-                num_steps * flop_of_step, time, solved_R,
+                side, dim, batch, num_steps, learning_rate(settings, dim, batch), len(fitting),
+                presentations, num_steps * flop_of_step, time, solved_R,
             )  # fmt: skip
 
 
@@ -105,6 +109,18 @@ def best_of_each_width(choices: Iterator[Choice]) -> list[Choice]:
         if choice.dim not in best or choice.expected > best[choice.dim].expected:
             best[choice.dim] = choice
     return [best[dim] for dim in sorted(best)]
+
+
+def learning_rate(settings: Settings, dim: int, batch: int) -> float:
+    """Return the rate at another width and batch than those of ``settings``.
+
+    It grows with the root of the batch, as is common, and falls with the root of the width, so that
+    NorMuon's steps stay as large beside the weights; both were tried at two points only
+    (docs/EXPERIMENTS.md).
+    """
+    return settings.train.lr * math.sqrt(
+        batch / settings.train.global_batch * settings.model.dim / dim
+    )
 
 
 def _width_changes(dim: int) -> tuple[str, str]:

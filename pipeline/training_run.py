@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from augment.dataset import Dataset
 from augment.errors import InputError
+from augment.examples import ExampleStream
 from augment.task import Task
 from pipeline.console import say, warn
 from pipeline.deadline import Leg
@@ -37,7 +38,6 @@ from solver.checkpoint_files import (
     rename_damaged,
 )
 from solver.engine import Engine
-from solver.loader import open_stream
 from solver.memory import plan_training
 from solver.model import TRM
 from solver.progress import TrainingProgress
@@ -90,7 +90,7 @@ class TrainingRun:
 
     def plan_memory(self) -> None:
         """Log the memory plan and have the engine follow it; raise where it does not fit."""
-        stream = open_stream(self.dataset, self.train_settings)
+        stream = ExampleStream(self.dataset, self.train_settings.seed)
         line = plan_training(
             self.training.model,
             self.dataset.index.num_rows,
@@ -130,7 +130,7 @@ class TrainingRun:
         )
         if self.stage == "pretrain":
             progress.ends_in_seconds = self.settings.train.ends_in_seconds or math.inf
-        stream = open_stream(self.dataset, settings)
+        stream = ExampleStream(self.dataset, settings.seed)
         saved_step = training.step
         with TrainingLog(
             self.stage, settings, self.settings.log, self.run, training.step, leg

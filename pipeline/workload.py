@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from augment.boxes import infer_test_boxes
 from augment.dataset import Dataset
+from augment.examples import ExampleStream
 from augment.puzzles import PuzzleIndex
 from augment.task import Pair, Task, tasks_by_id
 from pipeline.console import say
@@ -126,8 +127,7 @@ def _training(
 
     ``fresh`` are further pairs of the known tasks.
     """
-    from solver.loader import open_stream  # loads torch
-    from solver.packing import boxes_for, lengths_of
+    from solver.packing import boxes_for, lengths_of  # loads torch
 
     tasks = tuple(tasks_by_id([*known, *visible]).values())
     if not tasks or train.num_steps == 0:
@@ -140,7 +140,7 @@ def _training(
     dataset = dataset.with_fresh_pairs([*fresh, *((),) * len(visible)])
     epochs = -(-_EXAMPLES // dataset.num_pairs)  # whole ones, which hold all tasks alike
     num_examples = min(epochs * dataset.num_pairs, _MOST_EXAMPLES)
-    boxes = open_stream(dataset, train).examples(0, num_examples).boxes
+    boxes = ExampleStream(dataset, train.seed).examples(0, num_examples).boxes
     views = settings.data.views_per_task + 1 if model.rows_per == "view" else 1
     lengths = lengths_of(boxes_for(model, boxes), model)
     return TrainingWork(train, model, 1 + views * len(tasks), dataset.num_pairs, lengths)

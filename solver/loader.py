@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from augment.dataset import Dataset
 from augment.examples import Examples, ExampleStream
 from solver.packing import boxes_for
 from solver.process_group import ProcessGroup
@@ -27,11 +26,6 @@ class Batch:
     examples: Examples
     min_steps_B: NDArray[np.int64]
     """Supervision steps that a lane must have taken before its halt logit counts (exploration)."""
-
-
-def open_stream(dataset: Dataset, settings: TrainSettings) -> ExampleStream:
-    """Return the examples of ``dataset`` as a training with these settings draws them."""
-    return ExampleStream(dataset, settings.seed, settings.views_in_turn, settings.offset_step)
 
 
 def draw_min_steps(

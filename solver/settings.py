@@ -182,12 +182,6 @@ class TrainSettings:
     rows_only_share: Annotated[
         float, "first share of the run in which only puzzle rows train; 1 = all of it"
     ] = 0.0
-    views_in_turn: Annotated[bool, "a view of a task is drawn again only after all its others"] = (
-        False
-    )
-    offset_step: Annotated[
-        int, "cells between the places on the canvas where grids are shown; 0 = the top left only"
-    ] = 1
     seed: Annotated[int, "seed of weights, sampling and exploration"] = 0
     time_limit_seconds: Annotated[float, "stop (resumable) after this long; 0 = no limit"] = 0.0
     log_every: Annotated[int, "steps per line of metrics.jsonl"] = 100
@@ -197,8 +191,8 @@ class TrainSettings:
             "num_steps": 0, "global_batch": 1, "lr": 1e-12, "matrix_lr": 0, "weight_decay": 0,
             "atan2_scale": 0, "rows_lr": 0, "rows_weight_decay": 0, "warmup_steps": 0,
             "decay_share": 1e-6, "ema_rate": 0, "ema_share": 0, "rows_only_share": 0,
-            "halt_exploration": 0, "seed": 0, "offset_step": 0,
-            "time_limit_seconds": 0, "log_every": 1,
+            "halt_exploration": 0, "seed": 0, "time_limit_seconds": 0,
+            "log_every": 1,
         })  # fmt: skip
         require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1): {self.betas}")
         require(self.ema_rate < 1, f"ema_rate must be below 1, got {self.ema_rate}")

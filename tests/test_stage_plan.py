@@ -9,6 +9,7 @@ import pytest
 from commands import call, workload
 
 import solver.memory  # before a test replaces the model that it builds
+from pipeline.budget import learning_rate
 from pipeline.recipes import RECIPES, load_recipe
 from pipeline.stages import plan as stage
 from pipeline.workload import read_workload
@@ -115,6 +116,12 @@ def test_what_to_train_for_so_much_compute(monkeypatch, capsys):
         f'NPROC=8 SET="data.max_side=12 model.canvas_side=12 model.dim={best["width"]} '
         in (settings["message"])
     )
+
+
+def test_rates_follow_batch_and_width():
+    settings = load_recipe("arc1-small", [])
+    assert learning_rate(settings, 128, 64) == settings.train.lr
+    assert learning_rate(settings, 512, 1024) == pytest.approx(2 * settings.train.lr)
 
 
 def test_too_little_compute_is_one_line(capsys):

@@ -32,16 +32,6 @@ def test_fresh_pairs_make_no_more_work_but_other_lengths(run_here, arc1):
     assert more.lengths.mean() < own.lengths.mean() / 2
 
 
-def test_examples_lie_where_the_training_puts_them():
-    """On even cells a grid touches fewer positions of 2x2 cells."""
-    tasks = ["data.predicted=", "data.trained=arc1/training"]
-    anywhere, even = (
-        read_workload(load_recipe("demo", [*tasks, "model.patch=2", f"train.offset_step={step}"]))
-        for step in (1, 2)
-    )
-    assert even.training.lengths.mean() < anywhere.training.lengths.mean()
-
-
 def test_a_source_that_would_be_downloaded_is_left_out_with_a_line(monkeypatch, capsys):
     monkeypatch.setattr("pooch.Pooch.fetch", lambda *_, **__: pytest.fail("a download"))
     changes = ["data.trained=concept", "data.predicted=arc1/evaluation", "data.left_out="]
