@@ -123,17 +123,17 @@ def pack(
     positions_N = np.full(padded, max(0, settings.prefix_length - 1), dtype=np.int32)
     owners_N = np.full(padded, len(members), dtype=np.int32)
     labels_NC = np.full((padded, num_cells), IGNORED, dtype=np.int32)
-    num_neighbors = 9 if settings.convolution else 0
-    neighbors_KN = np.full((num_neighbors, padded), padded, dtype=np.int32)
-    neighbors_KN[num_neighbors // 2 :][:1] = np.arange(padded)
+    shape = (9, padded) if settings.convolution else (0, padded)
+    neighbors_9N = np.full(shape, padded, dtype=np.int32)
+    neighbors_9N[4:5] = np.arange(padded)
     _lay_end_to_end(
         members, boxes, starts, settings.prefix_length, settings.patch, settings.canvas_side,
         examples.inputs, examples.labels, examples_N, offsets_N, cells_NC, sources_NC, positions_N,
-        owners_N, labels_NC, neighbors_KN,
+        owners_N, labels_NC, neighbors_9N,
     )  # fmt: skip
     bounds_E = np.concatenate([starts, [num_positions, padded]])
     views_GF = view_features(examples.codes[members])
-    neighbors = neighbors_KN if num_neighbors else neighbors_KN.ravel()
+    neighbors = neighbors_9N if settings.convolution else neighbors_9N.ravel()
     arrays = (
         sources_NC, positions_N, owners_N, bounds_E, views_GF, labels_NC.ravel(), neighbors,
     )  # fmt: skip
@@ -146,7 +146,7 @@ def pack(
 @njit(cache=True, nogil=True)
 def _lay_end_to_end(  # type: ignore[no-untyped-def]
     members, boxes, starts, num_prefix, patch, canvas_side, inputs, labels, examples_N, offsets_N,
-    cells_NC, sources_NC, positions_N, owners_N, labels_NC, neighbors_KN,
+    cells_NC, sources_NC, positions_N, owners_N, labels_NC, neighbors_9N,
 ):  # fmt: skip
     """Fill the last eight arrays where positions belong to an example; see :class:`Packed`."""
     side = -(-canvas_side // patch)
@@ -174,10 +174,10 @@ def _lay_end_to_end(  # type: ignore[no-untyped-def]
                     sources_NC[n, c] = inputs[example, cell] + _NUM_TOKENS * c
                     if labels[example, cell] != _PAD:
                         labels_NC[n, c] = labels[example, cell]
-                for k in range(len(neighbors_KN)):
+                for k in range(len(neighbors_9N)):
                     other_row, other_column = row + k // 3 - 1, column + k % 3 - 1
                     if 0 <= other_row < height and 0 <= other_column < width:
-                        neighbors_KN[k, n] = n + (k // 3 - 1) * width + k % 3 - 1
+                        neighbors_9N[k, n] = n + (k // 3 - 1) * width + k % 3 - 1
 
 
 def upload(arrays: Sequence[NDArray[np.integer]], device: torch.device) -> list[Tensor]:
