@@ -133,7 +133,7 @@ bench: $(READY) ## Measure speed on the CPU in 5 minutes: runs/bench/cpu.json
 # With wheels, on a machine without a network, Python is the one that has torch.
 gpu: TO := $(or $(TO),runs/gpu-state)
 gpu: $(if $(WHEELS),,$(READY)) ## Use a card for MINUTES=30: checks, rates, training, score, [PIECE=9] at a time
-	$(if $(WHEELS),$(PYTHON),$(PY)) experiments/gpu.py --minutes "$(MINUTES)" --piece-minutes "$(PIECE)" $(GPU_FOLDERS)
+	$(if $(WHEELS),$(PYTHON),$(PY)) experiments/gpu.py --minutes "$(MINUTES)" --piece-minutes "$(PIECE)" --set "$(SET)" $(GPU_FOLDERS)
 
 experiment: $(READY) ## Compare recipes at equal compute, hours on 2 cores: runs/experiment/table.md
 	OMP_NUM_THREADS=1 $(EXPERIMENT)/compare.py

@@ -83,6 +83,7 @@ def train(program: Program) -> bool:
         "checkpoint.keep=1",
         "checkpoint.every_seconds=120",
         "log.every_seconds=20",
+        *program.options.changes.split(),
     )
     with suppress(subprocess.TimeoutExpired):  # what was learned until the last checkpoint stays
         program.run(*stage("pretrain", "gpu", changes), seconds=seconds + SECONDS_TO_END)
@@ -203,6 +204,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, default=Path("runs/gpu-state"))
     parser.add_argument("--from", dest="source", type=Path, help="the folder of the call before")
     parser.add_argument("--wheels", type=Path, help="folder of wheels that are missing here")
+    parser.add_argument("--set", dest="changes", default="", help="settings of the training")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--small", action="store_true", help="a small model on a CPU, for tests")
     options = parser.parse_args()

@@ -59,7 +59,7 @@ def test_pieces_go_on_from_what_the_one_before_left_elsewhere(tmp_path):
     with zipfile.ZipFile(wheels / "beside-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("beside.py", "here = True\n")
     options = ["--small", "--minutes", "0.8", "--piece-minutes", "0.4", "--wheels", wheels]
-    options += ["--phases", "trained", "score"]
+    options += ["--phases", "trained", "score", "--set", "train.seed=7"]
     before = tmp_path / "none"
     for number in range(6):
         folder = tmp_path / f"machine_{number}"
@@ -77,6 +77,8 @@ def test_pieces_go_on_from_what_the_one_before_left_elsewhere(tmp_path):
         assert done.stdout.endswith("gpu: the same command goes on from here\n")
     results = json.loads((before / "results.json").read_text())
     assert results["trained"]
+    description = json.loads((before / "weights" / "checkpoint.json").read_text())
+    assert description["settings"]["train"]["seed"] == 7
     assert len(results["legs"]) == len(results["held_out"])
     assert (before / "weights" / "checkpoint.json").exists()
     steps = [looked["step"] for looked in results["held_out"]]
