@@ -5,6 +5,7 @@ range and killed processes.
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -79,6 +80,8 @@ class TrainingRun:
     resumed_from: str = field(init=False)
     """The checkpoint that the run went on from; empty at its beginning."""
     _best: tuple[float, ...] | None = field(init=False, default=None)
+    _ends_at: float = field(init=False, default=math.inf)
+    """When the learning rates have fallen, on ``time.monotonic``; whatever went wrong before."""
 
     def __post_init__(self) -> None:
         self._begin()
@@ -108,6 +111,8 @@ class TrainingRun:
         rates. Raises ``FloatingPointError`` where that did not help several times; the state is
         then that of the newest checkpoint.
         """
+        if self.stage == "pretrain" and self.settings.train.ends_in_seconds:
+            self._ends_at = time.monotonic() + self.settings.train.ends_in_seconds
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 self._train(leg)
@@ -126,10 +131,9 @@ class TrainingRun:
         training, settings, group = self.training, self.train_settings, self.engine.group
         keeping, evaluate_every = self.settings.checkpoint, self.settings.train.eval_every
         progress = TrainingProgress(
-            settings.num_steps, group, leg, leg.until, keeping.every_seconds, share=leg.begin
-        )
-        if self.stage == "pretrain":
-            progress.ends_in_seconds = self.settings.train.ends_in_seconds or math.inf
+            settings.num_steps, group, leg, leg.until, keeping.every_seconds,
+            self._ends_at - time.monotonic(), share=leg.begin,
+        )  # fmt: skip
         stream = ExampleStream(self.dataset, settings.seed)
         saved_step = training.step
         with TrainingLog(

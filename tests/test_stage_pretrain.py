@@ -11,6 +11,7 @@ from pipeline.deadline import Deadline
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.stages.pretrain import pretrain
+from pipeline.training_log import read_metrics
 from solver.checkpoint_files import checkpoint_step, latest_checkpoint
 from solver.weights import load_weights
 
@@ -21,6 +22,15 @@ def test_a_time_limit_stops_a_run_that_can_go_on(run_here, capsys):
     assert "step 1 of 6" in capsys.readouterr().out
     assert call("pretrain", "--run-name", "a") == 0
     assert "going on from" in capsys.readouterr().out
+
+
+def test_a_run_that_ends_with_its_time_lets_the_rates_fall(run_here):
+    changes = [*SHORT, "train.num_steps=1000000", "train.ends_in_seconds=3", "train.schedule=wsd"]
+    assert call("pretrain", "--run-name", "a", changes=[*changes, "train.log_every=1"]) == 0
+    run = Run.named("a")
+    lines = list(read_metrics(run.metrics_of("pretrain")))
+    assert len(lines) == checkpoint_step(latest_checkpoint(run.checkpoints)) < 1_000_000
+    assert lines[-1]["lr"] < 0.5 * max(line["lr"] for line in lines)
 
 
 def test_a_changed_setting_does_not_go_on_silently(run_here, capsys):
