@@ -23,9 +23,6 @@ from solver.settings import ModelSettings
 # Positions of a pass are a multiple of this: a CPU's matrix library compiles its products for every
 # new number of rows, which takes longer than the products, and GPUs want even tiles.
 _POSITIONS_STEP = 64
-# Written out for the compiled loop, which would not notice a change elsewhere.
-_NUM_TOKENS, _PAD = 12, 0
-assert (_NUM_TOKENS, _PAD) == (NUM_TOKENS, PAD)
 # Bytes at which each array of an upload begins: compiled kernels read 16 bytes at a time.
 _ALIGNMENT = 16
 
@@ -127,9 +124,9 @@ def pack(
     neighbors_9N = np.full(shape, padded, dtype=np.int32)
     neighbors_9N[4:5] = np.arange(padded)
     _lay_end_to_end(
-        members, boxes, starts, settings.prefix_length, settings.patch, settings.canvas_side,
-        examples.inputs, examples.labels, examples_N, offsets_N, cells_NC, sources_NC, positions_N,
-        owners_N, labels_NC, neighbors_9N,
+        NUM_TOKENS, PAD, settings.prefix_length, settings.patch, settings.patches_per_side,
+        members, boxes, starts, examples.inputs, examples.labels, examples_N, offsets_N, cells_NC,
+        sources_NC, positions_N, owners_N, labels_NC, neighbors_9N,
     )  # fmt: skip
     bounds_E = np.concatenate([starts, [num_positions, padded]])
     views_GF = view_features(examples.codes[members])
@@ -145,14 +142,16 @@ def pack(
 
 @njit(cache=True, nogil=True)
 def _lay_end_to_end(  # type: ignore[no-untyped-def]
-    members, boxes, starts, num_prefix, patch, canvas_side, inputs, labels, examples_N, offsets_N,
-    cells_NC, sources_NC, positions_N, owners_N, labels_NC, neighbors_9N,
+    num_tokens, pad, num_prefix, patch, side, members, boxes, starts, inputs, labels, examples_N,
+    offsets_N, cells_NC, sources_NC, positions_N, owners_N, labels_NC, neighbors_9N,
 ):  # fmt: skip
-    """Fill the last eight arrays where positions belong to an example; see :class:`Packed`."""
-    side = -(-canvas_side // patch)
+    """Fill the last eight arrays where positions belong to an example; see :class:`Packed`.
+
+    Tokens are given too: numba's stored results would not notice a change elsewhere.
+    """
     num_cells = sources_NC.shape[1]
-    num_tokens = _NUM_TOKENS * num_cells
-    nothing = num_tokens + len(members) * num_prefix
+    first_prefix = num_tokens * num_cells
+    nothing = first_prefix + len(members) * num_prefix
     for g in range(len(members)):
         example, first = members[g], starts[g]
         top, left = boxes[g, 0] // patch, boxes[g, 1] // patch
@@ -162,17 +161,17 @@ def _lay_end_to_end(  # type: ignore[no-untyped-def]
         for p in range(num_prefix):
             positions_N[first + p] = p
             sources_NC[first + p, :] = nothing
-            sources_NC[first + p, 0] = num_tokens + g * num_prefix + p
+            sources_NC[first + p, 0] = first_prefix + g * num_prefix + p
         for row in range(height):
             for column in range(width):
                 n = first + num_prefix + row * width + column
                 positions_N[n] = num_prefix + (top + row) * side + left + column
                 for c in range(num_cells):
-                    cell = ((top + row) * patch + c // patch) * canvas_side
+                    cell = ((top + row) * patch + c // patch) * side * patch
                     cell += (left + column) * patch + c % patch
                     cells_NC[n, c] = cell
-                    sources_NC[n, c] = inputs[example, cell] + _NUM_TOKENS * c
-                    if labels[example, cell] != _PAD:
+                    sources_NC[n, c] = inputs[example, cell] + num_tokens * c
+                    if labels[example, cell] != pad:
                         labels_NC[n, c] = labels[example, cell]
                 for k in range(len(neighbors_9N)):
                     other_row, other_column = row + k // 3 - 1, column + k % 3 - 1

@@ -151,8 +151,7 @@ def write_weights(
     """
     for name, tensors in ((WEIGHTS, model), (ROWS, table.tensors())):
         rounded = round_tensors(tensors, precision)
-        # A training run looks at its own weights; only rounding can leave the range here.
-        if precision != "float32" and not all(t.isfinite().all() for t in rounded.values()):
+        if not all(t.isfinite().all() for t in rounded.values()):
             raise InputError(f"{folder / name}: a weight is not finite in {precision}")
         save_tensors(folder / name, rounded)
     index.save(folder)
