@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from augment.errors import InputError
-from augment.leakage import refuse_leaks, scoring_keys, without_twins
+from augment.leakage import (
+    find_answered_tests,
+    join_some,
+    refuse_leaks,
+    scored_parts,
+    without_twins,
+)
 from augment.task import Pair, Task, tasks_by_id
-from pipeline.console import say, warn
+from pipeline.console import is_rank0, say, warn
 from pipeline.run import Run
 from pipeline.settings import DataSettings, Settings
 from pipeline.sources import load_source, load_sources, within_side
@@ -37,7 +43,9 @@ def choose_trained_tasks(
     fresh = choose_fresh_pairs(data, fitting)
     extended = [task.with_tests(p) for task, p in zip(fitting, fresh, strict=True) if p]
     refuse_leaks([*trained, *extended], [*predicted, *evaluated])
-    hidden = [task.without_solutions() for task in within_side(predicted, data.max_side)]
+    predicted = within_side(predicted, data.max_side)
+    say_answered_tests(predicted)
+    hidden = [task.without_solutions() for task in predicted]
     predicted_ids = {task.task_id for task in hidden}
     hidden += [t.without_solutions() for t in evaluated if t.task_id not in predicted_ids]
     tasks = tuple(tasks_by_id([*fitting, *hidden]).values())
@@ -167,10 +175,21 @@ def find_weights(settings: Settings, run: Run, group: "ProcessGroup | None" = No
 def describe_leak(tasks: Iterable[Task], weights: "Weights") -> str:
     """Return a line naming the tasks whose solutions the weights were trained on; or nothing."""
     trained_on = set(weights.trained_on.tolist())
-    leaked = [task.task_id for task in tasks if not trained_on.isdisjoint(scoring_keys(task))]
+    parts = (part for task in tasks for part in scored_parts(task) if part.key in trained_on)
+    leaked = {part.task_id: str(part) for part in parts}
     if not leaked:
         return ""
     return (
         f"{weights.source}: trained on the solutions of {len(leaked)} of the tasks to predict, "
-        f"so their score would mean nothing: {', '.join(leaked)}"
+        "in this view or another, so their score would mean nothing: "
+        f"{join_some([*leaked.values()])}"
     )
+
+
+def say_answered_tests(tasks: Sequence[Task]) -> None:
+    """Say which tests the demonstrations of other tasks give away, as they may on Kaggle too."""
+    if is_rank0() and (answered := find_answered_tests(tasks)):
+        say(
+            f"{len(answered)} of the tests to predict stand among the demonstrations of other "
+            f"tasks: {join_some([*map(str, answered)])}"
+        )

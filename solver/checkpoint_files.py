@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from augment.errors import InputError
 from augment.files import read_description
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
 ROWS = "rows.safetensors"

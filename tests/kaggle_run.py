@@ -20,7 +20,7 @@ TRAINING = [
     "data.predicted=arc1/evaluation",
     f"kaggle.owner={USER}",
 ]
-PRETRAINING = [*TRAINING, "data.left_out=40853293"]  # a task that gives a solution away
+PRETRAINING = [*TRAINING, "data.left_out=40853293,caa06a1f"]  # they give solutions away
 COMPETITION = "arc-prize-2026-arc-agi-2"
 DATASET, NOTEBOOK = f"{USER}/arc-trm-k", f"{USER}/arc-trm-k-predict"
 
