@@ -9,9 +9,9 @@ numba compile its stored results again.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from augment.compiled import compiled
 from augment.grid import NUM_COLORS, Grid, GridStore
 from augment.view import INVERSE_DIHEDRAL, NUM_COLOR_MAPS, ViewCodes, color_maps
 
@@ -66,7 +66,7 @@ def measure_grids(canvases: NDArray[np.uint8]) -> NDArray[np.int64]:
     return sizes
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def write_end_markers(canvas: Canvas, top: int, left: int, height: int, width: int) -> None:
     """Mark the row below and the column right of the rectangle, as far as the canvas reaches."""
     if top + height < canvas.shape[0]:
@@ -75,7 +75,7 @@ def write_end_markers(canvas: Canvas, top: int, left: int, height: int, width: i
         canvas[top : top + height, left + width] = END
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def measure_grid(canvas: Canvas) -> tuple[int, int]:
     """Return height and width of the largest rectangle of colors that starts at the top left.
 
@@ -96,13 +96,13 @@ def measure_grid(canvas: Canvas) -> tuple[int, int]:
     return best_height, best_width
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _measure(canvases, sizes):  # type: ignore[no-untyped-def]
     for n in range(len(canvases)):
         sizes[n] = measure_grid(canvases[n])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _source_cell(dihedral: int, row: int, column: int, height: int, width: int) -> tuple[int, int]:
     """Return where cell (row, column) of the transformed height x width grid comes from."""
     if dihedral == 0:
@@ -122,14 +122,14 @@ def _source_cell(dihedral: int, row: int, column: int, height: int, width: int) 
     return height - 1 - column, width - 1 - row
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _turned_size(dihedral: int, height: int, width: int) -> tuple[int, int]:
     if dihedral == 1 or dihedral == 3 or dihedral >= 6:
         return width, height
     return height, width
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _encode(  # type: ignore[no-untyped-def]
     cells, starts, heights, widths, grid_ids, codes, offsets, color_maps, canvases
 ):
@@ -148,7 +148,7 @@ def _encode(  # type: ignore[no-untyped-def]
         write_end_markers(canvases[n], top, left, new_height, new_width)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _decode(  # type: ignore[no-untyped-def]
     canvases, codes, color_maps, inverse_dihedral, cells, sizes
 ):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
 from augment.boxes import Boxes, full_boxes
+from augment.compiled import compiled
 from augment.examples import Examples, view_features
 from augment.tokens import NUM_TOKENS, PAD
 from solver.device import to_device
@@ -140,7 +140,7 @@ def pack(
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lay_end_to_end(  # type: ignore[no-untyped-def]
     num_tokens, pad, num_prefix, patch, side, members, boxes, starts, inputs, labels, examples_N,
     offsets_N, cells_NC, sources_NC, positions_N, owners_N, labels_NC, neighbors_9N,
