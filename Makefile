@@ -121,7 +121,7 @@ lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-chaos: $(READY) ## Try kills and faults on 60 runs in 20 minutes
+chaos: $(READY) ## Try kills and faults on 200 runs in an hour, on four kinds of machine
 	$(EXPERIMENT)/chaos.py
 
 deadlines: $(READY) ## Try 20 time limits in 25 minutes

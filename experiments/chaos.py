@@ -9,18 +9,17 @@ import itertools
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from machines import USUAL, Machine, open_machines, small_disk
 from watched_run import Command
 
 from augment.task import Task
@@ -80,27 +79,12 @@ def damage(folder: Path, pattern: str, rng: random.Random, cut: bool) -> bool:
     return True
 
 
-@contextmanager
-def small_disk(run: Run, megabytes: float) -> Iterator[Callable[[], None] | None]:
-    """Give the run a disk of its own; what is given frees it. None where mounting is refused."""
-    run.folder.mkdir(parents=True)
-    size = f"size={int(megabytes * 1024)}k"
-    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(run.folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        yield None
-        return
-    grow = ["mount", "-o", "remount,size=100m", str(run.folder)]
-    try:
-        yield lambda: subprocess.run(grow, check=True) and None
-    finally:
-        subprocess.run(["umount", str(run.folder)], check=True)
-
-
 @dataclass
 class Trial:
     """What became of one fault."""
 
     kind: str
+    machine: str = USUAL.name
     reads: int = 0
     invalid: int = 0
     struck: bool = True
@@ -119,30 +103,34 @@ DAMAGED = {
 }
 
 
-def strike(kind: str, number: int, folder: Path, tasks: list[Task], seconds: float) -> Trial:
+def strike(
+    kind: str, number: int, machine: Machine, folder: Path, tasks: list[Task], seconds: float
+) -> Trial:
     """Let one fault meet a run at a random moment, then run the same command to its end."""
     rng = random.Random(f"{kind} {number}")
     run = Run(folder / "runs" / f"{kind.replace(' ', '_')}_{number}")
-    trial = Trial(kind)
+    trial = Trial(kind, machine.name)
     processes = 2 if kind in ("kill worker", "kill torchrun") else 1
-    disk = small_disk(run, rng.uniform(0.3, 9.0)) if kind == "full disk" else nullcontext()
-    with disk as grow:
+    kilobytes = rng.randrange(300, 9000)
+    disk = small_disk(run.folder, kilobytes) if kind == "full disk" else nullcontext(False)
+    with disk as is_small:
         fault = {
             "NaN": f"spoil {rng.randrange(1, 24)}",
             "memory": f"starve {rng.randrange(60, 400)}",
         }.get(kind, "")
-        refused = kind == "full disk" and grow is None
+        refused = kind == "full disk" and not is_small
         limit = rng.randrange(1000, 300_000) if refused or kind == "file limit" else 0
-        first = Command(run, tasks, SMALL, processes, fault, limit)
+        first = Command(run, tasks, SMALL, processes, fault, limit, machine)
         if not fault and kind not in ("file limit", "full disk"):
             _interrupt(first, run, kind, rng, seconds, trial)
         first.wait()
-        if grow is not None:
-            grow()
+        if is_small:
+            grow = ["mount", "-o", "remount,size=100m", str(run.folder)]
+            subprocess.run(grow, check=True)
         if kind.endswith(("cut", "altered")):
             pattern = DAMAGED[kind.split()[0]]
             trial.struck = damage(run.folder, pattern, rng, kind.endswith("cut"))
-        second = Command(run, tasks, SMALL, processes)
+        second = Command(run, tasks, SMALL, processes, machine=machine)
         second.wait()
         trial.text = f"{first.text}--- again\n{second.text}"
         for command in (first, second):
@@ -203,9 +191,9 @@ MAY_DIFFER = ("NaN", "memory", "votes cut", "votes altered")
 def chaos(
     num_runs: int, jobs: int, kinds: tuple[str, ...] = KINDS, *, is_verbose: bool = False
 ) -> list[Trial]:
-    """Return what became of faults of all kinds in turn."""
+    """Return what became of faults of all kinds in turn, on all machines."""
     tasks = within_side(load_source("arc1/training"), 4)
-    with tempfile.TemporaryDirectory(prefix="chaos") as name:
+    with tempfile.TemporaryDirectory(prefix="chaos") as name, open_machines(Path(name)) as machines:
         folder = Path(name)
         wanted = list(itertools.islice(itertools.cycle(kinds), num_runs))
         numbers = (1, 2) if any("worker" in k or "torchrun" in k for k in wanted) else (1,)
@@ -216,7 +204,8 @@ def chaos(
         def try_fault(number: int) -> Trial:
             kind = wanted[number]
             usual = references[2 if kind in ("kill worker", "kill torchrun") else 1].seconds
-            trial = strike(kind, number, folder, tasks, usual)
+            machine = machines[(number + number // len(kinds)) % len(machines)]
+            trial = strike(kind, number, machine, folder, tasks, usual)
             trial.rounds_again -= rounds
             if trial.kind in MAY_DIFFER:
                 trial.same = None
@@ -229,25 +218,26 @@ def chaos(
 
 
 def print_chaos(trials: list[Trial]) -> None:
-    """Print a line for each kind of fault and one for all."""
-    columns = {"fault": "", "tried": "", "met a run at work": "", "reads": ",", "invalid files": "",
-               "rounds again": "", "most": "", "same result": "", "other result": "",
-               "failed": ""}  # fmt: skip
+    """Print a line for each kind of fault, for each machine, and for all."""
+    columns = {"fault or machine": "", "tried": "", "met a run at work": "", "reads": ",",
+               "invalid files": "", "rounds again": "", "most": "", "same result": "",
+               "other result": "", "failed": ""}  # fmt: skip
+    groups = {trial.kind: [t for t in trials if t.kind == trial.kind] for trial in trials}
+    groups |= {trial.machine: [t for t in trials if t.machine == trial.machine] for trial in trials}
     rows = []
-    for kind in [*dict.fromkeys(t.kind for t in trials), "all"]:
-        of_kind = [t for t in trials if kind in (t.kind, "all")]
-        again = [max(0, t.rounds_again) for t in of_kind]
+    for name, group in {**groups, "all": trials}.items():
+        again = [max(0, t.rounds_again) for t in group]
         rows.append((
-            kind,
-            len(of_kind),
-            sum(t.struck for t in of_kind),
-            sum(t.reads for t in of_kind),
-            sum(t.invalid for t in of_kind),
+            name,
+            len(group),
+            sum(t.struck for t in group),
+            sum(t.reads for t in group),
+            sum(t.invalid for t in group),
             sum(again),
             max(again),
-            sum(t.same is True for t in of_kind),
-            sum(t.same is False for t in of_kind),
-            sum(bool(t.failed) for t in of_kind),
+            sum(t.same is True for t in group),
+            sum(t.same is False for t in group),
+            sum(bool(t.failed) for t in group),
         ))  # fmt: skip
     say_table("chaos", columns, rows)
 
@@ -255,7 +245,7 @@ def print_chaos(trials: list[Trial]) -> None:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--verbose", action="store_true", help="print every run's lines")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
     options = parser.parse_args()

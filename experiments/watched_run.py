@@ -8,10 +8,11 @@ import threading
 import time
 from pathlib import Path
 
+from machines import USUAL, Machine
+
 from augment.errors import InputError
 from augment.task import Task
 from pipeline.run import Run
-from pipeline.version import ROOT
 from submission.writer import read_submission
 
 SECONDS_BETWEEN_READS = 0.02
@@ -21,12 +22,13 @@ class Command:
     """A running command, whose submission is watched and whose lines are kept."""
 
     def __init__(self, run: Run, tasks: list[Task], changes: str, processes: int = 1,
-                 fault: str = "", file_limit: int = 0) -> None:  # fmt: skip
+                 fault: str = "", file_limit: int = 0,
+                 machine: Machine = USUAL) -> None:  # fmt: skip
         """Start ``predict`` in the run's folder's parent."""
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         launch = [*launch, "--max-restarts", "3"] if processes > 1 else []
         module = (
-            [str(ROOT / "experiments" / "faults.py"), *fault.split()]
+            [str(machine.checkout / "experiments" / "faults.py"), *fault.split()]
             if fault
             else ["-m", "pipeline"]
         )
@@ -35,9 +37,9 @@ class Command:
         self._run, self._tasks = run, tasks
         self.started = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, *launch, *module, *stage],
+            [*machine.launch, sys.executable, *launch, *module, *stage],
             cwd=run.folder.parent.parent,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+            env=machine.environment(run.folder.name),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
