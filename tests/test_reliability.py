@@ -16,6 +16,7 @@ def test_faults_leave_a_valid_file_and_the_same_result(capsys):
     kinds = ("kill worker", "checkpoint altered", "full disk", "NaN")
     trials = chaos(len(kinds), jobs=2, kinds=kinds)
     assert [trial.kind for trial in trials] == list(kinds)
+    assert {trial.machine for trial in trials} >= {"usual", "cold cache"}
     assert all(trial.reads > 10 for trial in trials)
     for trial in trials:
         assert (trial.invalid, trial.failed) == (0, ""), trial.text
