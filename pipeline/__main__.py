@@ -1,6 +1,7 @@
 """The command line ``python -m pipeline STAGE``: one command for each stage."""
 
 import os
+import re
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import Annotated, Literal
 import typer
 
 from augment.errors import InputError
+from augment.grid import shorten
+from augment.view import NUM_VIEWS
 from pipeline.cli import (
     SETTINGS_HELP,
     Changes,
@@ -26,23 +29,25 @@ from pipeline.deadline import end_with_torchrun
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.settings import describe_settings
+from solver.settings import MAX_DEPTH
 
 # Each command imports its stage late, because torch takes seconds to import.
 app = new_app("From ARC tasks to a scored submission.json with the Tiny Recursion Model.")
 
 
-def _numbers(text: str) -> list[int]:
-    numbers = text.split(",")
-    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
-        raise InputError(f"{text!r}: expected numbers such as 1,8,32")
-    return [int(number) for number in numbers]
+def _numbers(text: str, most: int) -> list[int]:
+    is_list = re.fullmatch("[0-9]{1,9}(,[0-9]{1,9})*", text) is not None
+    numbers = [int(number) for number in text.split(",")] if is_list else [0]
+    if not all(1 <= number <= most for number in numbers):
+        raise InputError(f"{shorten(text)}: expected numbers such as 1,8,32, of 1 to {most}")
+    return numbers
 
 
 def _bounds(text: str) -> tuple[float, float]:
     try:
         lower, upper = map(float, text.split(","))
     except ValueError:
-        raise InputError(f"{text!r}: expected two numbers such as 0,0.2") from None
+        raise InputError(f"{shorten(text)}: expected two numbers such as 0,0.2") from None
     return lower, upper
 
 
@@ -107,12 +112,14 @@ def plan_(
     gpu: Annotated[
         str, typer.Option(help="h100, h200, l4, t4, 4090, or several such as l4x4; or cpu.")
     ] = "h100",
-    nodes: Annotated[int, typer.Option(help="Machines with such cards.", min=1)] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines with such cards.", min=1, max=10_000)] = 1,
     flop: Annotated[
-        float, typer.Option(help="Choose what to train for so many FLOP; 0: do not.", min=0)
+        float,
+        typer.Option(help="What to train for so many FLOP; 0: do not choose.", min=0, max=1e30),
     ] = 0,
     hours: Annotated[
-        float, typer.Option(help="Choose what to train in so many hours; 0: do not.", min=0)
+        float,
+        typer.Option(help="What to train in so many hours; 0: do not choose.", min=0, max=1e6),
     ] = 0,
 ) -> None:
     """Print the memory, speed and minutes that a recipe is expected to take on a card.
@@ -137,7 +144,7 @@ def sweep_(
     """Score by number of views and supervision steps: sweep.json."""
     from pipeline.stages.sweep import sweep
 
-    sweep(*open_run(recipe, run, changes), _numbers(views), _numbers(steps))
+    sweep(*open_run(recipe, run, changes), _numbers(views, NUM_VIEWS), _numbers(steps, MAX_DEPTH))
 
 
 @app.command("export")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from augment.errors import InputError
+from augment.grid import shorten
 from pipeline.console import configure_log, fail
 from pipeline.recipes import RECIPES, demo, load_recipe
 from pipeline.run import Run
@@ -59,7 +60,7 @@ def split_changes(changes: str) -> list[str]:
     try:
         return shlex.split(changes)
     except ValueError as error:
-        raise InputError(f"settings {changes!r}: {error}") from None
+        raise InputError(f"settings {shorten(changes)}: {error}") from None
 
 
 def report_errors(command: Callable[[], object]) -> None:

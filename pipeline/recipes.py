@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from augment.errors import InputError
+from augment.grid import shorten
 from pipeline.settings import (
     CheckpointSettings,
     DataSettings,
@@ -220,5 +221,5 @@ RECIPES: Mapping[str, Callable[[], Settings]] = {
 def load_recipe(name: str, changes: Iterable[str]) -> Settings:
     """Return the recipe with ``changes`` applied; see :func:`change_settings`."""
     if name not in RECIPES:
-        raise InputError(f"recipe {name!r} is not known; choose from {', '.join(RECIPES)}")
+        raise InputError(f"recipe {shorten(name)} is not known; choose from {', '.join(RECIPES)}")
     return change_settings(RECIPES[name](), changes)

@@ -9,20 +9,27 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from augment.errors import InputError
+from augment.grid import MAX_SIDE, shorten
 from augment.puzzles import ColorMaps
+from augment.view import NUM_VIEWS
 from solver.settings import (
+    MAX_DEPTH,
     AdaptSettings,
     EngineSettings,
     ModelSettings,
+    Section,
     TrainSettings,
     require,
-    require_numbers,
 )
+
+_LONGEST_TEXT = 4096  # characters of a value, or of one of several; no path is longer
 
 
 @dataclass(frozen=True, slots=True)
-class DataSettings:
+class DataSettings(Section):
     """Which tasks, and how many views of each."""
+
+    SECTION = "data"
 
     trained: Annotated[
         tuple[str, ...], "sources whose demonstrations and test pairs are trained on"
@@ -54,8 +61,10 @@ class DataSettings:
             bool(self.trained or self.predicted or self.evaluated),
             "data.trained, data.predicted and data.evaluated are empty",
         )
-        require_numbers(self, at_least={"views_per_task": 0, "seed": 0, "num_evaluated": 1})
-        require(1 <= self.max_side <= 30, f"data.max_side must be 1..30, got {self.max_side}")
+        self.require_numbers(
+            at_least={"views_per_task": 0, "seed": 0, "num_evaluated": 1, "max_side": 1},
+            at_most={"views_per_task": NUM_VIEWS - 1, "max_side": MAX_SIDE},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +84,17 @@ class PretrainSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         TrainSettings.__post_init__(self)  # super() does not work in a class with slots
-        require_numbers(self, at_least={"ends_in_seconds": 0, "eval_every": 0, "eval_views": 1})
+        self.require_numbers(
+            at_least={"ends_in_seconds": 0, "eval_every": 0, "eval_views": 1},
+            at_most={"eval_views": NUM_VIEWS},
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointSettings:
+class CheckpointSettings(Section):
     """What a training run keeps, and how often."""
+
+    SECTION = "checkpoint"
 
     every: Annotated[int, "steps between checkpoints"] = 5000
     every_seconds: Annotated[float, "seconds between checkpoints, whatever the steps"] = 600.0
@@ -91,12 +105,14 @@ class CheckpointSettings:
     ] = False
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={"every": 1, "every_seconds": 0.1, "keep": 1})
+        self.require_numbers(at_least={"every": 1, "every_seconds": 0.1, "keep": 1})
 
 
 @dataclass(frozen=True, slots=True)
-class PredictSettings:
+class PredictSettings(Section):
     """How views become predictions."""
+
+    SECTION = "predict"
 
     num_views: Annotated[int, "views predicted per test, the identity first"] = 1000
     num_supervision_steps: Annotated[int, "supervision steps; 0 = as many as in training"] = 0
@@ -131,12 +147,13 @@ class PredictSettings:
     ] = 0.5
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={
+        self.require_numbers(at_least={
             "num_views": 1, "num_supervision_steps": 0, "early_views": 0, "time_limit_seconds": 0,
             "deadline": 0, "training_share": 0,
+        }, at_most={
+            "num_views": NUM_VIEWS, "early_views": NUM_VIEWS, "num_supervision_steps": MAX_DEPTH,
         })  # fmt: skip
-        share = self.training_share
-        require(share < 1, f"predict.training_share must be below 1, got {share}")
+        self._require(self.training_share < 1, "training_share", "below 1", self.training_share)
 
     @property
     def checks_demonstrations(self) -> bool:
@@ -149,8 +166,10 @@ class PredictSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LogSettings:
+class LogSettings(Section):
     """What is said of a run while it goes on, and where its metrics go."""
+
+    SECTION = "log"
 
     form: Annotated[
         Literal["text", "json", "quiet"],
@@ -165,12 +184,14 @@ class LogSettings:
     wandb: Annotated[str, "project at Weights & Biases to log to; empty: none"] = ""
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={"every_seconds": 0})
+        self.require_numbers(at_least={"every_seconds": 0})
 
 
 @dataclass(frozen=True, slots=True)
-class KaggleSettings:
+class KaggleSettings(Section):
     """What `package` and the notebook on Kaggle need to know."""
+
+    SECTION = "kaggle"
 
     owner: Annotated[str, "Kaggle user name; empty: whose credentials the client finds"] = ""
     competition: Annotated[str, "slug of the competition"] = "arc-prize-2026-arc-agi-2"
@@ -187,7 +208,7 @@ class KaggleSettings:
     smoke_seconds: Annotated[float, "time that these may take, training and all"] = 1200.0
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={"smoke_tasks": 1, "smoke_seconds": 1})
+        self.require_numbers(at_least={"smoke_tasks": 1, "smoke_seconds": 1})
         is_slug = re.fullmatch("[a-z0-9-]+", self.competition) is not None
         require(is_slug, f"kaggle.competition is the end of its address, not {self.competition!r}")
 
@@ -221,6 +242,11 @@ class Settings:
             not self.checkpoint.keep_best or self.train.eval_every > 0,
             "checkpoint.keep_best needs train.eval_every",
         )
+        cycles = self.adapt.num_cycles or self.model.num_cycles
+        require(
+            self.model.gradient_cycles <= cycles,
+            f"model.gradient_cycles must be at most adapt.num_cycles {cycles}",
+        )
 
 
 def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:
@@ -232,8 +258,11 @@ def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:
     values: dict[str, Any] = {}
     for change in changes:
         name, equals, text = change.partition("=")
-        if not equals:
-            raise InputError(f"setting {change!r}: expected name=value, such as train.lr=3e-4")
+        shown = f"setting {shorten(change)}"
+        require(bool(equals), f"{shown}: expected name=value, such as train.lr=3e-4")
+        require(change.isprintable(), f"{shown}: holds a character that cannot be printed")
+        longest = max(map(len, text.split(",")))
+        require(longest <= _LONGEST_TEXT, f"{shown}: longer than {_LONGEST_TEXT} characters")
         _collect(values, settings, name.split("."), text, name)
     return _apply(settings, values)  # type: ignore[no-any-return]
 
@@ -245,37 +274,35 @@ def _collect(values: dict[str, Any], settings: Any, path: list[str], text: str, 
     if name not in hints or bool(rest) != is_dataclass(hints[name]):
         section = whole.split(".")[: -len(path)] if len(path) < len(whole.split(".")) else []
         choices = [".".join([*section, choice]) for choice in hints]
-        raise InputError(f"setting {whole!r} is not known; choose from {', '.join(choices)}")
+        raise InputError(f"setting {shorten(whole)} is not known; choose from {', '.join(choices)}")
     if rest:
         _collect(values.setdefault(name, {}), getattr(settings, name), rest, text, whole)
     else:
         values[name] = _parse(hints[name], text, whole)
 
 
-def _apply(settings: Any, values: dict[str, Any], section: str = "") -> Any:
+def _apply(settings: Any, values: dict[str, Any]) -> Any:
     """Return ``settings`` with the nested ``values``, checked once all of a section are there."""
     changes = {
-        name: _apply(getattr(settings, name), value, name) if isinstance(value, dict) else value
+        name: _apply(getattr(settings, name), value) if isinstance(value, dict) else value
         for name, value in values.items()
     }
-    try:
-        return replace(settings, **changes)
-    except InputError as error:
-        is_named = not section or str(error).startswith(f"{section}.")
-        raise error if is_named else InputError(f"{section}.{error}") from None
+    return replace(settings, **changes)
 
 
 def _parse(hint: Any, text: str, name: str) -> Any:
     from pydantic import TypeAdapter, ValidationError  # only a changed setting needs it
 
     kind = get_args(hint)[0]
+    shown = f"setting {shorten(f'{name}={text}')}"
+    is_number = kind in (int, float) or float in get_args(kind)
+    require(not (is_number and "_" in text), f"{shown}: a number has no '_'")
     try:
         if get_origin(kind) is tuple:
             return TypeAdapter(kind).validate_python(tuple(filter(None, text.split(","))))
         return TypeAdapter(kind).validate_strings(text)
     except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise InputError(f"setting {name}={text}: {reason}") from None
+        raise InputError(f"{shown}: {error.errors()[0]['msg']}") from None
 
 
 def describe_settings(settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -8,18 +8,53 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, Self
 
 from augment.errors import InputError
-from augment.grid import NUM_COLORS
+from augment.grid import MAX_SIDE, NUM_COLORS, shorten
 from augment.puzzles import RowsPer
 
+MAX_DEPTH = 1000
+"""The most layers, prefix tokens, cycles or steps; the reference has up to 16 of each."""
+
 _LARGEST = 2**31
+_MAX_PARAMETERS = 10**9  # over a hundred times the reference's; training them takes 20 GB
+_MAX_LANES = 100_000  # over a hundred times the reference's
 
 RECURSION = ("num_cycles", "num_latent_steps", "max_supervision_steps")
 """Settings of a model that may be others in test-time training."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSettings:
+class Section:
+    """Settings that share the first part of their names."""
+
+    SECTION = ""
+    """That part; not a setting itself."""
+
+    def require_numbers(
+        self, at_least: Mapping[str, float], at_most: Mapping[str, float] | None = None
+    ) -> None:
+        """Raise :class:`InputError` unless all numbers are finite, sane and within their limits."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, int | float):
+                    sane = abs(number) < _LARGEST  # false for NaN
+                    self._require(sane, field.name, f"a number below {_LARGEST}", number)
+        for name, limit in at_least.items():
+            value = getattr(self, name)
+            self._require(value >= limit, name, f"at least {limit}", value)
+        for name, limit in (at_most or {}).items():
+            value = getattr(self, name)
+            self._require(value <= limit, name, f"at most {limit}", value)
+
+    def _require(self, holds: bool, name: str, expected: str, value: object) -> None:
+        require(holds, f"{self.SECTION}.{name} must be {expected}, got {shorten(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings(Section):
     """The architecture; it travels inside every checkpoint. Defaults: the reference on ARC."""
+
+    SECTION = "model"
 
     variant: Annotated[
         Literal["attention", "mlp"], "what mixes positions: attention, or an MLP over the sequence"
@@ -78,14 +113,22 @@ class ModelSettings:
     dropout: Annotated[float, "share of sub-layers' outputs dropped in training"] = 0.0
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={
+        self.require_numbers(at_least={
             "dim": 2, "num_heads": 1, "num_layers": 1, "num_cycles": 1, "num_latent_steps": 1,
             "max_supervision_steps": 1, "expansion": 0.01, "norm_eps": 0.0, "rotary_base": 1.0,
             "gradient_cycles": 1, "dropout": 0.0, "prefix_length": 0, "patch": 1,
+            "canvas_side": 1,
+        }, at_most={
+            **dict.fromkeys(("num_layers", "prefix_length", *RECURSION), MAX_DEPTH),
+            "canvas_side": MAX_SIDE,
         })  # fmt: skip
+        require(
+            self.num_parameters <= _MAX_PARAMETERS,
+            f"model.dim, model.num_layers and model.expansion make {self.num_parameters:.2g} "
+            f"parameters; at most {_MAX_PARAMETERS:.0e} are allowed",
+        )
         require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
         require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
-        require(1 <= self.canvas_side <= 30, f"model.canvas_side must be 1..30: {self.canvas_side}")
         require(
             self.canvas_side % self.patch == 0,
             f"model.patch must divide model.canvas_side {self.canvas_side}",
@@ -98,7 +141,7 @@ class ModelSettings:
             self.canvas == "full" or self.variant == "attention",
             "model.canvas=box needs model.variant=attention: an MLP has one fixed length",
         )
-        require(self.dropout < 1, f"model.dropout must be below 1, got {self.dropout}")
+        self._require(self.dropout < 1, "dropout", "below 1", self.dropout)
         require(
             self.gradient_cycles <= self.num_cycles,
             f"model.gradient_cycles must be at most model.num_cycles {self.num_cycles}",
@@ -118,6 +161,16 @@ class ModelSettings:
             not self.convolution or self.variant == "attention",
             "model.convolution needs model.variant=attention",
         )
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the layers."""
+        of_layer = 3 * self.dim * swiglu_width(self.dim, self.expansion)
+        if self.variant == "attention":
+            of_layer += 4 * self.dim**2 + 9 * self.dim * self.convolution
+        else:
+            of_layer += 3 * self.length * swiglu_width(self.length, self.expansion)
+        return self.num_layers * of_layer
 
     @property
     def length(self) -> int:
@@ -151,8 +204,10 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainSettings:
+class TrainSettings(Section):
     """One training run: pretraining, or test-time training on tasks never seen."""
+
+    SECTION = "train"
 
     num_steps: Annotated[int, "supervision steps to train for; 0 = no training"] = 518_000
     global_batch: Annotated[int, "lanes over all processes"] = 768
@@ -187,23 +242,22 @@ class TrainSettings:
     log_every: Annotated[int, "steps per line of metrics.jsonl"] = 100
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={
+        self.require_numbers(at_least={
             "num_steps": 0, "global_batch": 1, "lr": 1e-12, "matrix_lr": 0, "weight_decay": 0,
             "atan2_scale": 0, "rows_lr": 0, "rows_weight_decay": 0, "warmup_steps": 0,
             "decay_share": 1e-6, "ema_rate": 0, "ema_share": 0, "rows_only_share": 0,
             "halt_exploration": 0, "seed": 0, "time_limit_seconds": 0,
             "log_every": 1,
+        }, at_most={
+            "global_batch": _MAX_LANES, "decay_share": 1, "ema_share": 1, "rows_only_share": 1,
+            "halt_exploration": 1, "log_every": 1_000_000,
         })  # fmt: skip
-        require(all(0 <= beta < 1 for beta in self.betas), f"betas must be in [0, 1): {self.betas}")
-        require(self.ema_rate < 1, f"ema_rate must be below 1, got {self.ema_rate}")
-        require(self.halt_exploration <= 1, "halt_exploration must be at most 1")
+        self._require(all(0 <= b < 1 for b in self.betas), "betas", "in [0, 1)", self.betas)
+        self._require(self.ema_rate < 1, "ema_rate", "below 1", self.ema_rate)
         require(
             self.matrix_lr == 0 or self.optimizer != "adam_atan2",
-            "matrix_lr needs optimizer=normuon",
+            f"{self.SECTION}.matrix_lr needs {self.SECTION}.optimizer=normuon",
         )
-        for name in ("decay_share", "ema_share", "rows_only_share"):
-            value = getattr(self, name)
-            require(value <= 1, f"{name} must be at most 1, got {value}")
 
     def with_half_the_learning_rates(self) -> Self:
         """Return the same settings with half of every learning rate."""
@@ -214,6 +268,8 @@ class TrainSettings:
 @dataclass(frozen=True, slots=True)
 class AdaptSettings(TrainSettings):
     """Test-time training: a training run that starts from weights, and how it starts."""
+
+    SECTION = "adapt"
 
     start: Annotated[
         Literal["weights", "scratch"],
@@ -228,7 +284,7 @@ class AdaptSettings(TrainSettings):
 
     def __post_init__(self) -> None:
         TrainSettings.__post_init__(self)  # super() does not work in a class with slots
-        require_numbers(self, at_least=dict.fromkeys(RECURSION, 0))
+        self.require_numbers(dict.fromkeys(RECURSION, 0), dict.fromkeys(RECURSION, MAX_DEPTH))
 
     def adapted_model(self, model: ModelSettings) -> ModelSettings:
         """Return ``model`` with the recursion that these settings name, where they name one."""
@@ -237,8 +293,10 @@ class AdaptSettings(TrainSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineSettings:
+class EngineSettings(Section):
     """Where and in which precision the network runs."""
+
+    SECTION = "engine"
 
     device: Annotated[Literal["auto", "cpu", "cuda"], "where to compute"] = "auto"
     dtype: Annotated[
@@ -259,7 +317,7 @@ class EngineSettings:
     ] = 0.0
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least={"tokens_per_pass": 0, "memory_gb": 0})
+        self.require_numbers(at_least={"tokens_per_pass": 0, "memory_gb": 0})
 
 
 def swiglu_width(width: int, expansion: float) -> int:
@@ -271,16 +329,3 @@ def require(holds: bool, message: str) -> None:
     """Raise :class:`InputError` with ``message`` unless the setting ``holds``."""
     if not holds:
         raise InputError(message)
-
-
-def require_numbers(settings: object, at_least: Mapping[str, float]) -> None:
-    """Raise :class:`InputError` unless all numbers are finite, sane and not below their limit."""
-    for field in fields(settings):  # type: ignore[arg-type]
-        value = getattr(settings, field.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int | float):
-                sane = abs(number) < _LARGEST  # false for NaN
-                require(sane, f"{field.name} must be a number below {_LARGEST}, got {number}")
-    for name, limit in at_least.items():
-        value = getattr(settings, name)
-        require(value >= limit, f"{name} must be at least {limit}, got {value}")

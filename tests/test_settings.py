@@ -9,6 +9,7 @@ from conftest import SMALL_MODEL
 from augment.errors import InputError
 from pipeline.recipes import RECIPES, load_recipe
 from pipeline.settings import describe_settings
+from solver.model import TRM
 from solver.settings import ModelSettings
 
 
@@ -62,6 +63,70 @@ def test_refused_values_name_their_section():
     for name in ("train", "adapt"):
         with pytest.raises(InputError, match=rf"^{name}\.global_batch must be at least 1, got 0$"):
             load_recipe("demo", [f"{name}.global_batch=0"])
+        changes = [f"{name}.matrix_lr=1", f"{name}.optimizer=adam_atan2"]
+        with pytest.raises(InputError, match=rf"^{name}\.matrix_lr needs {name}\.optimizer=norm"):
+            load_recipe("demo", changes)
+    with pytest.raises(InputError, match=r"^model\.dim must be at least 2, got 0$"):
+        ModelSettings(dim=0)
+
+
+def test_sections_given_together_are_checked_together():
+    changes = ["model.gradient_cycles=3", "model.num_cycles=3", "adapt.num_cycles=3"]
+    assert load_recipe("demo", changes).model.gradient_cycles == 3
+    with pytest.raises(InputError, match=r"^model\.gradient_cycles must be at most adapt\.num_cyc"):
+        load_recipe("demo", [*changes, "adapt.num_cycles=2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("model.dim", "make .* parameters; at most 1e\\+09 are allowed"),
+        ("model.expansion", "make .* parameters; at most 1e\\+09 are allowed"),
+        ("model.num_layers", "at most 1000"),
+        ("model.num_latent_steps", "at most 1000"),
+        ("model.prefix_length", "at most 1000"),
+        ("adapt.num_cycles", "at most 1000"),
+        ("train.global_batch", "at most 100000"),
+        ("adapt.log_every", "at most 1000000"),
+        ("train.eval_views", "at most 2903040"),
+        ("predict.num_views", "at most 2903040"),
+        ("predict.early_views", "at most 2903040"),
+        ("predict.num_supervision_steps", "at most 1000"),
+        ("data.views_per_task", "at most 2903039"),
+    ],
+)
+def test_sizes_beyond_all_sense_are_refused_with_their_limit(name, limit):
+    with pytest.raises(InputError, match=f"{name}[, ].*{limit}"):
+        load_recipe("demo", [f"{name}=2147483646"])
+
+
+@pytest.mark.parametrize("change", [{"variant": "mlp"}, {"canvas": "box", "convolution": True}])
+def test_the_parameters_of_the_layers_are_counted(change):
+    settings = replace(SMALL_MODEL, **change)
+    assert settings.num_parameters == sum(p.numel() for p in TRM(settings).net.parameters())
+
+
+@pytest.mark.parametrize(
+    "text", ["1_000", "\uff11", "nan", "inf", "1e400", "", "9" * 4000, "1\n2", "\udcff"]
+)
+def test_odd_values_are_refused_in_a_short_line(text):
+    for name in ("train.num_steps", "train.lr", "train.betas"):
+        with pytest.raises(InputError, match=name) as raised:
+            load_recipe("demo", [f"{name}={text}"])
+        assert len(str(raised.value)) < 200
+        assert str(raised.value).isprintable() or text == "\uff11"
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\nb", "\udcff", "x" * 5000, "a," + "c" * 5000])
+def test_odd_texts_are_refused_in_a_short_line(text):
+    for name in ("weights", "data.predicted", "no.such", "no"):
+        with pytest.raises(InputError, match=name) as raised:
+            load_recipe("demo", [f"{name}={text}"])
+        assert len(str(raised.value)) < 200
+        assert str(raised.value).isprintable()
+    with pytest.raises(InputError, match="recipe ") as raised:
+        load_recipe(text, [])
+    assert len(str(raised.value)) < 200
 
 
 @pytest.mark.parametrize(
