@@ -1,40 +1,53 @@
 # Every stage is one line: python -m pipeline STAGE, or python -m kernels_kaggle STAGE for Kaggle.
 # `make` alone lists the targets.
-KAGGLE_RECIPE := $(or $(RECIPE),kaggle)
-RECIPE ?= arc1-fast
-RUN ?= $(RECIPE)
-SET ?=
-NPROC ?= 1
-VIEWS ?= 1,8,32,128
-STEPS ?= 1,2,4,8,16
-PAIRS ?= 100
+
+# What may be named on make's command line, and what it is where it is not.
+NAMES := BESIDE CHALLENGES DIFFICULTY FLOP FROM GPU HOURS JSON MESSAGE MINUTES NODES NOTEBOOK NPROC PAIRS PIECE \
+	PRECISION PYTHON RECIPE RUN SEED SET SOLUTIONS STEPS SUBMISSION TASK TASKS TO VIEWS VOTES WHEELS YES
 DIFFICULTY ?= 0,0.2
-SEED ?= 0
-TASKS ?=
-GPU ?= h100
-NODES ?= 1
 FLOP ?= 0
+GPU ?= h100
 HOURS ?= 0
 MINUTES ?= 30
-PIECE ?= 0
+NODES ?= 1
 NOTEBOOK ?= predict
+NPROC ?= 1
+PAIRS ?= 100
+PIECE ?= 0
 PRECISION ?= float32
-MESSAGE ?=
 PYTHON ?= python3
+SEED ?= 0
+STEPS ?= 1,2,4,8,16
+VIEWS ?= 1,8,32,128
+
+# Each reaches the commands below as it was typed, in the environment: neither make nor the shell reads its signs.
+$(foreach name,$(NAMES),$(eval override export $(name) := $$(value $(name))))
+
+UNKNOWN := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+$(if $(UNKNOWN),$(error $(UNKNOWN) is not known; choose from $(NAMES)))
+MOST_PROCESSES := 64
+$(if $(filter-out 1,$(words $(NPROC) $(filter-out $(shell seq $(MOST_PROCESSES)),$(NPROC)))),\
+	$(error NPROC must be 1 to $(MOST_PROCESSES) processes, got $(NPROC)))
+
+# For Kaggle the recipe is that of the competition, unless another is named.
+NAMED_RECIPE := $(RECIPE)
+override RECIPE := $(or $(NAMED_RECIPE),arc1-fast)
+package push status submit: override RECIPE := $(or $(NAMED_RECIPE),kaggle)
 
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
-LAUNCH = $(if $(filter 1,$(NPROC)),$(PY),$(VENV)/bin/torchrun --standalone --max-restarts 3 --nproc-per-node $(NPROC)) -m pipeline
-ARGUMENTS = --recipe "$(RECIPE)" --run-name "$(RUN)" --set "$(SET)"
-SCORE_FILES = $(if $(SUBMISSION),--submission "$(SUBMISSION)" --challenges "$(CHALLENGES)" \
-	--solutions "$(SOLUTIONS)" $(if $(VOTES),--votes "$(VOTES)"),--run-name "$(RUN)")
+LAUNCH := $(if $(filter 1,$(NPROC)),$(PY),$(VENV)/bin/torchrun --standalone --max-restarts 3 --nproc-per-node $(NPROC)) -m pipeline
+THE_RUN := --run-name "$${RUN:-$$RECIPE}"
+ARGUMENTS := --recipe "$$RECIPE" $(THE_RUN) --set "$$SET"
+SCORE_FILES := $(if $(SUBMISSION),--submission "$$SUBMISSION" --challenges "$$CHALLENGES" \
+	--solutions "$$SOLUTIONS" $(if $(VOTES),--votes "$$VOTES"),$(THE_RUN))
 
 # The programs that measure: they import the packages, and the oracle of the tests.
 EXPERIMENT := PYTHONPATH=.:tests $(PY) experiments
 
-GPU_FOLDERS = --to "$(TO)" $(if $(FROM),--from "$(FROM)") $(if $(WHEELS),--wheels "$(WHEELS)")
+GPU_FOLDERS := --to "$${TO:-runs/gpu-state}" $(if $(FROM),--from "$$FROM") $(if $(WHEELS),--wheels "$$WHEELS")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data rearc build plan pretrain predict sweep export score report show settings package push status submit \
@@ -45,7 +58,7 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F '\t' '{printf "  %-11s %s\n", $$1, $$2}'
 
 $(READY): requirements.txt
-	$(PYTHON) -m venv $(VENV)
+	"$$PYTHON" -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
@@ -59,15 +72,15 @@ data: $(READY) ## Print what each source of tasks holds; fetch what is missing
 	@$(PY) -m pipeline data
 
 rearc: $(READY) ## Write fresh pairs of ARC-1 tasks to TO= [PAIRS=100 DIFFICULTY=0,0.2 SEED=0 TASKS=id,id]
-	@$(PY) -m pipeline rearc --to "$(TO)" --pairs "$(PAIRS)" --difficulty "$(DIFFICULTY)" --seed "$(SEED)" \
-		--tasks "$(TASKS)"
+	@$(PY) -m pipeline rearc --to "$$TO" --pairs "$$PAIRS" --difficulty "$$DIFFICULTY" --seed "$$SEED" \
+		--tasks "$$TASKS"
 
 build: $(READY) ## Write the data set: tasks and the plan of their views
 	@$(PY) -m pipeline build $(ARGUMENTS)
 
 plan: $(READY) ## Print what RECIPE takes on GPU=h100, l4x4, cpu [NODES=]; what to train for FLOP= or HOURS=
-	@$(PY) -m pipeline plan --recipe "$(RECIPE)" --set "$(SET)" --gpu "$(GPU)" --nodes "$(NODES)" \
-		--flop "$(FLOP)" --hours "$(HOURS)"
+	@$(PY) -m pipeline plan --recipe "$$RECIPE" --set "$$SET" --gpu "$$GPU" --nodes "$$NODES" \
+		--flop "$$FLOP" --hours "$$HOURS"
 
 pretrain: $(READY) ## Train; the same command goes on where it stopped
 	@$(LAUNCH) pretrain $(ARGUMENTS)
@@ -76,39 +89,34 @@ predict: $(READY) ## Answer the tasks: runs/RUN/submission.json, and the score
 	@$(LAUNCH) predict $(ARGUMENTS)
 
 sweep: $(READY) ## Score RECIPE by number of VIEWS= and of supervision STEPS=: runs/RUN/sweep.json
-	@$(LAUNCH) sweep $(ARGUMENTS) --views "$(VIEWS)" --steps "$(STEPS)"
+	@$(LAUNCH) sweep $(ARGUMENTS) --views "$$VIEWS" --steps "$$STEPS"
 
 export: $(READY) ## Copy the weights of RUN, without what only training needs, to TO= [PRECISION=float16]
-	@$(PY) -m pipeline export --run-name "$(RUN)" --to "$(TO)" --precision "$(PRECISION)"
+	@$(PY) -m pipeline export $(THE_RUN) --to "$$TO" --precision "$$PRECISION"
 
 score: $(READY) ## Score RUN, or SUBMISSION= CHALLENGES= SOLUTIONS= [VOTES=]; JSON=1 prints JSON
 	@$(PY) -m pipeline score $(SCORE_FILES) $(if $(JSON),--json)
 
 report: $(READY) ## Write the page of RUN [BESIDE="other runs"]: runs/RUN/report/index.html
-	@$(PY) -m pipeline report --run-name "$(RUN)" --beside "$(BESIDE)"
+	@$(PY) -m pipeline report $(THE_RUN) --beside "$$BESIDE"
 
 show: $(READY) ## Draw TASK= in the terminal, of RUN= with its attempts
-	@$(PY) -m pipeline show --task "$(TASK)" --run-name "$(if $(filter file,$(origin RUN)),,$(RUN))"
+	@$(PY) -m pipeline show --task "$$TASK" --run-name "$$RUN"
 
 settings: $(READY) ## Print every setting of RECIPE: name, value, meaning
-	@$(PY) -m pipeline settings --recipe "$(RECIPE)" --set "$(SET)"
-
-# For Kaggle the recipe is that of the competition, unless another is named.
-package push status submit: RECIPE = $(KAGGLE_RECIPE)
+	@$(PY) -m pipeline settings --recipe "$$RECIPE" --set "$$SET"
 
 package: $(READY) ## To Kaggle, 1: write data set and NOTEBOOK=predict|pretrain of RUN: runs/RUN/kaggle
-	@$(PY) -m kernels_kaggle package $(ARGUMENTS) --notebook "$(NOTEBOOK)"
+	@$(PY) -m kernels_kaggle package $(ARGUMENTS) --notebook "$$NOTEBOOK"
 
 push: $(READY) ## To Kaggle, 2: upload the package of RUN; the notebook then runs there
-	@$(PY) -m kernels_kaggle push --run-name "$(RUN)"
+	@$(PY) -m kernels_kaggle push $(THE_RUN)
 
 status: $(READY) ## To Kaggle, 3: follow the notebook of RUN, fetch its log and output
-	@$(PY) -m kernels_kaggle status --run-name "$(RUN)"
+	@$(PY) -m kernels_kaggle status $(THE_RUN)
 
-# As typed, whatever signs it holds.
-submit: override export MESSAGE := $(value MESSAGE)
 submit: $(READY) ## To Kaggle, 4: submit that version, after a question; YES=1 asks none [MESSAGE=]
-	@$(PY) -m kernels_kaggle submit --run-name "$(RUN)" --message "$$MESSAGE" $(if $(filter 1,$(YES)),--yes)
+	@$(PY) -m kernels_kaggle submit $(THE_RUN) --message "$$MESSAGE" $(if $(filter 1,$(YES)),--yes)
 
 test: $(READY_DEV) ## Run all tests but those of kernel-test
 	$(PY) -m pytest -q
@@ -131,9 +139,8 @@ bench: $(READY) ## Measure speed on the CPU in 5 minutes: runs/bench/cpu.json
 	$(EXPERIMENT)/bench.py cpu
 
 # With wheels, on a machine without a network, Python is the one that has torch.
-gpu: TO := $(or $(TO),runs/gpu-state)
 gpu: $(if $(WHEELS),,$(READY)) ## Use a card for MINUTES=30: checks, rates, training, score, [PIECE=9] at a time
-	$(if $(WHEELS),$(PYTHON),$(PY)) experiments/gpu.py --minutes "$(MINUTES)" --piece-minutes "$(PIECE)" --set "$(SET)" $(GPU_FOLDERS)
+	$(if $(WHEELS),"$$PYTHON",$(PY)) experiments/gpu.py --minutes "$$MINUTES" --piece-minutes "$$PIECE" --set "$$SET" $(GPU_FOLDERS)
 
 experiment: $(READY) ## Compare recipes at equal compute, hours on 2 cores: runs/experiment/table.md
 	OMP_NUM_THREADS=1 $(EXPERIMENT)/compare.py

@@ -1,5 +1,7 @@
-"""The command line: every error is one line, and light commands import nothing heavy."""
+"""The command line and make: errors are one line, light commands import nothing heavy."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -102,3 +104,112 @@ def test_light_commands_import_nothing_heavy(run_here, arc1, arguments, needed):
         check=True,
     )
     assert HEAVY & set(done.stdout.splitlines()[-1].split()) == needed
+
+
+@pytest.mark.parametrize("option", ["--flop=inf", "--flop=1e400", "--hours=inf", "--nodes=9999999"])
+def test_a_plan_for_more_than_there_can_be_is_refused(option, capsys):
+    assert call("plan", option, changes=()) == 2
+    assert "Invalid value for '--" in capsys.readouterr().err
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A function that calls make where every program does nothing but print its arguments."""
+    (tmp_path / "requirements.txt").touch()
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "torchrun"):
+        path = programs / name
+        path.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv))\n")
+        path.chmod(0o755)
+    (tmp_path / ".venv" / ".ready").touch()
+
+    def call_make(target, *, environment=(), **variables):
+        named = [f"{name}={value}" for name, value in variables.items()]
+        return subprocess.run(
+            ["make", "-f", ROOT / "Makefile", target, *named],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], **dict(environment)},
+            capture_output=True,
+            text=True,
+        )
+
+    return call_make
+
+
+HOSTILE = """ a'b"c$d$(shell touch x)${HOME}`touch x`;touch x|&<>(*)\\ #%$$ \\n\ntouch x\\"""
+NAMED = {
+    "rearc": "TO PAIRS DIFFICULTY SEED TASKS",
+    "build": "RECIPE RUN SET",
+    "plan": "RECIPE SET GPU NODES FLOP HOURS",
+    "predict": "RECIPE RUN SET",
+    "sweep": "RECIPE RUN SET VIEWS STEPS",
+    "export": "RUN TO PRECISION",
+    "score": "SUBMISSION CHALLENGES SOLUTIONS VOTES",
+    "report": "RUN BESIDE",
+    "show": "TASK RUN",
+    "settings": "RECIPE SET",
+    "package": "RECIPE RUN SET NOTEBOOK",
+    "push": "RUN",
+    "submit": "RUN MESSAGE",
+    "gpu": "MINUTES PIECE SET TO FROM",
+}
+
+
+@pytest.mark.parametrize("target", NAMED)
+def test_make_hands_on_what_was_typed(target, make, tmp_path):
+    values = {name: name + HOSTILE for name in NAMED[target].split()}
+    for given in ({**values}, {"environment": values}):
+        done = make(target, **given)
+        assert set(values.values()) <= set(json.loads(done.stdout.splitlines()[-1])), done
+    assert not (tmp_path / "x").exists()
+
+
+def test_make_calls_the_python_that_was_named(make, tmp_path):
+    python = tmp_path / "a 'python'; $(shell touch x)"
+    (tmp_path / ".venv" / "bin" / "python").rename(python)
+    done = make("gpu", WHEELS="w", PYTHON=python)
+    assert json.loads(done.stdout.splitlines()[-1])[0] == str(python), done
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "variables", "arguments"),
+    [
+        ("build", {}, ["--recipe", "arc1-fast", "--run-name", "arc1-fast", "--set", ""]),
+        ("build", {"RECIPE": "demo"}, ["--recipe", "demo", "--run-name", "demo", "--set", ""]),
+        ("report", {"RECIPE": "demo"}, ["--run-name", "demo", "--beside", ""]),
+        ("show", {}, ["--task", "", "--run-name", ""]),
+        ("package", {}, ["kaggle", "--run-name", "kaggle", "--set", "", "--notebook", "predict"]),
+        ("status", {"RECIPE": "demo"}, ["status", "--run-name", "demo"]),
+        ("submit", {"YES": "1"}, ["--run-name", "kaggle", "--message", "", "--yes"]),
+        ("score", {"JSON": "1"}, ["score", "--run-name", "arc1-fast", "--json"]),
+        ("gpu", {"FROM": "f"}, ["--set", "", "--to", "runs/gpu-state", "--from", "f"]),
+    ],
+)
+def test_make_names_what_was_not_typed(make, target, variables, arguments):
+    shown = make(target, **variables).stdout.splitlines()[-1]
+    assert json.loads(shown)[-len(arguments) :] == arguments
+
+
+def test_make_starts_several_processes_with_torchrun(make):
+    program, *arguments = json.loads(make("pretrain", NPROC="4").stdout)
+    assert program.endswith("torchrun")
+    assert arguments[4:8] == ["4", "-m", "pipeline", "pretrain"]
+
+
+@pytest.mark.parametrize("number", ["", "0", "-1", "abc", "1 2", "%", "65", "100000", "$(shell x)"])
+def test_make_refuses_what_is_no_number_of_processes(make, number):
+    for given in ({"NPROC": number}, {"environment": {"NPROC": number}}):
+        done = make("pretrain", **given)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"NPROC must be 1 to 64 processes, got {number}." in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["predict", "help", "clean"])
+def test_make_refuses_variables_that_it_does_not_know(make, target):
+    done = make(target, RECIEP="demo", SET="a=b")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "RECIEP is not known; choose from BESIDE CHALLENGES " in done.stderr
+    assert done.stderr.count("\n") == 1
