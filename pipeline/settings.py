@@ -187,6 +187,15 @@ class LogSettings(Section):
         self.require_numbers(at_least={"every_seconds": 0})
 
 
+Licence = Literal[
+    "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0",
+    "CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-NC-ND-4.0", "PDDL", "ODC-BY-1.0", "ODbL-1.0",
+    "DbCL-1.0", "CDLA-Permissive-1.0", "CDLA-Sharing-1.0", "MIT", "apache-2.0", "GPL-2.0",
+    "GPL-3.0", "LGPL-3.0", "AGPL-3.0", "FDL-1.3", "copyright-authors", "other", "unknown",
+]  # fmt: skip
+"""Kaggle's names of licences."""
+
+
 @dataclass(frozen=True, slots=True)
 class KaggleSettings(Section):
     """What `package` and the notebook on Kaggle need to know."""
@@ -196,10 +205,11 @@ class KaggleSettings(Section):
     owner: Annotated[str, "Kaggle user name; empty: whose credentials the client finds"] = ""
     competition: Annotated[str, "slug of the competition"] = "arc-prize-2026-arc-agi-2"
     machine_shape: Annotated[
-        str, "machine of the notebook: NvidiaL4 has four GPUs of 24 GB; empty: no GPU"
+        Literal["NvidiaL4", "NvidiaTeslaT4", "NvidiaTeslaT4Highmem", ""],
+        "machine of the notebook: NvidiaL4 has four GPUs of 24 GB; empty: no GPU",
     ] = "NvidiaL4"
     licence: Annotated[
-        str, "licence of the data set, by Kaggle's name; ARC Prize asks for CC0 or MIT-0"
+        Licence, "licence of the data set, by Kaggle's name; ARC Prize asks for CC0 or MIT-0"
     ] = "CC0-1.0"
     rows: Annotated[
         Literal["mean", "all"], "puzzle rows shipped: their mean, or all that were trained"
@@ -209,8 +219,11 @@ class KaggleSettings(Section):
 
     def __post_init__(self) -> None:
         self.require_numbers(at_least={"smoke_tasks": 1, "smoke_seconds": 1})
-        is_slug = re.fullmatch("[a-z0-9-]+", self.competition) is not None
-        require(is_slug, f"kaggle.competition is the end of its address, not {self.competition!r}")
+        is_slug = re.fullmatch("[a-z0-9-]{1,50}", self.competition) is not None
+        shown = shorten(self.competition)
+        require(is_slug, f"kaggle.competition is the end of its address, not {shown}")
+        is_user = re.fullmatch("[A-Za-z0-9_-]{0,50}", self.owner) is not None
+        self._require(is_user, "owner", "a Kaggle user name", self.owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,10 +113,12 @@ def copy_weights(
     rows: Literal["mean", "all"] = "all",
     *,
     precision: Precision = "float32",
+    with_settings: bool = True,
 ) -> None:
     """Copy the weights of a checkpoint into the empty ``folder``; see :func:`load_weights`.
 
-    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start.
+    ``mean`` keeps of all puzzle rows only their mean, which is where new tasks start. The settings
+    they were trained with may name paths of this machine, and can be left out.
     """
     weights = load_weights(source)
     table, index = weights.table, weights.index
@@ -131,7 +133,7 @@ def copy_weights(
         folder,
         origin["step"],
         weights.model.settings,
-        origin["settings"],
+        origin["settings"] if with_settings else {},
         index,
         origin["code_version"],
     )

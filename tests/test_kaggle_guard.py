@@ -1,5 +1,8 @@
 """What may not be published is refused, by name, and stays where it is."""
 
+import json
+import zipfile
+
 import pytest
 from commands import call
 from kaggle_run import CHANGES
@@ -7,6 +10,8 @@ from kaggle_run import CHANGES
 from augment.errors import InputError
 from augment.task_files import write_solutions
 from kernels_kaggle.__main__ import main
+from kernels_kaggle.at_home import guard
+from kernels_kaggle.at_home.guard import find_secret
 from kernels_kaggle.at_home.push import push
 from pipeline.sources import load_source
 
@@ -58,4 +63,67 @@ def test_a_secret_in_the_program_is_refused(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KAGGLE_KEY", "Tiny Recursion Model")  # words of the program
     assert call("package", "--run-name", "k", changes=CHANGES, program=main) == 2
-    assert "(credentials in " in capsys.readouterr().err
+    assert "(credentials: this machine's in " in capsys.readouterr().err
+
+
+HEX, WORD = "0123456789" * 4, "Ab3" * 16
+SECRETS = {
+    "Kaggle": f"KGAT_{WORD[:16]}",
+    "a private key": "-----BEGIN OPENSSH PRIVATE KEY-----",
+    "GitHub": f"https://ghp_{WORD[:36]}@github.com",
+    "GitHub ": f"token github_pat_{WORD[:22]}_{WORD}",
+    "AWS": "AKIA" + "ABCD2345" * 2,
+    "AWS ": f"aws_secret_access_key = {WORD[:38]}/+",
+    "Weights & Biases": f"export WANDB_API_KEY={HEX}",
+    "Weights & Biases ": f'wandb.login(key="{HEX}")',
+    "Weights & Biases  ": f"machine api.wandb.ai login user password {HEX}",
+    "Hugging Face": f"hf_{WORD[:34]}",
+    "OpenAI": f"sk-proj-{WORD}",
+    "Google": f"AIza{WORD[:35]}",
+    "Slack": f"xoxb-1234567890-{WORD}",
+}
+
+
+@pytest.mark.parametrize("service", SECRETS)
+def test_credentials_of_services_are_refused_in_files_wheels_and_notebooks(
+    server, folder, client, service
+):
+    secret = SECRETS[service]
+    notes = folder.dataset / "notes.txt"
+    notes.write_text(f"see {secret}\n")
+    with pytest.raises(InputError, match=rf"refused: notes.txt \(credentials: {service.strip()}\)"):
+        push(folder, client)
+    notes.unlink()
+    wheel = folder.dataset / "more.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("more/notes.txt", f"see {secret}\n")
+    with pytest.raises(InputError, match=f"credentials: {service.strip()} in more/notes.txt"):
+        push(folder, client)
+    wheel.unlink()
+    path = folder.notebook / "predict.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["cells"][-1]["source"] += f"\n# {secret}"
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(InputError, match=f"predict.ipynb: refused: credentials: {service.strip()}"):
+        push(folder, client)
+    assert server.requests == []
+
+
+def test_what_only_resembles_credentials_is_no_secret():
+    for text in (f"key={HEX}0", f"commit {HEX}", "sk-learn", "hf_hub", "AKIAB", "key: keyword"):
+        assert find_secret(text.encode()) is None
+
+
+def test_a_wheel_that_is_none_is_refused(folder, client):
+    (folder.dataset / "more.whl").write_text("no archive")
+    with pytest.raises(InputError, match=r"more\.whl \(not a wheel\)"):
+        push(folder, client)
+
+
+def test_outside_of_a_checkout_nothing_says_what_belongs_to_the_program(
+    server, folder, client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(guard, "ROOT", tmp_path)
+    with pytest.raises(InputError, match="packages come from a git checkout only"):
+        push(folder, client)
+    assert server.requests == []

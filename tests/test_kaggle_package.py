@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import SHORT, call
+from commands import ROOT, SHORT, call, write_task_folder
 from kaggle_objects import USER
 from kaggle_run import CHANGES, TRAINING, make_package
 
 from augment.task_files import read_challenges
 from kernels_kaggle.__main__ import main
 from kernels_kaggle.at_home.folder import PackageFolder
+from kernels_kaggle.exchange import Manifest
+from pipeline.recipes import load_recipe
 from pipeline.run import Run
 
 pytest_plugins = ["kaggle_fixtures"]
@@ -52,11 +54,54 @@ def test_training_that_gives_answers_away_is_not_packed(tmp_path, monkeypatch, c
     )
 
 
-def test_fresh_pairs_are_not_packed(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("data.fresh", "fresh pairs do not travel to Kaggle"),
+        ("data.evaluated", "tasks to evaluate on do not travel"),
+        ("train.start_from", "weights to start from do not travel"),
+    ],
+)
+def test_what_training_would_need_from_home_is_not_packed(
+    name, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     arguments = ("package", "--run-name", "p", "--notebook", "pretrain")
-    assert call(*arguments, changes=[*TRAINING, "data.fresh=folder:f"], program=main) == 2
-    assert "data.fresh: fresh pairs do not travel to Kaggle" in capsys.readouterr().err
+    assert call(*arguments, changes=[*TRAINING, f"{name}=folder:f"], program=main) == 2
+    assert f"{name}: {message}" in capsys.readouterr().err
+
+
+def test_paths_of_this_machine_stay_at_home(tmp_path, monkeypatch, arc1):
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "secret-home"
+    write_task_folder(home, [task for task in arc1 if task.longest_side() <= 4])
+    sources = [f"data.trained=folder:{home}", f"data.evaluated=folder:{home}"]
+    changes = [*SHORT, *sources, "data.predicted=", "train.num_steps=1", "train.eval_every=1"]
+    assert call("pretrain", "--run-name", "k", changes=changes) == 0
+    weights = tmp_path / "runs" / "k" / "checkpoints" / "step_000000001"
+    settings = (weights / "checkpoint.json").read_text()
+    assert "secret-home" in settings
+    named = [f"weights={weights}", f"shipped_weights={weights}", f"train.start_from={weights}"]
+    named += [*sources, f"data.fresh=folder:{home}", "train.eval_every=1"]
+    folder = make_package(tmp_path, changes=[*named, f"kaggle.owner={USER}"])
+    for path in folder.root.rglob("*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+    manifest = Manifest.read(folder.dataset)
+    load_recipe(manifest.recipe, manifest.changes)
+
+
+def test_a_copy_without_git_makes_no_package(tmp_path):
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.splitlines():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    (tmp_path / "pipeline" / "strange.py").touch()
+    command = [sys.executable, "-m", "kernels_kaggle", "package", "--set", " ".join(CHANGES)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "packages come from a git checkout only" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_damaged_package_is_made_again(folder):
@@ -78,6 +123,9 @@ def test_a_run_whose_name_kaggle_would_change_is_refused(run, tmp_path, monkeypa
     [
         ("kaggle.competition=https://kaggle.com/c/arc", "the end of its address"),
         ("adapt.start=scratch", "leave out weights="),
+        ("kaggle.owner=someone/x", "kaggle.owner must be a Kaggle user name, got 'someone/x'"),
+        ("kaggle.licence=MIT-0", "Input should be 'CC0-1.0', "),
+        ("kaggle.machine_shape=NvidiaP100", "Input should be 'NvidiaL4', 'NvidiaTeslaT4', "),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, message, tmp_path, monkeypatch, capsys):

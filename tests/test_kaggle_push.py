@@ -118,6 +118,23 @@ def test_a_push_whose_answer_is_lost_is_not_repeated(server, folder, client):
     assert len(server.notebooks[NOTEBOOK].saved) == 1
 
 
+@pytest.mark.parametrize("name", ["is_private", "enable_internet"])
+def test_a_notebook_is_pushed_private_and_without_internet_only(server, folder, client, name):
+    path = folder.notebook / "kernel-metadata.json"
+    metadata = json.loads(path.read_text())
+    path.write_text(json.dumps({**metadata, name: not metadata[name]}))
+    with pytest.raises(InputError, match=f"kernel-metadata.json: {name}: Input should be "):
+        push(folder, client)
+    assert server.requests == []
+    del metadata[name]  # without it the client takes the internet
+    path.write_text(json.dumps(metadata))
+    push(folder, client)
+    (saved,) = server.notebooks[NOTEBOOK].saved
+    assert saved["isPrivate"] is True
+    assert saved["enableInternet"] is False
+    assert server.datasets[DATASET].is_private is True
+
+
 def test_a_notebook_of_another_package_is_refused(server, folder, client):
     path = folder.notebook / "predict.ipynb"
     path.write_text(path.read_text().replace(read_digest(folder.dataset), "0" * 64))

@@ -17,8 +17,22 @@ from pipeline.settings import Settings
 from pipeline.sources import load_sources
 from pipeline.version import ROOT
 
-# What looks like a secret, whoever it belongs to: a token or key of Kaggle's, or a private key.
-_SECRETS = re.compile(rb'KGAT_\w{16}|"key"\s*:\s*"[0-9a-f]{32}"|-----BEGIN [A-Z ]*PRIVATE KEY')
+# What looks like a secret, whoever it belongs to, by the service that takes it.
+_SECRETS = {
+    service: re.compile(pattern)
+    for service, pattern in {
+        "Kaggle": rb'KGAT_\w{16}|"key"\s*:\s*"[0-9a-f]{32}"',
+        "a private key": rb"-----BEGIN [A-Z ]*PRIVATE KEY",
+        "GitHub": rb"\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_\w{22}",
+        "AWS": rb"\b(AKIA|ASIA)[0-9A-Z]{16}\b"
+        rb"|(?i:secret_?access_?key)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+]{40}",
+        "Weights & Biases": rb"(?i:key|password|token)[\"']?\s*[=:\s]\s*[\"']?[0-9a-f]{40}\b",
+        "Hugging Face": rb"\bhf_[A-Za-z0-9]{30}",
+        "OpenAI": rb"\bsk-[A-Za-z0-9_-]{32}",
+        "Google": rb"\bAIza[0-9A-Za-z_-]{35}",
+        "Slack": rb"\bxox[abeprs]-[0-9A-Za-z-]{10}|hooks\.slack\.com/services/T",
+    }.items()
+}
 
 
 def refuse_unpublishable(folder: Path, settings: Settings, *, trusts_listed: bool = False) -> None:
@@ -52,11 +66,19 @@ def refuse_unpublishable(folder: Path, settings: Settings, *, trusts_listed: boo
         )
 
 
+def find_secret(content: bytes) -> str | None:
+    """Return whose credentials are in ``content``; None where there are none."""
+    content = content.replace(b'\\"', b'"')  # of texts in JSON, as in a notebook
+    if any(secret.encode() in content for secret in read_secrets()):
+        return "credentials: this machine's"
+    services = (name for name, pattern in _SECRETS.items() if pattern.search(content))
+    return next((f"credentials: {service}" for service in services), None)
+
+
 class _Guard:
     """Looks into files for what may not be published even where the manifest lists it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._secrets = [secret.encode() for secret in read_secrets()]
         self._scored_ids = {task.task_id for task in load_sources(settings.data.predicted)}
         self._tracked_files = _list_tracked_files()
 
@@ -65,12 +87,11 @@ class _Guard:
         if path.suffix == ".whl":
             return self._find_danger_in_wheel(path)
         content = read_bytes(path)
-        if path.name in (*CREDENTIAL_FILES, ".env", ".netrc") or self._holds_secret(content):
+        if path.name in (*CREDENTIAL_FILES, ".env", ".netrc"):
             return "credentials"
+        if secret := find_secret(content):
+            return secret
         return self._find_solutions(content) if path.suffix == ".json" else None
-
-    def _holds_secret(self, content: bytes) -> bool:
-        return bool(_SECRETS.search(content)) or any(s in content for s in self._secrets)
 
     def _find_solutions(self, content: bytes) -> str | None:
         """Return the reason to refuse a JSON file that holds outputs of tasks to be predicted."""
@@ -85,13 +106,14 @@ class _Guard:
 
     def _find_danger_in_wheel(self, path: Path) -> str | None:
         """Return the reason to refuse a wheel: a secret, or code of ours that is not in git."""
+        if not zipfile.is_zipfile(path):
+            return "not a wheel"
         is_ours = path.name.startswith("arc_trm-")
         with zipfile.ZipFile(path) as wheel:
             for name in wheel.namelist():
-                if self._holds_secret(wheel.read(name)):
-                    return f"credentials in {name}"
-                is_code = is_ours and ".dist-info/" not in name
-                if is_code and self._tracked_files is not None and name not in self._tracked_files:
+                if secret := find_secret(wheel.read(name)):
+                    return f"{secret} in {name}"
+                if is_ours and ".dist-info/" not in name and name not in self._tracked_files:
                     return f"{name} is not known to git"
         return None
 
@@ -104,11 +126,10 @@ def _holds_outputs(value: object) -> bool:
     return isinstance(value, list)  # the form of solutions and of submissions
 
 
-def _list_tracked_files() -> set[str] | None:
-    """Return the files that git knows of; None where this is no checkout."""
-    if not (ROOT / ".git").exists():
-        return None
-    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+def _list_tracked_files() -> set[str]:
+    """Return the files that git knows of; nothing else says which belong to the program."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"{ROOT}: git does not list its files ({done.stderr.strip()})")
-    return set(done.stdout.splitlines())
+        reason = done.stderr.strip()
+        raise InputError(f"{ROOT}: packages come from a git checkout only ({reason})")
+    return set(done.stdout.split("\0"))

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from augment.files import read_object, write_json
 from kernels_kaggle.exchange import Stage, parse_record
@@ -15,19 +16,22 @@ _NOTEBOOK_METADATA = "kernel-metadata.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotebookMetadata:
-    """``kernel-metadata.json``: what shall run on Kaggle and with what; all names are Kaggle's."""
+    """``kernel-metadata.json``: what shall run on Kaggle and with what; all names are Kaggle's.
+
+    It is an InputError to read one of a notebook that is public or has the internet.
+    """
 
     id: str
     title: str
     code_file: str
     language: str = "python"
     kernel_type: str = "notebook"
-    is_private: bool = True
+    is_private: Literal[True] = True
     enable_gpu: bool
     enable_tpu: bool = False
-    enable_internet: bool = False
+    enable_internet: Literal[False] = False
     machine_shape: str = ""
-    dataset_sources: tuple[str, ...]
+    dataset_sources: tuple[str]
     competition_sources: tuple[str, ...]
     kernel_sources: tuple[str, ...] = ()
     model_sources: tuple[str, ...] = ()

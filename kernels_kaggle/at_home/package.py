@@ -26,8 +26,11 @@ from pipeline.sources import load_sources
 from pipeline.version import ROOT, code_version
 
 _LONGEST_RUN = 50 - len("arc-trm--pretrain")  # characters; Kaggle takes titles of up to 50
-# The notebook sets these itself: the values of this machine may be paths that are not there.
-_SET_BY_NOTEBOOK = ("weights", "data.trained", "data.predicted")
+# These may name paths of this machine, or need what such a one names: the notebook sets its own.
+_STAYS_HOME = (
+    "weights", "shipped_weights", "data.trained", "data.predicted", "data.fresh", "data.evaluated",
+    "train.start_from", "train.eval_every", "checkpoint.keep_best",
+)  # fmt: skip
 _NOTEBOOKS = Path(__file__).parents[1] / "on_kaggle"
 _WHEELS = Path(__file__).with_name("wheels.txt")
 
@@ -39,6 +42,8 @@ def package(
 
     ``settings`` are those of ``recipe`` with ``changes``.
     """
+    if not (ROOT / ".git").exists():
+        raise InputError(f"{ROOT}: packages come from a git checkout only, whose files are known")
     parts, name = PackageFolder(run), _name_on_kaggle(run)
     dataset, notebook = f"{owner}/{name}", f"{owner}/{name}-{stage}"
     refuse_unpublishable(parts.dataset, settings, trusts_listed=True)
@@ -53,7 +58,7 @@ def package(
             stage=stage,
             run=run.folder.name,
             recipe=recipe,
-            changes=tuple(c for c in changes if c.partition("=")[0] not in _SET_BY_NOTEBOOK),
+            changes=tuple(c for c in changes if c.partition("=")[0] not in _STAYS_HOME),
             machine_shape=settings.kaggle.machine_shape,
             licence=settings.kaggle.licence,
             code_version=code_version(),
@@ -97,13 +102,18 @@ def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
     leak = describe_leak(choose_predicted_tasks(settings), load_weights(source))
     if leak and settings.predict.refuse_taught:
         raise InputError(f"{leak} (predict.refuse_taught=false packs them all the same)")
-    copy_weights(source, folder, settings.kaggle.rows)
+    copy_weights(source, folder, settings.kaggle.rows, with_settings=False)
 
 
 def _add_tasks(folder: Path, settings: Settings) -> None:
     """Add the tasks of the recipe, without the solutions of those that are to be predicted."""
-    if settings.data.fresh:
-        raise InputError("data.fresh: fresh pairs do not travel to Kaggle; leave it out")
+    for name, given, what in (
+        ("data.fresh", settings.data.fresh, "fresh pairs"),
+        ("data.evaluated", settings.data.evaluated, "tasks to evaluate on"),
+        ("train.start_from", settings.train.start_from, "weights to start from"),
+    ):
+        if given:
+            raise InputError(f"{name}: {what} do not travel to Kaggle; leave it out")
     trained = load_sources(settings.data.trained)
     predicted = load_sources(settings.data.predicted)
     left_out = settings.data.left_out
@@ -122,8 +132,6 @@ def _add_tasks(folder: Path, settings: Settings) -> None:
 def _add_wheels(folder: Path) -> None:
     """Add wheels of the program and of what Kaggle's image lacks; these are downloaded once."""
     folder = folder.resolve()
-    if not (ROOT / "pyproject.toml").exists():
-        raise InputError(f"{ROOT}: a package is made from a checkout, not from what is installed")
     _run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)])
     import pooch
 

@@ -6,7 +6,7 @@ from augment.errors import InputError
 from augment.files import read_bytes
 from kernels_kaggle.at_home.client import Client, DatasetState, KaggleError
 from kernels_kaggle.at_home.folder import PackageFolder
-from kernels_kaggle.at_home.guard import refuse_unpublishable
+from kernels_kaggle.at_home.guard import find_secret, refuse_unpublishable
 from kernels_kaggle.at_home.metadata import NotebookMetadata
 from kernels_kaggle.at_home.pushed import PushedState
 from kernels_kaggle.exchange import Manifest, read_digest
@@ -41,7 +41,8 @@ def push(folder: PackageFolder, client: Client) -> None:
     state = state.uploaded(digest, dataset_version)
     state.write(folder)  # until the notebook is pushed there is nothing to submit
     if manifest.stage == "pretrain" and notebook in state.notebooks:
-        replace(metadata, kernel_sources=(notebook,)).write(folder.notebook)
+        metadata = replace(metadata, kernel_sources=(notebook,))
+    metadata.write(folder.notebook)  # what was checked, and nothing that it left out
     version = client.push_notebook(folder.notebook, metadata.machine_shape)
     state.pushed(notebook, version, metadata.competition_sources).write(folder)
     say(f"{notebook}: version {version} runs on Kaggle, at kaggle.com/code/{notebook}")
@@ -52,7 +53,7 @@ def _read_publishable(folder: PackageFolder) -> Manifest:
     """Return the manifest of a package that can be pushed as it is.
 
     It is an InputError when a file is missing, damaged or may not be published, and when the
-    notebook was made for another package.
+    notebook holds credentials or was made for another package.
     """
     if not folder.dataset.exists():
         raise InputError(f"{folder.dataset}: no package; {folder.command('package')} comes first")
@@ -62,7 +63,10 @@ def _read_publishable(folder: PackageFolder) -> Manifest:
         raise InputError(f"{error}; {folder.command('package')} makes it again") from None
     refuse_unpublishable(folder.dataset, load_recipe(manifest.recipe, manifest.changes))
     code = folder.notebook / NotebookMetadata.read(folder.notebook).code_file
-    if read_digest(folder.dataset) not in read_bytes(code).decode():
+    content = read_bytes(code)
+    if secret := find_secret(content):
+        raise InputError(f"{code}: refused: {secret}")
+    if read_digest(folder.dataset).encode() not in content:
         raise InputError(f"{code}: made for another package; {folder.command('package')} again")
     return manifest
 
