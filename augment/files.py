@@ -2,53 +2,126 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from augment.errors import InputError
+from augment.grid import shorten
+
+_MAX_JSON_BYTES = 100_000_000
+"""The largest file of JSON that is read, in bytes: ten times the largest of ARC's."""
+
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]', re.DOTALL)
+"""What the structure of JSON is known by; strings, so that brackets in them are none."""
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of ``path``; raise :class:`InputError` when it cannot be read."""
+@contextmanager
+def _open_regular(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file; of pipes and devices nobody knows when, or whether, they end."""
+
+    def open_at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)  # else a pipe waits for its other end
+
     try:
-        return path.read_bytes()
+        with open(path, "rb", opener=open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"{path}: not a regular file")
+            yield file
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def parse_json(content: bytes, path: Path) -> object:
-    """Return the JSON value in ``content``; ``path`` names it in the error."""
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a regular file; raise :class:`InputError` when it cannot be read."""
+    with _open_regular(path) as file:
+        return file.read()
+
+
+def read_json(path: Path) -> object:
+    """Return the JSON value in a regular file of at most 100 MB; see :func:`parse_json`."""
+    with _open_regular(path) as file:
+        num_bytes = os.fstat(file.fileno()).st_size
+        if num_bytes > _MAX_JSON_BYTES:
+            raise InputError(
+                f"{path}: {num_bytes / 1e6:.0f} MB of JSON, more than {_MAX_JSON_BYTES / 1e6:.0f}"
+            )
+        content = file.read()
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, where: Path | str) -> object:
+    """Return the JSON value in ``content``; errors open with ``where``.
+
+    Raises :class:`InputError` for what other readers may take: another encoding than UTF-8, a byte
+    order mark, a key that comes twice in an object, NaN and infinity, half of a surrogate pair.
+    """
     try:
-        value: object = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+        if _SURROGATE.search(content):
+            orjson.loads(content)  # refuses half of a pair, which the reader below does not
+        return _DECODER.decode(content.decode())
+    except RecursionError:
+        raise InputError(f"{where}: not JSON (nested too deeply)") from None
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON ({error})") from None
+
+
+def _as_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"duplicate key {shorten(key)}")
+            seen.add(key)
+    return values
+
+
+def _as_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # NaN, Infinity, 1e999
+        raise ValueError(f"{shorten(text)} is no finite number")
     return value
 
 
-def parse_unique_json(content: bytes, path: Path) -> object:
-    """Like :func:`parse_json`, but a repeated key is an error instead of a silent overwrite."""
+# Slower than orjson, which keeps the last of two values with one key.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_as_object, parse_float=_as_float, parse_constant=_as_float
+)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        values = dict(pairs)
-        if len(values) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated = next(key for key in keys if keys.count(key) > 1)
-            raise InputError(f"{path}: duplicate key {repeated!r}")
-        return values
 
-    try:
-        value: object = json.loads(content, object_pairs_hook=unique)
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    return value
+def split_object(content: bytes) -> Iterator[bytes]:
+    """Yield each member of the JSON object in ``content`` as an object of its own, not parsed.
+
+    So a member that is no JSON costs no other, as long as its brackets are closed.
+    """
+    if not content.lstrip().startswith(b"{"):
+        return
+    depth = begin = 0
+    for token in _TOKEN.finditer(content):
+        sign = token[0]
+        if sign in (b"[", b"{"):
+            depth += 1
+            if depth == 1:
+                begin = token.end()
+        elif sign in (b"]", b"}"):
+            depth -= 1
+        if depth == 0 or (depth == 1 and sign == b","):
+            yield b"{" + content[begin : token.start()] + b"}"
+            begin = token.end()
+        if depth == 0:
+            return
+    yield b"{" + content[begin:] + b"}"  # its end is missing
 
 
 @contextmanager
@@ -82,9 +155,9 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in ``path``."""
-    value = parse_json(read_bytes(path), path)
+    value = read_json(path)
     if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object")
+        raise InputError(f"{path}: expected a JSON object, got {shorten(value)}")
     return value
 
 
@@ -94,12 +167,9 @@ def write_json(path: Path, value: object) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """Return the SHA-256 of the file's content; :class:`InputError` when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    """Return the SHA-256 of a regular file; :class:`InputError` when it cannot be read."""
+    with _open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_description(path: Path, description: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from reprlib import Repr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,12 @@ Grid = NDArray[np.uint8]
 MAX_SIDE = 30
 NUM_COLORS = 10
 _COLORS = frozenset(range(NUM_COLORS))
+_SHORT = 60  # characters of a value in an error
+
+_REPR = Repr()
+_REPR.maxlevel = 3
+_REPR.maxlist = _REPR.maxdict = 20  # of one sign each they fill the line
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 2 * _SHORT
 
 
 def check_grid(raw: object, where: str) -> Grid:
@@ -52,10 +59,13 @@ def grid_key(grid: Grid) -> bytes:
     return bytes(grid.shape) + grid.tobytes()
 
 
-def shorten(value: object, limit: int = 60) -> str:
-    """Return ``repr(value)``, cut so that an error stays one readable line."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}..."
+def shorten(value: object) -> str:
+    """Return the ``repr`` of a JSON value, cut so that an error stays one readable line.
+
+    Only what is shown of the value is rendered, however large or deep it is.
+    """
+    text = _REPR.repr(value)
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}..."
 
 
 @dataclass(frozen=True, slots=True, eq=False)

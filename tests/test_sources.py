@@ -29,6 +29,17 @@ def test_the_files_of_every_source_are_known(run_here, arc1):
     assert fingerprint_sources(names[-1:]) != before[-1]
 
 
+def test_the_files_of_a_folder_are_those_that_are_read(run_here, arc1):
+    write_task_folder(run_here / "elsewhere", arc1[1:2])
+    (first,) = write_task_folder(run_here / "tasks", arc1[:1])
+    before = fingerprint_sources(["folder:tasks"])
+    (run_here / "tasks" / "linked").symlink_to("../elsewhere")
+    linked = fingerprint_sources(["folder:tasks"])
+    first.rename(first.with_suffix(".JSON"))
+    assert len({before, linked, fingerprint_sources(["folder:tasks"])}) == 3
+    assert len(load_source("folder:tasks")) == 2
+
+
 SIZES = {
     "arc1/training": (400, 416),
     "arc1/evaluation": (400, 419),

@@ -1,12 +1,15 @@
 """Every form of task file gives the same tasks, and every bad file is named in one line."""
 
 import json
+import os
+from functools import partial
 
 import pytest
 from commands import task_json, write_task_folder
 
 from augment.errors import InputError
 from augment.task_files import (
+    list_task_files,
     parse_task,
     read_challenges,
     read_task_file,
@@ -15,6 +18,7 @@ from augment.task_files import (
     write_solutions,
     write_task_file,
 )
+from submission.writer import read_submission
 
 PAIR = {"input": [[1, 2]], "output": [[3]]}
 TASK = {"train": [PAIR], "test": [PAIR]}
@@ -157,6 +161,80 @@ def test_files_that_cannot_be_read(tmp_path):
         dump(tmp_path / folder / "same.json", TASK)
     (tmp_path / "bytes.json").unlink()
     with pytest.raises(InputError, match="'same' is also in"):
+        read_task_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"a": {"train": [], "train": []}}',
+        '{"a": [NaN]}',
+        f'{{"a": {"[" * 100_000}',
+        '{"a": "\\udc80"}',
+        '{"a": 1} {}',
+    ],
+)
+def test_the_same_files_are_refused_in_the_same_words_wherever_they_stand(tmp_path, content):
+    challenges = dump(tmp_path / "challenges.json", {"a": TASK})
+    path = dump(tmp_path / "bad.json", content)
+    refused = set()
+    for read in (
+        read_task_file,
+        read_challenges,
+        partial(read_challenges, challenges),
+        partial(read_submission, tasks=read_challenges(challenges)),
+    ):
+        with pytest.raises(InputError) as caught:
+            read(path)
+        refused.add(str(caught.value))
+    assert len(refused) == 1
+    assert refused.pop().startswith(f"{path}: not JSON (")
+
+
+@pytest.mark.parametrize("depth", [500, 900, 980, 1020, 5000])
+def test_a_task_nested_deeply_is_refused_in_a_line(tmp_path, depth):
+    """Whether or not it is too deep for the reader, which depends on the version of Python."""
+    path = dump(tmp_path / "deep.json", f'{{"train": {"[" * depth + "]" * depth}, "test": 1}}')
+    with pytest.raises(
+        InputError, match=r"pair is an object, got \[\[\[|nested too deeply"
+    ) as caught:
+        read_task_file(path)
+    assert str(caught.value).isprintable()
+
+
+def test_every_task_below_a_folder_is_read(tmp_path):
+    """Those in linked folders too, each folder once; and names in any case."""
+    folder, elsewhere = tmp_path / "tasks", tmp_path / "elsewhere"
+    (folder / "sub").mkdir(parents=True)
+    (elsewhere / "deep").mkdir(parents=True)
+    for path in (folder / "b.json", folder / "sub" / "A.JSON", elsewhere / "deep" / "c.Json"):
+        dump(path, TASK)
+    dump(folder / "notes.txt", "")
+    (folder / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "deep" / "back").symlink_to(folder, target_is_directory=True)
+    (folder / "sub" / "again").symlink_to(elsewhere / "deep", target_is_directory=True)
+    assert [task.task_id for task in read_task_folder(folder)] == ["A", "b", "c"]
+    assert list_task_files(folder) == sorted(list_task_files(folder))
+    os.mkfifo(folder / "pipe.json")
+    with pytest.raises(InputError, match=r"pipe\.json: not a regular file"):
+        read_task_folder(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    dump(tmp_path / "a.json", TASK)
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def scan(path):
+        """As for a person who may not read it; the superuser may."""
+        if os.fspath(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(closed))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(InputError, match=r"closed: cannot be read \(Permission denied\)"):
         read_task_folder(tmp_path)
 
 
