@@ -24,7 +24,7 @@ from pipeline.cli import (
     report_errors,
     split_changes,
 )
-from pipeline.console import configure_log
+from pipeline.console import configure_log, printable
 from pipeline.deadline import end_with_torchrun
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
@@ -218,7 +218,7 @@ def show_(
 def settings(recipe: Recipe = "demo", changes: Changes = "") -> None:
     """Print every setting of a recipe: name, value, meaning."""
     for name, value, meaning in describe_settings(load_recipe(recipe, split_changes(changes))):
-        print(f"{name}={value}  {meaning}")
+        print(printable(f"{name}={value}  {meaning}"))
 
 
 def main() -> None:

@@ -35,10 +35,13 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record; its ``values`` are for programs, its message is for people."""
-        line = record.getMessage()
+        line = printable(record.getMessage())
         if self.as_json:
             moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-            values = getattr(record, "values", {})
+            values = {
+                name: printable(value) if isinstance(value, str) else value
+                for name, value in getattr(record, "values", {}).items()
+            }
             content = {"time": moment, "level": record.levelname.lower(), "message": line, **values}
             option = orjson.OPT_SERIALIZE_NUMPY
             line = orjson.dumps(content, default=str, option=option).decode()
@@ -60,6 +63,19 @@ _LINES = _Lines()
 _LOG.addHandler(_LINES)
 _LOG.setLevel(logging.INFO)
 _LOG.propagate = False
+
+
+def printable(text: str) -> str:
+    """Return the text as one line that a terminal only shows: other signs are written as escapes.
+
+    Names of files and tasks may hold line breaks, signs that steer a terminal or turn the direction
+    of writing, and bytes that are not UTF-8.
+    """
+    return text if text.isprintable() else "".join(map(_printable_sign, text))
+
+
+def _printable_sign(sign: str) -> str:
+    return sign if sign.isprintable() else sign.encode("unicode_escape").decode()
 
 
 def is_rank0() -> bool:
@@ -118,7 +134,8 @@ def say_table(name: str, columns: Mapping[str, str], rows: Iterable[Sequence[obj
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         cells = zip(row, columns.values(), strict=True)
-        table.add_row(*("-" if value is None else format(value, spec) for value, spec in cells))
+        shown = ("-" if value is None else format(value, spec) for value, spec in cells)
+        table.add_row(*map(printable, shown))
     draw(table)
 
 

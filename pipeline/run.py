@@ -26,6 +26,8 @@ class Run:
         """Return the run of this name below the present folder."""
         if not name or name != Path(name).name or name.startswith("."):
             raise InputError(f"run {name!r}: a run's name is one folder name")
+        if not name.isprintable():
+            raise InputError(f"run {name!r}: a run's name is made of printable characters")
         return cls(Path("runs") / name)
 
     @property

@@ -270,6 +270,8 @@ def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:
     """
     values: dict[str, Any] = {}
     for change in changes:
+        if any("\ud800" <= sign <= "\udfff" for sign in change):  # bytes that Python could not read
+            raise InputError(f"setting {change!r}: not UTF-8")
         name, equals, text = change.partition("=")
         shown = f"setting {shorten(change)}"
         require(bool(equals), f"{shown}: expected name=value, such as train.lr=3e-4")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, SHORT, call
+from commands import ROOT, SHORT, call, write_task_folder
 
 from pipeline import console
 from pipeline.settings import LogSettings
@@ -168,3 +168,53 @@ def test_what_a_terminal_cannot_show_is_written_in_signs_it_can(run_here):
     for _ in range(2):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "runs/\\u6f22/dataset is intact" in done.stdout
+
+
+# Line breaks, signs that clear the screen or turn the writing, and a byte that is no text.
+WILD = "a\r\n\x1b[2J\x9b\u202e\u2028\udcff漢"
+TAMED = r"a\r\n\x1b[2J\x9b\u202e\u2028\udcff漢"
+
+
+def test_lines_and_cells_are_lines_whatever_they_hold(capsys):
+    console.configure_log(LogSettings())
+    console.say(WILD)
+    console.warn(WILD)
+    console.fail(WILD)
+    console.say_table(WILD, {"name": "", "count": ","}, [(WILD, 1)])
+    out, err = capsys.readouterr()
+    first, second, _, row = out.rstrip("\n").split("\n")
+    assert (first, second, err) == (TAMED, TAMED, f"error: {TAMED}\n")
+    assert row.split() == [TAMED, "1"]
+    assert "\x1b" not in out
+    console.configure_log(LogSettings(form="json"))
+    try:
+        console.say(WILD, source=WILD)
+        console.say_table(WILD, {"source": ""}, [(WILD,)])
+    finally:
+        console.configure_log(LogSettings())
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["message"], line["source"]) for line in lines] == [(TAMED, TAMED)] * 2
+
+
+def test_what_nobody_can_read_is_refused_or_shown_by_its_bytes(run_here, capsys, small_tasks):
+    """A folder whose name is not UTF-8 holds tasks like any other; settings must be UTF-8."""
+    write_task_folder(run_here / os.fsdecode(b"tasks/\xff"), small_tasks[:1])
+    own = [change for change in SHORT if not change.startswith("data.predicted=")]
+    own += ["data.trained=", "data.max_side=30", "model.canvas_side=30"]
+    for form in ("text", "json"):
+        changes = [*own, "data.predicted=folder:tasks", f"log.form={form}"]
+        assert call("build", "--run-name", form, changes=changes) == 0
+    capsys.readouterr()
+    named = os.fsdecode(b"folder:tasks/\xff")
+    for stage in ("build", "predict"):
+        assert call(stage, changes=[*own, f"data.predicted={named}"]) == 2
+        assert call(stage, "--run-name", os.fsdecode(b"\xff")) == 2
+        first, second = capsys.readouterr().err.splitlines()
+        assert first == r"error: setting 'data.predicted=folder:tasks/\udcff': not UTF-8"
+        assert second.startswith(r"error: run '\udcff': a run's name is made of printable")
+    assert call("data", named, "folder:\x1b", changes=()) == 2
+    out, err = capsys.readouterr()
+    assert r"folder:tasks/\udcff" in out
+    assert err == "error: \\x1b: not a folder\n"
+    assert call("settings", changes=["'weights=a\x1b\nb'"]) == 0
+    assert r"weights=a\x1b\nb  " in capsys.readouterr().out
