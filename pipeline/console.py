@@ -111,9 +111,9 @@ def warn(line: str) -> None:
         _LOG.warning("%s", line)
 
 
-def fail(reason: str) -> None:
+def fail(line: str) -> None:
     """Log why a command ends without success."""
-    _LOG.error("%s", reason if _LINES.as_json else f"error: {reason}")
+    _LOG.error("%s", line if _LINES.as_json else f"error: {line}")
 
 
 def say_table(name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
 
-from pipeline.console import warn
+from pipeline.console import fail, warn
 
 # Seconds for the last line of a process that the watchdog ends.
 _SECONDS_TO_SAY = 0.1
@@ -125,15 +125,17 @@ class Leg:
 
 
 class Watchdog:
-    """Ends the process with success if it is still running when its time is over.
+    """Ends the process if it is still running when its time is over.
 
-    For work whose result on disk is complete at every moment: a step that takes longer than all
-    before it, or a process that waits for another, must not cost the result.
+    It ends with success where the result on disk is complete at every moment: a step that takes
+    longer than all before it, or a process that waits for another, must not cost the result. It
+    ends with failure before there is a result.
     """
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, *, has_result: bool = True) -> None:
         """Watch from :meth:`__enter__` to :meth:`__exit__`."""
         self._deadline = deadline
+        self._has_result = has_result
         self._is_done = threading.Event()
 
     def __enter__(self) -> None:
@@ -142,7 +144,7 @@ class Watchdog:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop watching; a failure near the end may be that of a process whose partners ended."""
-        out_of_time = self._deadline.seconds_left < _SECONDS_OF_FAILURES_AT_END
+        out_of_time = self._has_result and self._deadline.seconds_left < _SECONDS_OF_FAILURES_AT_END
         if out_of_time and kind is not None and issubclass(kind, RuntimeError):
             self._end()
         self._is_done.set()
@@ -154,12 +156,15 @@ class Watchdog:
         self._end()
 
     def _end(self) -> None:
-        line = "time is up in the middle of a step; what lies on disk is final"
+        if self._has_result:
+            say, line = warn, "time is up in the middle of a step; what lies on disk is final"
+        else:
+            say, line = fail, "time is up before the tasks are read: there is no submission of them"
         # In a thread of its own: a reader of the log that has stopped would block the line.
-        speaker = threading.Thread(target=warn, args=(line,), daemon=True)
+        speaker = threading.Thread(target=say, args=(line,), daemon=True)
         speaker.start()
         speaker.join(_SECONDS_TO_SAY)
-        os._exit(0)
+        os._exit(0 if self._has_result else 2)
 
 
 def seconds_to_work(limit_seconds: float, deadline: float) -> float:

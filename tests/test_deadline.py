@@ -8,6 +8,7 @@ import sys
 import time
 
 import orjson
+import pytest
 from commands import ROOT, SHORT, call
 
 from pipeline.deadline import Deadline, Leg, seconds_to_work
@@ -63,6 +64,21 @@ def test_signals_ask_to_stop_once_and_are_given_back():
             # A second signal acts as it would without the deadline.
             assert signal.getsignal(number) == before[number == signal.SIGTERM]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize(("has_result", "status"), [(True, 0), (False, 2)])
+def test_the_watchdog_ends_a_process_that_hangs(has_result, status):
+    script = (
+        "import time\n"
+        "from pipeline.deadline import Deadline, Watchdog\n"
+        f"with Watchdog(Deadline(0.1), has_result={has_result}):\n"
+        "    time.sleep(1000)"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == status
+    assert ("what lies on disk is final" in done.stdout) == has_result
+    assert done.stderr.startswith("error: time is up before the tasks are read") != has_result
 
 
 def read_metrics(run_here, name):

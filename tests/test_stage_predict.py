@@ -84,3 +84,42 @@ def test_time_that_is_up_at_once_leaves_a_valid_file(run_here):
         assert "time is up" in done.stdout
         read_submission(Run.named("a").submission, tasks)
     assert call("predict", "--run-name", "a", changes=changes.split()) == 0
+
+
+READING_HANGS = """
+import time
+from pipeline.__main__ import main
+from pipeline.stages import predict
+
+predict.choose_predicted_tasks = lambda settings: time.sleep(1000)
+predict._LEAST_SECONDS_TO_READ = 0.1
+main()
+"""
+
+
+def test_reading_that_hangs_ends_with_the_time_but_not_with_success(run_here):
+    limited = " ".join([*SHORT, "predict.time_limit_seconds=1"])
+    done = subprocess.run(
+        [sys.executable, "-c", READING_HANGS, "predict", "--run-name", "a", "--set", limited],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: time is up before the tasks are read")
+    assert not Run.named("a").submission.exists()
+
+
+def test_a_pipe_among_the_tasks_is_refused(run_here):
+    (run_here / "tasks").mkdir()
+    os.mkfifo(run_here / "tasks" / "pipe.json")
+    for stage in ("build", "predict"):
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", stage, "--set", "data.predicted=folder:tasks"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert (done.returncode, done.stderr) == (2, "error: tasks/pipe.json: not a regular file\n")

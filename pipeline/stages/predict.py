@@ -16,6 +16,9 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.vote_store import VoteStore
 
+# Seconds to read the tasks and write a first submission, which is worth more than a short limit;
+# a disk or a network that hangs is not.
+_LEAST_SECONDS_TO_READ = 30.0
 # Seconds kept for the page, which 400 tasks of 128 views do not need; then the watchdog ends it.
 _SECONDS_FOR_PAGE = 5.0
 _LEAST_SECONDS_FOR_PAGE = 2.0
@@ -28,15 +31,18 @@ def predict(settings: Settings, run: Run) -> None:
     Goes on from what an earlier, interrupted call with the same settings left in the run.
     """
     limits = settings.predict.time_limit_seconds, settings.predict.deadline
-    tasks = choose_predicted_tasks(settings)
+    deadline = Deadline(seconds_to_work(*limits))
+    to_read = Deadline(max(deadline.seconds_left, _LEAST_SECONDS_TO_READ))
     with ExitStack() as stack:
-        stack.enter_context(run.lock())
-        # There is a valid submission before torch is imported, which takes seconds.
-        votes = VoteStore(tasks, run, settings.predict)
+        with Watchdog(to_read, has_result=False):
+            tasks = choose_predicted_tasks(settings)
+            stack.enter_context(run.lock())
+            # There is a valid submission before torch is imported, which takes seconds.
+            votes = VoteStore(tasks, run, settings.predict)
         if is_rank0():
             with suppress(OSError):
                 run.report.unlink()  # of earlier predictions
-        deadline = stack.enter_context(Deadline(seconds_to_work(*limits)))
+        stack.enter_context(deadline)
         stack.enter_context(Watchdog(deadline))
 
         from pipeline.prediction_rounds import PredictionRounds
