@@ -105,11 +105,11 @@ def split_object(content: bytes) -> Iterator[bytes]:
 
     So a member that is no JSON costs no other, as long as its brackets are closed.
     """
-    if not content.lstrip().startswith(b"{"):
-        return
     depth = begin = 0
     for token in _TOKEN.finditer(content):
         sign = token[0]
+        if depth == 0 and sign != b"{":
+            return
         if sign in (b"[", b"{"):
             depth += 1
             if depth == 1:
@@ -121,7 +121,8 @@ def split_object(content: bytes) -> Iterator[bytes]:
             begin = token.end()
         if depth == 0:
             return
-    yield b"{" + content[begin:] + b"}"  # its end is missing
+    if depth:
+        yield b"{" + content[begin:] + b"}"  # the end is missing
 
 
 @contextmanager

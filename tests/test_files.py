@@ -159,4 +159,6 @@ def test_members_of_an_object_are_found_whatever_they_hold():
     ]
     assert list(split_object(b'{"a": 1, "b": [')) == [b'{"a": 1}', b'{ "b": [}']
     assert list(split_object(b"{}")) == [b"{}"]
-    assert list(split_object(b'["a", 1]')) == []
+    assert list(split_object(b'\xef\xbb\xbf{"a": 1}')) == [b'{"a": 1}']
+    for content in (b"", b'["a", 1]', b'"{"', b"1"):
+        assert list(split_object(content)) == []

@@ -225,12 +225,14 @@ def test_hidden_tasks_that_are_not_valid_cost_no_others(machine):
     tasks[first]["train"] = []
     tasks[second]["test"][0]["input"] = [[0] * 31]
     del tasks[third]["test"][0]["input"]
-    path.write_text(json.dumps(tasks))
+    twice = '{"train": [], "train": [], "test": []}'
+    deep = "[" * 3000 + "]" * 3000
+    path.write_text(f'{{"deep": {deep}, "twice": {twice}, {json.dumps(tasks)[1:]}')
     ended = machine.execute(is_rerun=True)
     assert ended.completed
-    assert ended.text.count("it keeps its guess") == 3
+    assert ended.text.count("it keeps its guess") == 5
     submission = json.loads((ended.working / "submission.json").read_text())
-    assert submission.keys() == tasks.keys()
+    assert list(submission) == ["deep", "twice", *tasks]
     assert all(len(submission[name]) == len(tasks[name]["test"]) for name in tasks)
     assert submission[third][0] == {"attempt_1": [[1]], "attempt_2": [[0]]}
     assert re.search(r"coverage: model [1-9]\d+ of", ended.text)

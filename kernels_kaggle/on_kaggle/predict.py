@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import orjson
 
 from augment.drawing import Picture
 from augment.errors import InputError
-from augment.files import read_object, write_atomic
+from augment.files import parse_json, read_bytes, read_object, split_object, write_atomic
+from augment.grid import shorten
 from augment.leakage import scoring_keys
 from augment.task import Task
 from augment.task_files import parse_task, read_challenges, write_challenges, write_solutions
@@ -87,14 +89,27 @@ def draw(session: Session, count: int = 4) -> Iterator[Picture]:
 
 
 def _read_valid(path: Path) -> list[Task]:
-    """Return the valid tasks in a file; a line is printed for each of the others."""
+    """Return the valid tasks in a file; a line is printed for each of the others.
+
+    A task that is no JSON, or a key that comes twice in it, costs no other.
+    """
     tasks = []
-    for task_id, raw in read_object(path).items():
+    for member in split_object(read_bytes(path)):
+        name = member[1:].partition(b":")[0].decode(errors="replace").strip(' \n\r\t"')
         try:
-            tasks.append(parse_task(task_id, raw, str(path)))
+            raw = parse_json(member, f"{path}: task {shorten(name)}")
+            assert isinstance(raw, dict), member
+            tasks += [parse_task(task_id, task, str(path)) for task_id, task in raw.items()]
         except InputError as error:
             say(f"{error}; it keeps its guess")
-    return [task.without_solutions() for task in tasks]
+    counts = Counter(task.task_id for task in tasks)
+    for task_id, count in counts.items():
+        if count > 1:
+            say(f"{path}: task {task_id!r} comes {count} times; it keeps its guess")
+    valid = [task.without_solutions() for task in tasks if counts[task.task_id] == 1]
+    if not valid:
+        raise InputError(f"{path}: no valid task")
+    return valid
 
 
 def _choose_trial_tasks(session: Session, competition: Path) -> list[Task]:
