@@ -18,11 +18,13 @@ import orjson
 from augment.errors import InputError
 from augment.grid import shorten
 
-_MAX_JSON_BYTES = 100_000_000
+_MAX_JSON_BYTES = 50_000_000
 """The largest file of JSON that is read, in bytes: ten times the largest of ARC's."""
 
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]', re.DOTALL)
 """What the structure of JSON is known by; strings, so that brackets in them are none."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> object:
-    """Return the JSON value in a regular file of at most 100 MB; see :func:`parse_json`."""
+    """Return the JSON value in a regular file of at most 50 MB; see :func:`parse_json`."""
     with _open_regular(path) as file:
         num_bytes = os.fstat(file.fileno()).st_size
         if num_bytes > _MAX_JSON_BYTES:
@@ -68,7 +70,12 @@ def parse_json(content: bytes, where: Path | str) -> object:
     try:
         if _SURROGATE.search(content):
             orjson.loads(content)  # refuses half of a pair, which the reader below does not
-        return _DECODER.decode(content.decode())
+        return json.loads(
+            content.decode(),
+            object_pairs_hook=_as_object,  # orjson keeps the last of two values with one key
+            parse_float=_as_float,
+            parse_constant=_as_float,
+        )
     except RecursionError:
         raise InputError(f"{where}: not JSON (nested too deeply)") from None
     except ValueError as error:
@@ -91,13 +98,6 @@ def _as_float(text: str) -> float:
     if not math.isfinite(value):  # NaN, Infinity, 1e999
         raise ValueError(f"{shorten(text)} is no finite number")
     return value
-
-
-# Slower than orjson, which keeps the last of two values with one key.
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_as_object, parse_float=_as_float, parse_constant=_as_float
-)
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def split_object(content: bytes) -> Iterator[bytes]:
