@@ -144,7 +144,7 @@ def _join_solutions(tasks: Sequence[Task], path: Path) -> list[Task]:
         raise InputError(f"{path}: task {shorten(unknown[0])} is not among the challenges")
     joined = []
     for task in tasks:
-        where = f"{path}: task {task.task_id!r}"
+        where = f"{path}: task {shorten(task.task_id)}"
         grids = raw.get(task.task_id)
         if not isinstance(grids, list):
             raise InputError(f"{where}: no list of solutions, got {shorten(grids)}")

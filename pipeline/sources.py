@@ -4,7 +4,8 @@
 ARC-AGI-2 as on Kaggle (172 test outputs). ``arc2-167/...``: ARC-AGI-2 as published since 15 May
 2025 (167 test outputs). ``arc2-new``: the tasks of ``arc2/training`` that ARC-AGI-1 does not have,
 neither by id nor by content. ``concept``: ConceptARC. ``kaggle/SPLIT:FOLDER``: Kaggle's files,
-SPLIT being training, evaluation or test. ``folder:FOLDER``: one-task files below a folder.
+SPLIT being training, evaluation or test. ``folder:FOLDER``: one-task files below a folder and the
+folders that it links to.
 """
 
 import hashlib

@@ -87,7 +87,7 @@ def parse_submission(raw: object, path: Path, tasks: Iterable[Task]) -> Submissi
         raise InputError(f"{path}: expected an object of tasks, got {shorten(raw)}")
     attempts = {}
     for task in tasks:
-        where = f"{path}: task {task.task_id!r}"
+        where = f"{path}: task {shorten(task.task_id)}"
         tests = raw.get(task.task_id)
         if not isinstance(tests, list):
             raise InputError(f"{where}: expected a list of attempts, got {shorten(tests)}")
