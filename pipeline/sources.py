@@ -11,6 +11,7 @@ folders that it links to.
 import hashlib
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,10 +152,23 @@ def _load_concept() -> list[Task]:
 def _concept_store() -> "pooch.Pooch":
     import pooch  # only a download needs it
 
-    store = pooch.create(pooch.os_cache("arc-trm") / "conceptarc", base_url=_CONCEPT_URL)
+    store = pooch.create(downloads_folder() / "conceptarc", base_url=_CONCEPT_URL)
     store.load_registry(_CONCEPT_REGISTRY)
     pooch.get_logger().setLevel("WARNING")
     return store
+
+
+def downloads_folder() -> Path:
+    """Return where downloads are kept: in the user's cache, or, without a home, a temporary one.
+
+    What lies there is used by its hash only.
+    """
+    import pooch
+
+    try:
+        return Path(pooch.os_cache("arc-trm"))
+    except RuntimeError:  # raised for a user without a home
+        return Path(tempfile.gettempdir()) / f"arc-trm-{os.getuid()}"
 
 
 def needs_download(name: str) -> bool:

@@ -31,7 +31,7 @@ def generate_{FAILING}(rng, diff_lb, diff_ub):
     return {{"input": _grid(rng, range(10)), "output": 1 / 0}}
 
 def generate_{FEW}(rng, diff_lb, diff_ub):
-    grid = ((rng.randrange(3),),)
+    grid = ((0,) * rng.randrange(1, 4),)
     return {{"input": grid, "output": grid}}
 
 def generate_{EVALUATION}(rng, diff_lb, diff_ub):

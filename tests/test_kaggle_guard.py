@@ -11,6 +11,7 @@ from augment.errors import InputError
 from augment.task_files import write_solutions
 from kernels_kaggle.__main__ import main
 from kernels_kaggle.at_home import guard
+from kernels_kaggle.at_home.credentials import read_secrets
 from kernels_kaggle.at_home.guard import find_secret
 from kernels_kaggle.at_home.push import push
 from pipeline.sources import load_source
@@ -127,3 +128,10 @@ def test_outside_of_a_checkout_nothing_says_what_belongs_to_the_program(
     with pytest.raises(InputError, match="packages come from a git checkout only"):
         push(folder, client)
     assert server.requests == []
+
+
+def test_without_a_home_there_are_no_files_of_credentials(monkeypatch):
+    for name in ("HOME", "KAGGLE_KEY", "KAGGLE_API_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user that this machine does not know
+    assert read_secrets() == []

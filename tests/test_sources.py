@@ -131,3 +131,12 @@ def test_the_registry_names_the_whole_corpus():
     lines = sources._CONCEPT_REGISTRY.read_text().splitlines()
     assert len(lines) == SIZES["concept"][0]
     assert all(re.fullmatch(r"corpus/\w+/\w+\.json sha256:[0-9a-f]{64}", line) for line in lines)
+
+
+def test_without_a_home_downloads_are_kept_in_a_temporary_folder(monkeypatch, tmp_path):
+    def find_no_home(_):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr("pooch.os_cache", find_no_home)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert sources.downloads_folder().parent == tmp_path

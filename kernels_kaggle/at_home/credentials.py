@@ -16,7 +16,7 @@ _SHORTEST_SECRET = 8  # characters; anything shorter could be a word
 def read_secrets() -> list[str]:
     """Return the secrets in the client's variables and files, the longest first."""
     values = [os.environ.get(name, "") for name in _VARIABLES]
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (Path.home fails without a home)
     folders = [home / ".kaggle", home / ".config" / "kaggle"]
     folders += [Path(os.environ.get("KAGGLE_CONFIG_DIR", home))]
     folders += [Path(os.environ.get("XDG_CONFIG_HOME", home)) / "kaggle"]

@@ -22,7 +22,7 @@ from pipeline.console import say
 from pipeline.inputs import choose_predicted_tasks, describe_leak, find_weights
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.sources import load_sources
+from pipeline.sources import downloads_folder, load_sources
 from pipeline.version import ROOT, code_version
 
 _LONGEST_RUN = 50 - len("arc-trm--pretrain")  # characters; Kaggle takes titles of up to 50
@@ -133,9 +133,7 @@ def _add_wheels(folder: Path) -> None:
     """Add wheels of the program and of what Kaggle's image lacks; these are downloaded once."""
     folder = folder.resolve()
     _run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)])
-    import pooch
-
-    store = Path(pooch.os_cache("arc-trm")) / "wheels"
+    store = downloads_folder() / "wheels"
     store.mkdir(parents=True, exist_ok=True)
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     download += ["--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(_WHEELS)]
