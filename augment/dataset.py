@@ -10,17 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from augment.arrays import read_arrays
 from augment.errors import InputError
 from augment.files import hash_file, read_description, replace_folder, write_description
-from augment.grid import GridStore
+from augment.grid import MAX_SIDE, GridStore, check_stored
 from augment.leakage import collect_training_keys
-from augment.puzzles import PuzzleIndex
+from augment.puzzles import PUZZLES, VIEWS, PuzzleIndex
 from augment.task import Pair, Task
 
 _FORMAT = 4
 """Raised when the same tasks and settings would be saved, or their views drawn, differently."""
 _DESCRIPTION = "dataset.json"
 _TASKS = "tasks.npz"
+_COUNTS = ("num_demonstrations", "num_tests", "num_solutions")
+_COLUMNS = {
+    **dict.fromkeys(("cells", "heights", "widths"), (np.uint8, 1)),
+    **dict.fromkeys((*_COUNTS, "visit_sizes"), (np.int64, 1)),
+    "with_solutions": (np.bool_, 1),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +138,32 @@ class Dataset:
     def load(cls, folder: Path, fingerprint: str | None = None) -> "Dataset":
         """Read what :meth:`save` wrote.
 
-        Raises :class:`InputError` when a file is damaged, or when the data set has another
-        fingerprint than the one given.
+        Raises :class:`InputError` where a file is damaged or cannot have been written by it, or
+        where the data set has another fingerprint than the one given.
         """
-        description = read_description(folder / _DESCRIPTION, "data set", _FORMAT)
+        path = folder / _DESCRIPTION
+        description = read_description(
+            path, "data set", _FORMAT, (_TASKS, PUZZLES, VIEWS), fingerprint=str, canvas_side=int
+        )
         if fingerprint not in (None, description["fingerprint"]):
             raise InputError(f"{folder}: built from other tasks or settings")
+        canvas_side = description["canvas_side"]
+        if not 1 <= canvas_side <= MAX_SIDE:
+            raise InputError(f"{path}: canvas_side is {canvas_side}, not 1..{MAX_SIDE}")
         index = PuzzleIndex.load(folder)
-        with np.load(folder / _TASKS, allow_pickle=False) as columns:
+        columns = read_arrays(folder / _TASKS, _COLUMNS)
+        try:
             tasks = unpack_tasks(index.task_ids, columns)
-            with_solutions = tuple(columns["with_solutions"].tolist())
-            visit_sizes = tuple(columns["visit_sizes"].tolist())
-        return cls(tasks, index, with_solutions, description["canvas_side"], visit_sizes)
+            visits, with_solutions = columns["visit_sizes"], columns["with_solutions"]
+            if not len(visits) == len(with_solutions) == len(tasks):
+                raise InputError(f"not {len(tasks)} visit_sizes and with_solutions")
+            most = columns["num_demonstrations"] + with_solutions * columns["num_solutions"]
+            if (visits < 0).any() or (visits > most).any() or not visits.any():
+                raise InputError("visit_sizes are not numbers of trained pairs")
+        except InputError as error:
+            raise InputError(f"{folder / _TASKS}: {error}") from None
+        sizes = tuple(visits.tolist())
+        return cls(tasks, index, tuple(with_solutions.tolist()), canvas_side, sizes)
 
 
 def pack_tasks(tasks: Sequence[Task]) -> dict[str, NDArray[Any]]:
@@ -166,18 +187,30 @@ def pack_tasks(tasks: Sequence[Task]) -> dict[str, NDArray[Any]]:
 
 
 def unpack_tasks(task_ids: Sequence[str], columns: Mapping[str, NDArray[Any]]) -> tuple[Task, ...]:
-    """Return what :func:`pack_tasks` packed; the grids are parts of ``columns["cells"]``."""
+    """Return what :func:`pack_tasks` packed; the grids are parts of ``columns["cells"]``.
+
+    Raises :class:`InputError` where they are not the grids of so many tasks.
+    """
     heights, widths = (columns[side].astype(np.int64) for side in ("heights", "widths"))
+    check_stored(columns["cells"], heights, widths)
+    counts = [columns[name] for name in _COUNTS]
+    if any(len(column) != len(task_ids) or (column > len(heights)).any() for column in counts):
+        raise InputError(f"not the numbers of grids of {len(task_ids)} tasks")
+    num_demonstrations, num_tests, num_solutions = counts
+    is_whole = (num_solutions == 0) | (num_solutions == num_tests)
+    if (np.minimum(num_demonstrations, num_tests) < 1).any() or not is_whole.all():
+        raise InputError("a task without a demonstration or a test, or without some solutions")
+    if (2 * num_demonstrations + num_tests + num_solutions).sum() != len(heights):
+        raise InputError(f"{len(heights)} grids are more or fewer than those of the tasks")
     grids = iter(GridStore.cut(columns["cells"], heights, widths))
-    counts = (columns[f"num_{part}"].tolist() for part in ("demonstrations", "tests", "solutions"))
     return tuple(
         Task(
             task_id,
-            tuple(Pair(next(grids), next(grids)) for _ in range(num_demonstrations)),
-            tuple(islice(grids, num_tests)),
-            tuple(islice(grids, num_solutions)) or None,
+            tuple(Pair(next(grids), next(grids)) for _ in range(demonstrations)),
+            tuple(islice(grids, tests)),
+            tuple(islice(grids, solutions)) or None,
         )
-        for task_id, num_demonstrations, num_tests, num_solutions in zip(
-            task_ids, *counts, strict=True
+        for task_id, demonstrations, tests, solutions in zip(
+            task_ids, *(column.tolist() for column in counts), strict=True
         )
     )

@@ -7,11 +7,12 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import orjson
 
@@ -127,9 +128,12 @@ def split_object(content: bytes) -> Iterator[bytes]:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; it replaces ``folder`` only if no error is raised."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """Yield an empty folder to fill; it replaces ``folder`` only if no error is raised.
+
+    What a killed process left of it is named ``.NAME.*.tmp``, and stays.
+    """
+    # No other process has this name, and nothing that lies there can have it.
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.tmp")
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -179,16 +183,35 @@ def write_description(path: Path, description: Mapping[str, object]) -> None:
     write_json(path, content)
 
 
-def read_description(path: Path, kind: str, version: int) -> dict[str, Any]:
-    """Return the description of a folder whose every file has the SHA-256 it should have."""
-    description = parse_json(read_bytes(path), path)
+def read_description(
+    path: Path, kind: str, version: int, files: Iterable[str] = (), **fields: type
+) -> dict[str, Any]:
+    """Return the description of a folder whose every file has the SHA-256 it should have.
+
+    ``files`` are among them, and the value of each of ``fields`` has its type; whole numbers are
+    not negative. All else is an :class:`InputError`, also where the digest is right.
+    """
+    description = read_json(path)
     if not isinstance(description, dict) or description.get("format") != version:
         raise InputError(f"{path}: not a {kind} of format {version}")
-    if description.pop("digest", None) != _digest(description):
+    try:
+        is_whole = description.pop("digest", None) == _digest(description)
+    except orjson.JSONEncodeError:  # deeper, or of larger numbers, than what is written
+        is_whole = False
+    if not is_whole:
         raise InputError(f"{path}: differs from what was written")
-    for name, expected in description["files"].items():
+    for name, expected in {"files": dict, **fields}.items():
+        value = description.get(name)
+        if type(value) is not expected or (isinstance(value, int) and value < 0):
+            raise InputError(f"{path}: {name} is {shorten(value)}, not a {expected.__name__}")
+    for name in files:
+        if name not in description["files"]:
+            raise InputError(f"{path}: {name} is not among its files")
+    for name, digest in description["files"].items():
+        if not name.isprintable() or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{path}: {shorten(name)} is no file of its folder")
         file = path.parent / name
-        if hash_file(file) != expected:
+        if hash_file(file) != digest:
             raise InputError(f"{file}: differs from what {path.name} says was written")
     return description
 

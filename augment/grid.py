@@ -54,6 +54,21 @@ def check_grid(raw: object, where: str) -> Grid:
     return np.frombuffer(bytes(cells), dtype=np.uint8).reshape(len(raw), -1).copy()
 
 
+def check_stored(
+    cells: NDArray[np.uint8], heights: NDArray[np.int64], widths: NDArray[np.int64]
+) -> None:
+    """Raise :class:`InputError` unless ``cells`` are those of grids of these sizes, end to end."""
+    if len(heights) != len(widths):
+        raise InputError(f"{len(heights)} heights, but {len(widths)} widths")
+    for sides in (heights, widths):
+        if ((sides < 1) | (sides > MAX_SIDE)).any():
+            raise InputError(f"a grid has a side that is not 1..{MAX_SIDE}")
+    if (heights * widths).sum() != len(cells):
+        raise InputError(f"{len(cells)} cells are more or fewer than those of the grids")
+    if (cells >= NUM_COLORS).any():
+        raise InputError(f"a cell is {cells.max()}, not an integer 0..{NUM_COLORS - 1}")
+
+
 def grid_key(grid: Grid) -> bytes:
     """Return bytes that are equal exactly for equal grids, and that sort in a fixed order."""
     return bytes(grid.shape) + grid.tobytes()

@@ -11,11 +11,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from augment.arrays import read_array
 from augment.errors import InputError
-from augment.files import parse_json, read_bytes, write_atomic
-from augment.grid import NUM_COLORS
+from augment.files import read_object, write_atomic
+from augment.grid import NUM_COLORS, shorten
 from augment.task import Task
-from augment.view import ViewCodes, sample_views
+from augment.view import IDENTITY_CODE, NUM_VIEWS, ViewCodes, sample_views
+
+PUZZLES = "puzzles.json"
+"""The file of an index with the tasks of its rows; their views are in :data:`VIEWS`."""
+VIEWS = "views.npy"
 
 RowsPer = Literal["view", "task"]
 """A row for each view of each task (the reference), or one for each task."""
@@ -121,34 +126,35 @@ class PuzzleIndex:
             "task_digests": self.task_digests,
             "num_views": self.num_views.tolist(),
         }
-        write_atomic(folder / "puzzles.json", orjson.dumps(description))
-        np.save(folder / "views.npy", self.codes, allow_pickle=False)
+        write_atomic(folder / PUZZLES, orjson.dumps(description))
+        np.save(folder / VIEWS, self.codes, allow_pickle=False)
 
     @classmethod
     def load(cls, folder: Path) -> "PuzzleIndex":
-        """Read what :meth:`save` wrote."""
-        path = folder / "puzzles.json"
-        raw = parse_json(read_bytes(path), path)
-        try:
-            assert isinstance(raw, dict)
-            index = cls(
-                tuple(raw["task_ids"]),
-                tuple(raw["task_digests"]),
-                np.cumsum([0, *raw["num_views"]]),
-                np.load(folder / "views.npy", allow_pickle=False),
-                raw["rows_per"],
-            )
-            assert index.codes.ndim == 1
-            assert index.codes.dtype == np.uint32
-            assert index.rows_per in get_args(RowsPer)
-            assert len(index.task_ids) == len(index.task_digests) == len(index.starts) - 1
-        except (AssertionError, EOFError, KeyError, OSError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: not a saved puzzle index ({error!r})") from None
-        if len(index.codes) != index.starts[-1]:
+        """Read what :meth:`save` wrote; :class:`InputError` where it cannot have written it."""
+        path = folder / PUZZLES
+        raw = read_object(path)
+        for name, kind in (("task_ids", str), ("task_digests", str), ("num_views", int)):
+            column = raw.get(name)
+            if not isinstance(column, list) or not all(type(value) is kind for value in column):
+                raise InputError(f"{path}: {name} is {shorten(column)}, no list of {kind.__name__}")
+        task_ids, task_digests, num_views = (
+            raw[name] for name in ("task_ids", "task_digests", "num_views")
+        )
+        if raw.get("rows_per") not in get_args(RowsPer):
+            raise InputError(f"{path}: rows_per is {shorten(raw.get('rows_per'))}")
+        if not len(task_ids) == len(task_digests) == len(num_views):
+            raise InputError(f"{path}: not as many ids as digests and numbers of views")
+        codes = read_array(folder / VIEWS, np.uint32)
+        if sum(num_views) != len(codes) or min(num_views, default=1) < 1:
             raise InputError(
-                f"{path}: {index.starts[-1]} views, but views.npy holds {len(index.codes)}"
+                f"{path}: at least a view of each task and {sum(num_views)} views, but {VIEWS} "
+                f"holds {len(codes)}"
             )
-        return index
+        starts = np.cumsum([0, *num_views])
+        if (codes >= NUM_VIEWS).any() or (codes[starts[:-1]] != IDENTITY_CODE).any():
+            raise InputError(f"{folder / VIEWS}: not the views of tasks, each with itself first")
+        return cls(tuple(task_ids), tuple(task_digests), starts, codes, raw["rows_per"])
 
 
 def _colors_kept(task: Task, color_maps: ColorMaps) -> Sequence[int]:

@@ -17,7 +17,14 @@ from pipeline.console import is_rank0, say, warn
 from pipeline.results import say_score
 from pipeline.run import Run
 from pipeline.settings import PredictSettings
-from submission.rounds import Round, by_step, read_round, round_folders, write_round
+from submission.rounds import (
+    Round,
+    by_step,
+    check_tests,
+    read_round,
+    round_folders,
+    write_round,
+)
 from submission.score import score_submission
 from submission.vote import RULES, Tally, pool_votes
 from submission.writer import (
@@ -56,10 +63,14 @@ class VoteStore:
         """
         if not is_rank0():
             return
+        for unfinished in self._run.votes.glob(".round_*.tmp"):  # of a process that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
         num_others = 0
         for folder in round_folders(self._run.votes):
             try:
                 round_ = read_round(folder)
+                if round_.fingerprint in fingerprints:
+                    check_tests(round_.predictions, self._tasks, folder)
             except InputError as error:
                 aside = folder.with_name(f"{folder.name}.broken")
                 with _warns(folder):

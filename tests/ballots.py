@@ -23,6 +23,7 @@ predictions = st.lists(
         st.one_of(st.just(math.nan), st.floats(0, 1)),
     ),
     max_size=40,
+    unique_by=lambda p: (p.task_id, p.test, p.view),
 )
 
 

@@ -1,5 +1,6 @@
 """What tests share: real tasks, a small model, and an engine that computes the same everywhere."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from hypothesis import settings
 
 from augment.dataset import Dataset
+from augment.files import hash_file, write_description
 from augment.puzzles import PuzzleIndex
 from augment.task import Pair, Task
 from pipeline.deadline import Watchdog
@@ -74,6 +76,14 @@ def fresh_pairs(count: int) -> list[Pair]:
     """Different pairs of 2x3 grids."""
     grids = (np.array([[9, *divmod(n, 10)], [0, 0, 0]], dtype=np.uint8) for n in range(count))
     return [Pair(grid, grid[::-1].copy()) for grid in grids]
+
+
+def rewrite_description(path: Path, **changes: object) -> None:
+    """Make a folder's description right again after changes of its files, or of itself."""
+    description = json.loads(path.read_text())
+    del description["digest"]
+    files = {name: hash_file(path.parent / name) for name in description["files"]}
+    write_description(path, {**description, "files": files, **changes})
 
 
 def seeded(seed: int = 1) -> torch.Generator:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from commands import task_json
-from conftest import fresh_pairs, make_dataset, solved_dataset
+from conftest import fresh_pairs, make_dataset, rewrite_description, solved_dataset
 
 from augment.dataset import Dataset
 from augment.errors import InputError
@@ -94,6 +94,43 @@ def test_damaged_data_sets_are_refused(small_dataset, tmp_path):
         path.write_text(content)
         with pytest.raises(InputError, match="not a data set of format 4"):
             Dataset.load(tmp_path / "d")
+
+
+CHANGES = {
+    "cells": [lambda a: a[:-1], lambda a: a + 9, lambda a: a.astype(np.int64)],
+    "heights": [lambda a: a * 0, lambda a: a + 30, lambda a: a[1:], lambda a: a.astype(object)],
+    "widths": [lambda a: a + 1],
+    "num_demonstrations": [lambda a: -a, lambda a: a * 0, lambda a: a + 2**60, lambda a: a[1:]],
+    "num_tests": [lambda a: a + 1, lambda a: a.astype(float)],
+    "num_solutions": [lambda a: a + 5, lambda a: a - 1],
+    "visit_sizes": [lambda a: -a, lambda a: a + 99, lambda a: a[1:], lambda a: a * 0],
+    "with_solutions": [lambda a: a[1:], lambda a: a.astype(np.int64)],
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_arrays_that_are_no_tasks_are_one_line(small_dataset, tmp_path, name):
+    """Although every hash is right."""
+    for change in CHANGES[name]:
+        small_dataset.save(tmp_path)
+        path = tmp_path / "tasks.npz"
+        columns = dict(np.load(path))
+        np.savez(path, **{**columns, name: change(columns[name])})
+        rewrite_description(tmp_path / "dataset.json")
+        with pytest.raises(InputError, match=r"tasks\.npz: ") as caught:
+            Dataset.load(tmp_path)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"files": {}}, {"canvas_side": 31}, {"canvas_side": "10"}, {"fingerprint": 3}, {"files": []}],
+)
+def test_a_description_that_is_no_data_sets_is_one_line(small_dataset, tmp_path, changes):
+    small_dataset.save(tmp_path)
+    rewrite_description(tmp_path / "dataset.json", **changes)
+    with pytest.raises(InputError, match=r"dataset\.json: \w+"):
+        Dataset.load(tmp_path)
 
 
 def test_a_data_set_built_from_something_else_is_refused(small_dataset, tmp_path):

@@ -1,6 +1,8 @@
 """Files: JSON with readable errors (`errors`), atomic writes, and folders that know their hash."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -61,6 +63,42 @@ def test_a_description_finds_every_change_of_its_folder(tmp_path):
     path.write_text(path.read_text().replace('"x"', '"y"'))
     with pytest.raises(InputError, match=r"about\.json: differs from what was written"):
         read_description(path, "thing", 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"files": {}}, "file is not among its files"),
+        ({"files": None}, "files is None, not a dict"),
+        ({"files": {"../file": "x"}}, "'../file' is no file of its folder"),
+        ({"files": {"/etc/passwd": "x"}}, "'/etc/passwd' is no file of its folder"),
+        ({"files": {"a\n\0": "x"}}, "is no file of its folder"),
+        ({"files": {"x" * 300: "x"}}, "cannot be read"),
+        ({"files": {"pipe": "x"}}, "pipe: not a regular file"),
+        ({"step": "3"}, "step is '3', not a int"),
+        ({"step": -1}, "step is -1, not a int"),
+        ({"step": True}, "step is True, not a int"),
+        ({"deep": json.loads("[" * 900 + "]" * 900)}, "differs from what was written"),
+    ],
+)
+def test_a_description_that_cannot_have_been_written_is_one_line(tmp_path, changes, reason):
+    path, description = tmp_path / "about.json", {"format": 3, "step": 1, "files": {"file": "x"}}
+    os.mkfifo(tmp_path / "pipe")
+    try:
+        write_description(path, {**description, **changes})
+    except TypeError:
+        path.write_text(json.dumps({**description, **changes, "digest": "x"}))
+    required = ("file",) if changes.get("files") == {} else ()
+    with pytest.raises(InputError, match=re.escape(reason)) as caught:
+        read_description(path, "thing", 3, required, step=int)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_folders_beside_one_that_is_replaced_stay(tmp_path):
+    (tmp_path / ".folder.tmp").mkdir()
+    (tmp_path / ".folder.tmp" / "mine").touch()
+    fill(tmp_path / "folder", "first")
+    assert (tmp_path / ".folder.tmp" / "mine").exists()
 
 
 def test_what_is_no_object_of_json_is_one_line_that_names_the_file(tmp_path):

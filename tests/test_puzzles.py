@@ -1,5 +1,7 @@
 """Puzzle rows: each belongs to the name and the demonstrations of a task, or to a view of it."""
 
+import json
+
 import numpy as np
 import pytest
 from conftest import make_dataset
@@ -52,10 +54,35 @@ def test_damaged_row_maps_are_refused(small_dataset, tmp_path):
     np.save(tmp_path / "views.npy", index.codes[:-1])
     with pytest.raises(InputError, match=r"views, but views\.npy holds"):
         PuzzleIndex.load(tmp_path)
-    np.save(tmp_path / "views.npy", index.codes.astype(float))
-    with pytest.raises(InputError, match="not a saved puzzle index"):
-        PuzzleIndex.load(tmp_path)
+    for codes in (index.codes.astype(float), index.codes + 1, index.codes[:, None]):
+        np.save(tmp_path / "views.npy", codes)
+        with pytest.raises(InputError, match=r"views\.npy: not the "):
+            PuzzleIndex.load(tmp_path)
     for content in (b"nothing", b""):
         (tmp_path / "views.npy").write_bytes(content)
-        with pytest.raises(InputError, match="not a saved puzzle index"):
+        with pytest.raises(InputError, match=r"views\.npy: not the array that was written"):
             PuzzleIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task_ids", None),
+        ("task_ids", [1] * 12),
+        ("task_ids", ["a"]),
+        ("task_digests", "abcdefghijkl"),
+        ("num_views", [2**62] * 12),
+        ("num_views", [6.0] * 12),
+        ("num_views", [0] * 11 + [72]),
+        ("num_views", [-6] + [6] * 10 + [18]),
+        ("rows_per", "day"),
+        ("rows_per", ["view"]),
+    ],
+)
+def test_what_no_index_says_of_itself_is_one_line(small_dataset, tmp_path, name, value):
+    small_dataset.index.save(tmp_path)
+    path = tmp_path / "puzzles.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(InputError, match=r"puzzles\.json: ") as caught:
+        PuzzleIndex.load(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1

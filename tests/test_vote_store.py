@@ -56,3 +56,15 @@ def test_whole_rounds_are_taken_up_and_all_others_are_not(arc1, run_here, capsys
     assert predicted_views(run) == {(task.task_id, 0, view) for view in (0, 1, 3)}
     attempts = read_submission(run.submission, [task]).attempts[task.task_id]
     assert np.array_equal(attempts[0][0], task.solutions[0])
+
+
+def test_votes_of_our_own_for_another_test_are_set_aside(arc1, run_here, capsys):
+    task, run = arc1[0], Run.named("a")
+    store = VoteStore([task], run, PredictSettings(ranking="count"))
+    store.add(make_round(arc1[1], 0))
+    store.add(make_round(task, 0))
+    (run.votes / ".round_0003.12345678.tmp").mkdir()  # of a process that was killed
+    VoteStore([task], run, PredictSettings(ranking="count")).resume({"ours"})
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"votes for test 0 of task '{arc1[1].task_id}'" in printed
+    assert sorted(path.name for path in run.votes.iterdir()) == ["round_0001.broken", "round_0002"]
