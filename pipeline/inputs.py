@@ -158,7 +158,9 @@ def find_weights(settings: Settings, run: Run, group: "ProcessGroup | None" = No
     if settings.weights:
         return Path(settings.weights)
     if group is None or group.is_rank0:
-        rename_damaged(run.checkpoints, warn)
+        from solver.weights import load_weights
+
+        rename_damaged(run.checkpoints, load_weights, warn)
     if group is not None:
         group.barrier()
     latest = latest_checkpoint(run.checkpoints)

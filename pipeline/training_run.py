@@ -31,12 +31,12 @@ from pipeline.settings import Settings
 from pipeline.training_log import TrainingLog, read_metrics
 from pipeline.version import code_version
 from solver.adapt import make_adaptation_dataset, start_adaptation, start_from_weights
-from solver.checkpoint import CheckpointWriter, restore_training
+from solver.checkpoint import CheckpointWriter, OtherRunError, restore_training
 from solver.checkpoint_files import (
     checkpoint_step,
     find_checkpoints,
     latest_checkpoint,
-    rename_damaged,
+    set_aside,
 )
 from solver.engine import Engine
 from solver.memory import plan_training
@@ -157,29 +157,44 @@ class TrainingRun:
         group, folder = self.engine.group, self.checkpoints.folder
         self.training = self.start(self.train_settings)
         self.resumed_from = ""
-        if group.is_rank0:
-            rename_damaged(folder, warn)
         group.barrier()
-        latest = latest_checkpoint(folder)
-        step = -1 if latest is None else checkpoint_step(latest)
-        if group.any(step != group.broadcast(step)):
-            raise InputError(f"{folder}: not the same on all nodes, which must share this disk")
-        if latest is not None:
+        while (latest := self._latest()) is not None and not self.resumed_from:
+            damage: InputError | None = None
             try:
                 restore_training(
-                    latest, self.training, self.dataset.index, self.identity(step), group
+                    latest,
+                    self.training,
+                    self.dataset.index,
+                    self.identity(checkpoint_step(latest)),
+                    group,
                 )
                 self.resumed_from = str(latest)
-            except InputError:
+            except OtherRunError:
                 if self.stage == "pretrain":
                     raise
                 group.barrier()
                 warn(f"{self.stage}: {folder} belongs to other tasks or settings: dropped")
                 if group.is_rank0:
                     rmtree(folder)
+            except InputError as error:
+                damage = error
+            if group.any(damage is not None):
+                self.resumed_from = ""
+                if group.is_rank0:
+                    set_aside(latest, damage or InputError(f"{latest}: damaged"), warn)
+            group.barrier()
         if group.is_rank0:
             self._forget_what_came_later()
         group.barrier()
+
+    def _latest(self) -> Path | None:
+        """Return the newest checkpoint, the same on all processes."""
+        group, folder = self.engine.group, self.checkpoints.folder
+        latest = latest_checkpoint(folder)
+        step = -1 if latest is None else checkpoint_step(latest)
+        if group.any(step != group.broadcast(step)):
+            raise InputError(f"{folder}: not the same on all nodes, which must share this disk")
+        return latest
 
     def _forget_what_came_later(self) -> None:
         """Remove metrics of a run that starts anew, and a best checkpoint of a later step."""

@@ -6,7 +6,7 @@ files beside them let a run resume exactly where it stopped.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,30 +14,37 @@ import numpy as np
 import orjson
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor
 
 from augment.errors import InputError
 from augment.examples import Examples
 from augment.puzzles import PuzzleIndex
+from augment.tokens import NUM_TOKENS
+from augment.view import NUM_VIEWS
 from solver.carry import Carry
 from solver.checkpoint_files import (
     CARRY,
-    ROWS,
     TRAINING,
-    WEIGHTS,
     checkpoint_folder,
     find_checkpoints,
+    is_carry,
     verify_checkpoint,
 )
 from solver.model import State
-from solver.optimizer import optimizer_tensors, restore_optimizer
+from solver.optimizer import optimizer_tensors, outline_optimizer, restore_optimizer
 from solver.packing import lengths_of
 from solver.process_group import ProcessGroup
-from solver.puzzle_table import PuzzleTable
-from solver.settings import ModelSettings
 from solver.train import Training
-from solver.weights import describe_checkpoint, flush_to_disk, save_tensors, write_weights
+from solver.weights import (
+    describe_checkpoint,
+    flush_to_disk,
+    read_rows,
+    read_tensors,
+    read_weights,
+    require_like,
+    save_tensors,
+    write_weights,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,6 +123,10 @@ class CheckpointWriter:
             raise failure or OSError(f"{temporary}: another process could not write its part")
 
 
+class OtherRunError(InputError):
+    """A checkpoint is of other settings, of another architecture or of other tasks."""
+
+
 def restore_training(
     checkpoint: Path,
     training: Training,
@@ -125,8 +136,9 @@ def restore_training(
 ) -> None:
     """Set ``training`` to the state that the checkpoint holds.
 
-    Raises :class:`InputError`, naming every difference, when architecture, settings or puzzle index
-    are not those of the checkpoint. Lanes without a saved carry start with new examples.
+    Raises :class:`OtherRunError`, naming every difference, when architecture, settings or puzzle
+    index are not those of the checkpoint; :class:`InputError` where it is damaged. ``training``
+    stays as it is then. Lanes without a saved carry start with new examples.
     """
     description = verify_checkpoint(checkpoint)
     differences = [
@@ -136,25 +148,35 @@ def restore_training(
     if description["rows_digest"] != index.digest:
         differences.append("the tasks or views of the data set")
     if differences:
-        raise InputError(f"{checkpoint}: cannot go on, these differ: {'; '.join(differences)}")
+        raise OtherRunError(f"{checkpoint}: cannot go on, these differ: {'; '.join(differences)}")
     model, device = training.model, group.device
-    saved = load_file(checkpoint / TRAINING, device=str(device))
-    average = load_file(checkpoint / WEIGHTS, device=str(device))
+    if TRAINING not in description["files"]:
+        raise InputError(f"{checkpoint}: {TRAINING} is not among its files")
+    saved = read_tensors(checkpoint / TRAINING)
+    of_optimizer = _remove_prefix("optimizer.", saved)
+    expected = _pack_training(training)
+    expected |= _add_prefix(
+        "optimizer.", outline_optimizer(training.optimizer, model, of_optimizer)
+    )
+    require_like(checkpoint / TRAINING, saved, expected)
+    factor, good_steps = saved["loss_scale"].tolist()
+    num_steps = [tensor for name, tensor in of_optimizer.items() if name.endswith(".steps")]
+    if factor <= 0 or any(count < 0 for count in (good_steps, saved["passed"], *num_steps)):
+        raise InputError(f"{checkpoint / TRAINING}: a count is less than 0")
+    average = read_weights(checkpoint, model.settings)
+    table = read_rows(checkpoint, model.settings, index)
+    carries = [checkpoint / name for name in sorted(description["files"]) if is_carry(name)]
+    carry = _read_carry(carries, training, index, group) if carries else training.carry
     model.load_state_dict({**average, **_remove_prefix("trunk.", saved)})
-    restore_optimizer(training.optimizer, model, _remove_prefix("optimizer.", saved))
+    restore_optimizer(training.optimizer, model, of_optimizer)
     for name, tensor in training.ema.average.items():
         tensor.copy_(average[name])
-    rows = load_file(checkpoint / ROWS)
-    training.table = PuzzleTable.from_tensors(index.num_rows, rows).to(device)
-    factor, good_steps = saved["loss_scale"].tolist()
+    training.table = table.to(device)
     training.scale.factor, training.scale.good_steps = factor, int(good_steps)
     training.sums.copy_(saved["sums"] if group.is_rank0 else torch.zeros_like(training.sums))
     training.step = description["step"]
     training.progress = saved["passed"].item()
-    carries = [load_file(path) for path in sorted(checkpoint.glob("carry_*.safetensors"))]
-    if carries:
-        joined = {name: torch.cat([carry[name] for carry in carries]) for name in carries[0]}
-        training.carry = _unpack_carry(joined, group, model.settings)
+    training.carry = carry
 
 
 def _pack_training(training: Training) -> dict[str, Tensor]:
@@ -174,15 +196,38 @@ def _pack_carry(carry: Carry) -> dict[str, Tensor]:
     return {**carry.state._asdict(), **tensors}
 
 
-def _unpack_carry(
-    tensors: dict[str, Tensor], group: ProcessGroup, settings: ModelSettings
+def _read_carry(
+    paths: Sequence[Path], training: Training, index: PuzzleIndex, group: ProcessGroup
 ) -> Carry:
-    """Return this process' share of all lanes."""
+    """Return this process' share of all lanes, whose carries lie in ``paths``."""
+    settings, like = training.model.settings, _pack_carry(training.carry)
+    carries = [read_tensors(path) for path in paths]
+    for path, carry in zip(paths, carries, strict=True):
+        lengths = {name: len(tensor) if tensor.ndim else 0 for name, tensor in carry.items()}
+        expected = {}
+        for name, tensor in like.items():
+            length = lengths.get("y" if name in State._fields else "halted", 0)
+            shape = (length, *tensor.shape[1:])
+            expected[name] = torch.empty(shape, dtype=tensor.dtype, device="meta")
+        require_like(path, carry, expected)
+    tensors = {name: torch.cat([carry[name] for carry in carries]) for name in like}
     state = State(tensors.pop("y"), tensors.pop("z"))
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     steps_B, halted_B = arrays.pop("steps"), arrays.pop("halted")
     examples = Examples(**arrays)
-    ends = np.cumsum([0, *lengths_of(examples.boxes, settings)])
+    boxes_B4 = examples.boxes
+    limits = (
+        (examples.inputs, NUM_TOKENS), (examples.labels, NUM_TOKENS), (examples.codes, NUM_VIEWS),
+        (examples.rows, index.num_rows), (boxes_B4, settings.canvas_side + 1),
+        (boxes_B4[:, :2] + boxes_B4[:, 2:], settings.canvas_side + 1),
+        (steps_B, settings.max_supervision_steps + 1),
+    )  # fmt: skip
+    are_lanes = len(steps_B) == group.size * len(training.carry.halted_B) and all(
+        ((column >= 0) & (column < limit)).all() for column, limit in limits
+    )
+    ends = np.cumsum([0, *lengths_of(boxes_B4, settings)]) if are_lanes else np.zeros(1, np.int64)
+    if not are_lanes or ends[-1] != len(state.y):
+        raise InputError(f"{paths[0]}: not the lanes of this run")
     share = group.share(len(steps_B))
     positions = slice(ends[share.start], ends[share.stop])
     return Carry(

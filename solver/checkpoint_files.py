@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from augment.arrays import read_array
 from augment.errors import InputError
 from augment.files import read_description
+from augment.puzzles import PUZZLES, VIEWS
 
 FORMAT = 3
 DESCRIPTION = "checkpoint.json"
@@ -22,6 +24,7 @@ ROWS = "rows.safetensors"
 TRAINED_ON = "taught.npy"
 TRAINING = "training.safetensors"
 CARRY = "carry_{rank:05d}.safetensors"
+_TO_PREDICT = (WEIGHTS, ROWS, PUZZLES, VIEWS, TRAINED_ON)
 
 _FOLDER = "step_{step:09d}"
 _FOLDER_NAME = re.compile("step_[0-9]{9}")
@@ -41,7 +44,7 @@ def find_checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints in ``folder``, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _FOLDER_NAME.fullmatch(path.name))
+    return sorted(path for path in folder.iterdir() if is_of_training_run(path))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
@@ -54,6 +57,23 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / DESCRIPTION).exists()
 
 
+def is_export(folder: Path) -> bool:
+    """Return whether ``folder`` holds the files of exported weights and nothing else."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} == {
+        DESCRIPTION, *_TO_PREDICT
+    }  # fmt: skip
+
+
+def is_of_training_run(folder: Path) -> bool:
+    """Return whether ``folder`` has the name of a checkpoint of a training run."""
+    return _FOLDER_NAME.fullmatch(folder.name) is not None
+
+
+def is_carry(name: str) -> bool:
+    """Return whether a file of this name in a checkpoint holds what lanes carry."""
+    return re.fullmatch(r"carry_[0-9]{5}\.safetensors", name) is not None
+
+
 def can_resume(checkpoint: Path) -> bool:
     """Return whether a checkpoint holds what training needs to go on, not the weights alone."""
     return (checkpoint / TRAINING).exists()
@@ -61,27 +81,37 @@ def can_resume(checkpoint: Path) -> bool:
 
 def verify_checkpoint(folder: Path) -> dict[str, Any]:
     """Return the description of a checkpoint; every file must have the SHA-256 that it names."""
-    return read_description(folder / DESCRIPTION, "checkpoint", FORMAT)
+    return read_description(
+        folder / DESCRIPTION, "checkpoint", FORMAT, _TO_PREDICT,
+        step=int, architecture=dict, settings=dict, rows_digest=str, code_version=str,
+    )  # fmt: skip
 
 
 def read_trained_on(folder: Path) -> NDArray[np.uint64]:
     """Return the leak keys of what a checkpoint was trained on; none where it has no such file."""
     path = folder / TRAINED_ON
-    return np.load(path, allow_pickle=False) if path.exists() else np.empty(0, np.uint64)
+    return read_array(path, np.uint64) if path.exists() else np.empty(0, np.uint64)
 
 
-def rename_damaged(folder: Path, warn: Callable[[str], object]) -> None:
-    """Rename damaged checkpoints in ``folder``, newest first, until an intact one is found.
+def rename_damaged(
+    folder: Path, read: Callable[[Path], object], warn: Callable[[str], object]
+) -> None:
+    """Set damaged checkpoints in ``folder`` aside, newest first, until an intact one is found.
 
-    Each gets the suffix ``.broken`` and a warning.
+    ``read`` raises :class:`InputError` for those that are damaged.
     """
     for checkpoint in reversed(find_checkpoints(folder)):
         try:
-            verify_checkpoint(checkpoint)
+            read(checkpoint)
         except InputError as error:
-            aside = checkpoint.with_name(f"{checkpoint.name}.broken")
-            rmtree(aside, ignore_errors=True)
-            checkpoint.rename(aside)
-            warn(f"{error}; set aside as {aside.name}, going on from what was before it")
+            set_aside(checkpoint, error, warn)
         else:
             return
+
+
+def set_aside(checkpoint: Path, error: InputError, warn: Callable[[str], object]) -> None:
+    """Rename a damaged checkpoint, whose name gets the suffix ``.broken``, with a warning."""
+    aside = checkpoint.with_name(f"{checkpoint.name}.broken")
+    rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    warn(f"{error}; set aside as {aside.name}, going on from what was before it")

@@ -179,3 +179,9 @@ class TRM(nn.Module):
             first_GD = first_GD.detach()  # nothing halts, so halting has no hand in the trunk
         halt_G = self.halt_head(first_GD)[:, 0]
         return State(y.detach(), z.detach()), logits_MV, halt_G
+
+
+def outline(settings: ModelSettings) -> dict[str, Tensor]:
+    """Return the state of a model of these settings without its numbers: it takes no memory."""
+    with torch.device("meta"):
+        return TRM(settings).state_dict()

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -110,6 +110,28 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state[parameter].items():
             tensors[f"{name}.{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+def outline_optimizer(
+    optimizer: Optimizer, model: nn.Module, saved: Iterable[str]
+) -> dict[str, Tensor]:
+    """Return tensors such as :func:`optimizer_tensors` returns for the parameters in ``saved``.
+
+    A parameter that never had a gradient has none.
+    """
+    stepped = {name.rpartition(".")[0] for name in saved}
+    is_muon = isinstance(optimizer, BatchedMuon)
+    matrices = set(optimizer.param_groups[1]["params"]) if is_muon else set()
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if name in stepped:
+            tensors[f"{name}.steps"] = torch.tensor(0)
+            tensors[f"{name}.exp_avg"] = parameter
+            if parameter in matrices:
+                tensors[f"{name}.exp_avg_sq_orthog_row"] = parameter[:, :1]
+            else:
+                tensors[f"{name}.exp_avg_sq"] = parameter
     return tensors
 
 

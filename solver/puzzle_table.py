@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from augment.errors import InputError
 from solver.device import to_device
 
 _SMALLEST = 1024  # rows that the table grows by, at least
@@ -95,9 +96,15 @@ class PuzzleTable:
 
     @classmethod
     def from_tensors(cls, num_rows: int, tensors: Mapping[str, Tensor]) -> "PuzzleTable":
-        """Return the table of which :meth:`tensors` were kept."""
+        """Return the table of which :meth:`tensors` were kept.
+
+        Raises :class:`InputError` where they are not numbers of its rows, in rising order.
+        """
+        numbers = tensors["numbers"].numpy()
+        if not ((numbers >= 0) & (numbers < num_rows)).all() or (np.diff(numbers) <= 0).any():
+            raise InputError(f"numbers are not of {num_rows:,} rows, in rising order")
         table = cls(num_rows, tensors["start"])
-        table.put(tensors["numbers"].numpy(), tensors["rows"])
+        table.put(numbers, tensors["rows"])
         return table
 
     def to(self, device: torch.device) -> "PuzzleTable":

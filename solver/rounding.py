@@ -9,6 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from augment.errors import InputError
+from augment.grid import shorten
+
 Precision = Literal["float32", "float16", "int8"]
 
 _SCALE = ":scale"  # after the name of a matrix: the name of its scales
@@ -39,12 +42,15 @@ def round_tensors(tensors: Mapping[str, Tensor], precision: Precision) -> dict[s
 def restore_tensors(rounded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return in float32 what :func:`round_tensors` rounded.
 
-    Raises ``KeyError`` where scales are missing.
+    Raises :class:`InputError` where a matrix has no scales (I, 1) of its rows.
     """
     restored: dict[str, Tensor] = {}
     for name, tensor in rounded.items():
         if tensor.dtype == torch.int8:
-            restored[name] = tensor * rounded[name + _SCALE].float()
+            scales_I1 = rounded.get(name + _SCALE)
+            if scales_I1 is None or scales_I1.shape != (*tensor.shape[:1], 1) or tensor.ndim != 2:
+                raise InputError(f"{shorten(name)}: no scales of its rows")
+            restored[name] = tensor * scales_I1.float()
         elif not name.endswith(_SCALE):
             restored[name] = tensor.float() if tensor.is_floating_point() else tensor
     return restored

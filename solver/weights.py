@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import orjson
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from augment.errors import InputError
 from augment.files import hash_file, replace_folder, write_description
+from augment.grid import shorten
 from augment.puzzles import PuzzleIndex
 from solver.checkpoint_files import (
     DESCRIPTION,
@@ -28,11 +29,12 @@ from solver.checkpoint_files import (
     ROWS,
     TRAINED_ON,
     WEIGHTS,
-    is_checkpoint,
+    is_export,
+    is_of_training_run,
     read_trained_on,
     verify_checkpoint,
 )
-from solver.model import TRM
+from solver.model import TRM, outline
 from solver.puzzle_table import PuzzleTable
 from solver.reference import read_reference
 from solver.rounding import Precision, restore_tensors, round_tensors
@@ -67,7 +69,8 @@ def load_weights(path: Path) -> Weights:
 
     A reference checkpoint does not say which row belongs to which demonstrations, so only its
     trunk and its mean row are used; nor does it say which solutions it was trained on. Raises
-    :class:`InputError` where there is no intact checkpoint.
+    :class:`InputError` where there is no intact checkpoint, or one of other tensors than its
+    architecture asks for, or of numbers that are not finite; no memory is taken before.
     """
     if path.is_file():
         model, rows_ND = read_reference(path)
@@ -78,32 +81,107 @@ def load_weights(path: Path) -> Weights:
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint")
     description = verify_checkpoint(path)
-    try:
-        model = TRM(ModelSettings(**description["architecture"]))
-        model.load_state_dict(restore_tensors(load_file(path / WEIGHTS)))
-        index = PuzzleIndex.load(path)
-        rows = restore_tensors(load_file(path / ROWS))
-        table = PuzzleTable.from_tensors(index.num_rows, rows)
-        trained_on = read_trained_on(path)
-    except (IndexError, KeyError, OSError, RuntimeError, SafetensorError, TypeError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise InputError(f"{path}: weights do not fit their description ({reason})") from None
-    if index.digest != description["rows_digest"]:
+    settings = _read_architecture(description["architecture"], path / DESCRIPTION)
+    index = PuzzleIndex.load(path)
+    if index.digest != description["rows_digest"] or index.rows_per != settings.rows_per:
         raise InputError(f"{path}: the rows are not those of its puzzle index")
+    state = read_weights(path, settings)
+    table = read_rows(path, settings, index)
+    trained_on = read_trained_on(path)
+    model = TRM(settings)
+    model.load_state_dict(state)
     source = f"{path}, step {description['step']}"
     digest = hashlib.sha256(orjson.dumps(description["files"], option=orjson.OPT_SORT_KEYS))
     model.requires_grad_(False)
     return Weights(model, table, index, trained_on, source, digest.hexdigest())
 
 
+def _read_architecture(raw: Mapping[str, object], path: Path) -> ModelSettings:
+    """Return the settings of a model as ``path`` describes them."""
+    hints = get_type_hints(ModelSettings)
+    for name, value in raw.items():
+        hint = hints.get(name)
+        kinds = (int, float) if hint is float else (hint,)
+        is_choice = get_origin(hint) is Literal
+        if not (value in get_args(hint) if is_choice else type(value) in kinds):
+            raise InputError(f"{path}: architecture: {shorten(name)} is {shorten(value)}")
+    try:
+        return ModelSettings(**raw)  # type: ignore[arg-type]
+    except InputError as error:
+        raise InputError(f"{path}: architecture: {error}") from None
+
+
+def read_weights(folder: Path, settings: ModelSettings) -> dict[str, Tensor]:
+    """Return the weights that a checkpoint of a model of these settings holds."""
+    state = _restore_tensors(folder / WEIGHTS)
+    require_like(folder / WEIGHTS, state, outline(settings))
+    return state
+
+
+def read_rows(folder: Path, settings: ModelSettings, index: PuzzleIndex) -> PuzzleTable:
+    """Return the puzzle rows that a checkpoint of a model of these settings holds."""
+    path = folder / ROWS
+    tensors = _restore_tensors(path)
+    num_trained = tensors["numbers"].numel() if "numbers" in tensors else 0
+    require_like(path, tensors, {
+        "start": torch.empty(settings.dim, device="meta"),
+        "numbers": torch.empty(num_trained, dtype=torch.int64, device="meta"),
+        "rows": torch.empty(num_trained, settings.dim, device="meta"),
+    })  # fmt: skip
+    try:
+        return PuzzleTable.from_tensors(index.num_rows, tensors)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _restore_tensors(path: Path) -> dict[str, Tensor]:
+    rounded = read_tensors(path)
+    try:
+        return restore_tensors(rounded)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a safetensors file, which are together as large as the file."""
+    try:
+        return load_file(path)
+    except (KeyError, OSError, SafetensorError, ValueError) as error:
+        reason = (str(error) or repr(error)).splitlines()[0]
+        raise InputError(f"{path}: not a file of tensors ({reason})") from None
+
+
+def require_like(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise :class:`InputError` unless the tensors of a file are such as expected, and finite.
+
+    They have the same names, shapes and types; the line names the file and the tensor.
+    """
+    for name in sorted(tensors.keys() ^ expected.keys()):
+        what = "is not of its architecture" if name in tensors else "is missing"
+        raise InputError(f"{path}: {shorten(name)} {what}")
+    for name, tensor in tensors.items():
+        like = expected[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            raise InputError(
+                f"{path}: {name} is {tuple(tensor.shape)} of {tensor.dtype}, "
+                f"not {tuple(like.shape)} of {like.dtype}"
+            )
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"{path}: {name} has a number that is not finite")
+
+
 def export_weights(source: Path, destination: Path, precision: Precision = "float32") -> None:
     """Copy the weights of a checkpoint to ``destination``, without what only training needs.
 
-    ``precision``: rounded to that; whoever loads them computes as before.
+    ``precision``: rounded to that; whoever loads them computes as before. What lies there is
+    replaced if it is such an export, and is an :class:`InputError` if it is anything else.
     """
-    if destination.exists() and not is_checkpoint(destination):
-        raise InputError(f"{destination}: exists and is no checkpoint; it is left as it is")
-    with replace_folder(destination) as temporary:
+    place = destination.resolve()
+    if is_of_training_run(place):
+        raise InputError(f"{destination}: a checkpoint of a training run has this name; it stays")
+    if place.exists() and not is_export(place):
+        raise InputError(f"{destination}: exists and is no export; it is left as it is")
+    with replace_folder(place) as temporary:
         copy_weights(source, temporary, precision=precision)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from augment.errors import InputError
 from solver.puzzle_table import PuzzleTable
 
 
@@ -30,5 +31,7 @@ def test_only_trained_rows_take_memory():
     restored = PuzzleTable.from_tensors(table.num_rows, table.tensors())
     numbers = np.array([0, 5, 6, 99_999_999])
     assert restored.look_up(numbers)[:, 0].tolist() == [0.0, -1.0, 0.0, -1.0]
-    with pytest.raises(IndexError):
-        PuzzleTable.from_tensors(6, table.tensors())
+    for numbers in ([5, 99_999_999], [-1, 5], [5, 5], [5, 4]):
+        tensors = {**table.tensors(), "numbers": torch.tensor(numbers)}
+        with pytest.raises(InputError, match="numbers are not of 6 rows"):
+            PuzzleTable.from_tensors(6, tensors)

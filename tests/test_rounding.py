@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import seeded
 
+from augment.errors import InputError
 from solver.rounding import restore_tensors, round_tensors
 
 
@@ -30,8 +31,8 @@ def test_what_is_rounded_again_stays():
                        tensors["matrix"])  # fmt: skip
 
 
-def test_missing_scales_are_an_error():
-    rounded = round_tensors({"matrix": torch.ones(64, 64)}, "int8")
-    del rounded["matrix:scale"]
-    with pytest.raises(KeyError, match="matrix:scale"):
-        restore_tensors(rounded)
+def test_a_matrix_without_scales_of_its_rows_is_an_error():
+    whole = round_tensors({"matrix": torch.ones(64, 64)}, "int8")
+    for scales in ({}, {"matrix:scale": torch.ones(1, 2**20)}, {"matrix:scale": torch.ones(63, 1)}):
+        with pytest.raises(InputError, match="'matrix': no scales of its rows"):
+            restore_tensors({"matrix": whole["matrix"], **scales})

@@ -51,7 +51,7 @@ def test_exported_weights_are_the_average_and_predict_alone(small_dataset, engin
 def test_a_folder_of_something_else_is_not_written_over(small_dataset, engine, tmp_path):
     Session(tmp_path / "run", small_dataset, engine).go_on(1)
     (tmp_path / "mine").mkdir()
-    with pytest.raises(InputError, match="exists and is no checkpoint"):
+    with pytest.raises(InputError, match="exists and is no export"):
         export_weights(latest_checkpoint(tmp_path / "run"), tmp_path / "mine")
 
 
