@@ -181,7 +181,7 @@ class TRM(nn.Module):
         return State(y.detach(), z.detach()), logits_MV, halt_G
 
 
-def outline(settings: ModelSettings) -> dict[str, Tensor]:
-    """Return the state of a model of these settings without its numbers: it takes no memory."""
+def outline(settings: ModelSettings) -> TRM:
+    """Return a model of these settings without its numbers, which takes no memory."""
     with torch.device("meta"):
-        return TRM(settings).state_dict()
+        return TRM(settings)

@@ -114,7 +114,7 @@ def _read_architecture(raw: Mapping[str, object], path: Path) -> ModelSettings:
 def read_weights(folder: Path, settings: ModelSettings) -> dict[str, Tensor]:
     """Return the weights that a checkpoint of a model of these settings holds."""
     state = _restore_tensors(folder / WEIGHTS)
-    require_like(folder / WEIGHTS, state, outline(settings))
+    require_like(folder / WEIGHTS, state, outline(settings).state_dict())
     return state
 
 

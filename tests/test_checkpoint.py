@@ -1,11 +1,13 @@
 """A run that is stopped at any step goes on from its checkpoint as if it never stopped."""
 
+import math
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset
+from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, rewrite_description
+from safetensors.torch import load_file, save_file
 from sessions import Session
 
 from augment.errors import InputError
@@ -75,6 +77,49 @@ def test_every_difference_is_named(small_tasks, small_dataset, engine, tmp_path)
         "the tasks or views of the data set",
     ):
         assert named in message
+
+
+CHANGES = [
+    ("training", "trunk.token_embedding", lambda t: t * math.nan),
+    ("training", "trunk.token_embedding", lambda t: t[1:]),
+    ("training", "optimizer.token_embedding.exp_avg", lambda t: t[1:]),
+    ("training", "optimizer.token_embedding.exp_avg_sq", None),
+    ("training", "optimizer.token_embedding.steps", lambda t: -t),
+    ("training", "sums", lambda t: t[1:]),
+    ("training", "loss_scale", lambda t: t * 0),
+    ("training", "passed", lambda t: -1 - t),
+    ("weights", "token_embedding", lambda t: t * math.inf),
+    ("rows", "rows", None),
+    ("carry_00000", "y", lambda t: t[1:]),
+    ("carry_00000", "y", lambda t: t * math.nan),
+    ("carry_00000", "inputs", lambda t: t + 12),
+    ("carry_00000", "boxes", lambda t: t + 9),
+    ("carry_00000", "rows", lambda t: t - 9999),
+    ("carry_00000", "halted", lambda t: t[1:]),
+    ("carry_00000", "steps", None),
+]
+
+
+@pytest.mark.parametrize(("name", "tensor", "change"), CHANGES)
+def test_a_state_that_no_run_has_is_one_line_and_changes_nothing(
+    small_dataset, engine, tmp_path, name, tensor, change
+):
+    """Although every hash is right."""
+    Session(tmp_path, small_dataset, engine).go_on(4)
+    path = latest_checkpoint(tmp_path) / f"{name}.safetensors"
+    tensors = load_file(path)
+    if change is None:
+        del tensors[tensor]
+    else:
+        tensors[tensor] = change(tensors[tensor])
+    save_file({name: t.contiguous() for name, t in tensors.items()}, path)
+    rewrite_description(path.parent / "checkpoint.json")
+    session = Session(tmp_path, small_dataset, engine)
+    before = [t.clone() for t in everything(session)]
+    with pytest.raises(InputError, match=f"{path}: ") as caught:
+        session.restore()
+    assert len(str(caught.value).splitlines()) == 1
+    assert all(map(torch.equal, everything(session), before))
 
 
 def test_weights_that_are_not_finite_are_not_kept(small_dataset, engine, tmp_path):

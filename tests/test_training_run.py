@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from commands import ROOT, SHORT, call
+from conftest import rewrite_description
+from safetensors.torch import load_file, save_file
 
 import solver.predict
 import solver.train
@@ -107,6 +109,29 @@ def test_pretraining_survives_a_disk_that_is_full_for_a_while(run_here, capsys, 
     save_but_steps_up_to(8)  # for good: what was learned is lost, which is no success
     assert call("pretrain", "--run-name", "b", changes=LONGER) == 2
     assert "step 8 could not be kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "name", "read"),
+    [
+        ("pretrain", "training", "trunk.token_embedding", "going on from runs/a/checkpoints/"),
+        ("predict", "weights", "token_embedding", "with runs/a/checkpoints/step_000000004, step 4"),
+    ],
+)
+def test_a_checkpoint_that_is_consistent_but_wrong_is_set_aside(
+    run_here, capsys, stage, file, name, read
+):
+    assert call("pretrain", "--run-name", "a") == 0
+    newest = latest_checkpoint(Run.named("a").checkpoints)
+    path = newest / f"{file}.safetensors"
+    tensors = load_file(path)
+    save_file({**tensors, name: tensors[name] * math.nan}, path)
+    rewrite_description(newest / "checkpoint.json")
+    capsys.readouterr()
+    assert call(stage, "--run-name", "a") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{name} has a number that is not finite; set aside as {newest.name}.broken" in printed
+    assert read in printed
 
 
 def test_pretraining_goes_on_after_a_worker_was_killed(run_here):
