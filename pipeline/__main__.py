@@ -164,10 +164,10 @@ def export_(
 @app.command("score")
 def score_(
     run: RunName = "",
-    submission: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
-    challenges: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
-    solutions: Annotated[Path | None, typer.Option(help="Instead of the run's.")] = None,
-    votes: Annotated[Path | None, typer.Option(help="Folder, instead of the run's.")] = None,
+    submission: Annotated[str, typer.Option(help="Instead of the run's.")] = "",
+    challenges: Annotated[str, typer.Option(help="Instead of the run's.")] = "",
+    solutions: Annotated[str, typer.Option(help="Instead of the run's.")] = "",
+    votes: Annotated[str, typer.Option(help="Folder, instead of the run's.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print pass@1, pass@2 and, from the votes, the oracle's pass@k and every ranking's score."""
@@ -175,18 +175,27 @@ def score_(
     from pipeline.stages.score import score
 
     if run:
-        of_run = ResultFiles.of_run(Run.named(run))
+        named = Run.named(run)
+        of_run = ResultFiles.of_run(named, named.recorded())
+        its_votes = None if submission else of_run.votes
         files = replace(
             of_run,
-            submission=submission or of_run.submission,
-            challenges=challenges or of_run.challenges,
-            solutions=solutions or of_run.solutions,
-            votes=votes or (None if submission else of_run.votes),
+            submission=Path(submission) if submission else of_run.submission,
+            challenges=Path(challenges) if challenges else of_run.challenges,
+            solutions=Path(solutions) if solutions else of_run.solutions,
+            votes=Path(votes) if votes else its_votes,
         )
-    elif submission and challenges and solutions:
-        files = ResultFiles(submission, challenges, solutions, votes)
     else:
-        raise InputError("score needs --run-name, or --submission, --challenges and --solutions")
+        given = {"submission": submission, "challenges": challenges, "solutions": solutions}
+        missing = ", ".join(f"--{name}" for name, value in given.items() if not value)
+        if missing:
+            raise InputError(
+                "score needs --run-name, or --submission, --challenges and --solutions; "
+                f"not given: {missing}"
+            )
+        files = ResultFiles(
+            Path(submission), Path(challenges), Path(solutions), Path(votes) if votes else None
+        )
     score(files, as_json=json)
 
 

@@ -5,7 +5,7 @@ from itertools import chain
 
 from augment.errors import InputError
 from pipeline.console import say, warn
-from pipeline.results import ResultFiles, settings_of_prediction
+from pipeline.results import Records, ResultFiles, settings_of_prediction
 from pipeline.run import Run
 from pipeline.training_log import read_metrics
 from submission.report import describe_predictions, describe_training, write_report
@@ -31,29 +31,33 @@ def write_page(run: Run, others: Sequence[Run] = ()) -> None:
                 warn(f"{error}; not drawn")
                 continue
             training.append(describe_training(shown.folder.name, stage, lines))
-    predictions = _describe_predictions(run) if run.submission.exists() else None
+    records = run.recorded()
+    predictions = _describe_predictions(run, records) if run.submission.exists() else None
     if predictions is None and not training:
         raise InputError(f"{run.folder}: nothing to report: no metrics, no predictions")
-    versions = {stage: record.get("code_version") for stage, record in run.recorded().items()}
+    versions = {stage: record["code_version"] for stage, record in records.items()}
     write_report(run.report, run.folder.name, versions, predictions, training)
     say(f"{run.report}: {run.report.stat().st_size / 1e3:,.0f} kB, to be opened in a browser")
 
 
-def _describe_predictions(run: Run) -> dict[str, object]:
-    files = ResultFiles.of_run(run)
+def _describe_predictions(run: Run, records: Records) -> dict[str, object]:
+    files = ResultFiles.of_run(run, records)
     tasks = files.read_tasks()
-    by_step, candidates = files.read_votes()
+    by_step, candidates = files.read_votes(tasks)
+    canvas_side = settings_of_prediction(records, "model").get("canvas_side")
     return describe_predictions(
         tasks,
         read_submission(files.submission, tasks),
         candidates,
         chain.from_iterable(by_step.values()),
-        settings_of_prediction(run, "model").get("canvas_side"),
-        _benchmark(settings_of_prediction(run, "data").get("predicted", ()), len(tasks)),
+        canvas_side if type(canvas_side) is int else None,
+        _benchmark(settings_of_prediction(records, "data").get("predicted"), len(tasks)),
     )
 
 
-def _benchmark(sources: Sequence[str], num_tasks: int) -> str | None:
+def _benchmark(sources: object, num_tasks: int) -> str | None:
     """Return the benchmark whose evaluation tasks, all of them, were predicted; else None."""
-    name, size = _BENCHMARKS.get(sources[0], (None, 0)) if len(sources) == 1 else (None, 0)
-    return name if num_tasks == size else None
+    for source, (name, size) in _BENCHMARKS.items():
+        if sources == [source] and num_tasks == size:
+            return name
+    return None

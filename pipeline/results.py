@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from augment.task import Task
 from augment.task_files import read_challenges
 from pipeline.console import is_json, say, say_table
 from pipeline.run import Run
-from submission.rounds import read_votes
+from submission.rounds import check_tests, read_votes
 from submission.score import ORACLE_KS, Score, score_json, score_submission
 from submission.vote import RULES, Candidate, Pool, TestKey, pool_votes
 from submission.writer import build_submission
+
+Records = Mapping[str, Mapping[str, Any]]
+"""The settings of each stage of a run, see ``Run.recorded``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +33,16 @@ class ResultFiles:
     pool: Pool = "newest"
 
     @classmethod
-    def of_run(cls, run: Run) -> "ResultFiles":
-        """Return those of a run, ranked as it ranked them."""
-        settings = settings_of_prediction(run, "predict")
+    def of_run(cls, run: Run, records: Records) -> "ResultFiles":
+        """Return those of a run, ranked as it ranked them by its ``records``."""
+        settings = settings_of_prediction(records, "predict")
+        ranking = settings.get("ranking")
         return cls(
             run.submission,
             run.challenges,
             run.solutions if run.solutions.exists() else None,
             run.votes if run.has_votes else None,
-            settings["ranking"] if settings.get("ranking") in RULES else "demonstrations",
+            ranking if isinstance(ranking, str) and ranking in RULES else "demonstrations",
             "all" if settings.get("pool") == "all" else "newest",
         )
 
@@ -46,18 +51,22 @@ class ResultFiles:
         return read_challenges(self.challenges, self.solutions)
 
     def read_votes(
-        self,
+        self, tasks: Sequence[Task]
     ) -> tuple[dict[int, list[Prediction]], Mapping[TestKey, list[Candidate]] | None]:
-        """Return the predictions by training step, and their candidates; None without votes."""
+        """Return the predictions by training step, and their candidates; None without votes.
+
+        Raises :class:`InputError` where one is not of a test of ``tasks``.
+        """
         if self.votes is None:
             return {}, None
         by_step = read_votes(self.votes)
+        check_tests(chain.from_iterable(by_step.values()), tasks, self.votes)
         return by_step, pool_votes(by_step, RULES[self.ranking], self.pool).candidates
 
 
-def settings_of_prediction(run: Run, section: str) -> dict[str, Any]:
-    """Return a section of the settings that the run predicted with; empty if not recorded."""
-    values = run.recorded().get("predict", {"settings": {}})["settings"].get(section, {})
+def settings_of_prediction(records: Records, section: str) -> dict[str, Any]:
+    """Return a section of the settings that a run predicted with; empty if not recorded."""
+    values = records.get("predict", {"settings": {}})["settings"].get(section, {})
     return values if isinstance(values, dict) else {}
 
 

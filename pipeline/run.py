@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from augment.errors import InputError
-from augment.files import read_json, write_atomic
+from augment.files import read_object, write_atomic
+from augment.grid import shorten
 from pipeline.console import is_rank0, warn
 from pipeline.version import code_version
 from submission.rounds import round_folders
@@ -86,11 +87,7 @@ class Run:
 
     def record(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Write the settings and the code version of ``stage`` into ``config.json``."""
-        try:
-            stages = self.recorded()
-        except InputError as error:
-            warn(f"{error}; written anew")
-            stages = {}
+        stages = self.recorded()
         stages[stage] = {"settings": settings, "code_version": code_version()}
         path = self.folder / "config.json"
         try:
@@ -98,18 +95,33 @@ class Run:
         except OSError as error:
             warn(f"{path}: stays as it was ({error})")
 
-    def recorded(self) -> dict[str, Any]:
-        """Return what :meth:`record` wrote, by stage."""
+    def recorded(self) -> dict[str, dict[str, Any]]:
+        """Return what :meth:`record` wrote, by stage; nothing depends on these notes.
+
+        What is no such record is left out, with a warning.
+        """
         path = self.folder / "config.json"
         if not path.exists():
             return {}
-        stages = read_json(path)
-        if not isinstance(stages, dict) or not all(
-            isinstance(stage, dict) and isinstance(stage.get("settings"), dict)
-            for stage in stages.values()
-        ):
-            raise InputError(f"{path}: not the settings of a run")
-        return stages
+        try:
+            stages = read_object(path)
+            orjson.dumps(stages)  # which takes less depth, and smaller numbers, than JSON has
+        except InputError as error:
+            warn(f"{error}; these notes are left out")
+            return {}
+        except orjson.JSONEncodeError as error:
+            warn(f"{path}: not the settings of a run ({error}); these notes are left out")
+            return {}
+        whole = {
+            stage: record
+            for stage, record in stages.items()
+            if isinstance(record, dict)
+            and isinstance(record.get("settings"), dict)
+            and isinstance(record.get("code_version"), str)
+        }
+        if others := stages.keys() - whole.keys():
+            warn(f"{path}: not the settings of stages: {shorten(sorted(others))}; left out")
+        return whole
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -97,7 +97,7 @@ def data_of(run):
 def score_of(run):
     """Return what ``make score JSON=1`` prints."""
     with redirect_stdout(StringIO()) as printed:
-        score(ResultFiles.of_run(run), as_json=True)
+        score(ResultFiles.of_run(run, run.recorded()), as_json=True)
     return json.loads(printed.getvalue())
 
 

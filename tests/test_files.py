@@ -49,6 +49,15 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_two_writers_of_a_folder_do_not_meet(tmp_path):
+    with replace_folder(tmp_path / "folder") as first:
+        (first / "file").write_text("first")
+        fill(tmp_path / "folder", "second")
+        assert (tmp_path / "folder" / "file").read_text() == "second"
+    assert (tmp_path / "folder" / "file").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
 def test_a_description_finds_every_change_of_its_folder(tmp_path):
     (tmp_path / "file").write_text("content")
     digest = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"

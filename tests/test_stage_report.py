@@ -117,16 +117,51 @@ def test_training_that_answers_do_not_come_from_is_forgotten(run_here):
     assert names == [["a, pretrain", "a, adapt"], ["a, pretrain"]]
 
 
-def test_damaged_notes_of_a_run_are_one_line(tmp_path, arc1, run_here, capsys):
+NOTES = [
+    ("3", "expected a JSON object"),
+    ("x", "not JSON"),
+    ('{"predict', "not JSON"),
+    ('{"predict": 3}', "not the settings of stages: ['predict']"),
+    ('{"predict": {"settings": 3, "code_version": "1"}}', "not the settings of stages"),
+    ('{"predict": {"settings": {}, "code_version": [1]}}', "not the settings of stages"),
+    ('{"predict": {"settings": {"x": %s}}}' % ("[" * 800 + "]" * 800), "config.json: "),
+    ("[" * 100_000, "config.json: "),
+    ('{"predict": {"settings": {"x": 1%s}, "code_version": "1"}}' % ("0" * 99), "64-bit"),
+]
+
+
+@pytest.mark.parametrize(("content", "reason"), NOTES)
+def test_notes_of_a_run_that_are_none_cost_nothing(arc1, run_here, capsys, content, reason):
     run = Run.named("a")
     write_results(run, arc1[:3])
-    for content in ("3", '{"predict": 3}', '{"predict": {"settings": 3}}', "x"):
+    for stage in ("score", "report"):
         (run.folder / "config.json").write_text(content)
-        assert call("report", "--run-name", "a", changes=[]) == 2
-        assert "runs/a/config.json: not " in capsys.readouterr().err
-    for settings in ('{"predict": 3}', '{"predict": {"ranking": "x", "pool": 3}, "data": []}'):
-        (run.folder / "config.json").write_text(f'{{"predict": {{"settings": {settings}}}}}')
-        assert call("report", "--run-name", "a", changes=[]) == 0
+        capsys.readouterr()
+        assert call(stage, "--run-name", "a", changes=[]) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert printed.count("left out") == 1
+        assert reason in printed
+    run.record("predict", {})
+    assert run.recorded().keys() == {"predict"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"predict": 3},
+        {"predict": {"ranking": "x", "pool": 3}, "data": []},
+        {"predict": {"ranking": ["count"], "pool": {}}, "data": {"predicted": 3}},
+        {"model": {"canvas_side": [1]}, "data": {"predicted": {"arc1/evaluation": 1}}},
+        {"model": {"canvas_side": True}, "data": {"predicted": [[]]}},
+    ],
+)
+def test_settings_of_odd_types_are_as_good_as_none(arc1, run_here, settings):
+    run = Run.named("a")
+    write_results(run, arc1[:3])
+    run.record("predict", settings)
+    for stage in ("score", "report"):
+        assert call(stage, "--run-name", "a", changes=[]) == 0
+    assert data_of(run)[0]["predictions"]["canvas_side"] is None
 
 
 def test_a_run_without_answers_has_a_page(tmp_path, arc1):

@@ -58,3 +58,28 @@ def test_what_fallback_attempts_alone_would_solve_is_said(run_here, capsys, arc1
 def fallback_hits(task):
     attempts = build_submission([task], {})[0].attempts[task.task_id][0]
     return any(np.array_equal(attempt, task.solutions[0]) for attempt in attempts)
+
+
+def test_a_submission_alone_says_what_is_missing(run_here, capsys):
+    """As `make score SUBMISSION=x` calls it."""
+    for files, missing in (
+        (["--submission", "x", "--challenges", "", "--solutions", ""], "--challenges, --solutions"),
+        (["--submission", "x", "--challenges", "y", "--solutions", ""], "--solutions"),
+        ([], "--submission, --challenges, --solutions"),
+    ):
+        assert call("score", *files, changes=()) == 2
+        assert capsys.readouterr().err.endswith(f"; not given: {missing}\n")
+    assert call("score", "--run-name", "a", "--submission", "x", changes=()) == 2
+    assert capsys.readouterr().err.startswith("error: runs/a/challenges.json: cannot be read")
+
+
+def test_votes_for_tasks_that_were_not_predicted_are_one_line(run_here, capsys, arc1):
+    run, (first, second, *_) = Run.named("a"), arc1
+    write_results(run, [first, second])
+    write_challenges(run.challenges, [first])
+    write_solutions(run.solutions, [first])
+    write_submission(run.submission, build_submission([first], {})[0], [first])
+    for stage in ("score", "report"):
+        assert call(stage, "--run-name", "a", changes=()) == 2
+        error = capsys.readouterr().err
+        assert f"runs/a/votes: votes for test 0 of task '{second.task_id}'" in error

@@ -1,5 +1,6 @@
 """The stage build: write the data set of a run, tasks and the plan of their views."""
 
+import shutil
 import time
 from dataclasses import asdict
 
@@ -19,6 +20,14 @@ def build(settings: Settings, run: Run) -> Dataset:
 
     An intact one with the same fingerprint is kept.
     """
+    with run.lock():
+        return keep_dataset(settings, run)
+
+
+def keep_dataset(settings: Settings, run: Run) -> Dataset:
+    """Do what :func:`build` does, for a command that has the lock of the run."""
+    for unfinished in run.folder.glob(f".{run.dataset.name}.*.tmp"):  # of a killed process
+        shutil.rmtree(unfinished, ignore_errors=True)
     start = time.monotonic()
     digest = _fingerprint(settings)
     if run.dataset.exists():

@@ -10,7 +10,7 @@ from pipeline.deadline import Deadline, Leg
 from pipeline.inputs import choose_evaluated_tasks
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.stages.build import build
+from pipeline.stages.build import keep_dataset
 from pipeline.training_run import open_pretraining
 from solver.checkpoint_files import checkpoint_step, latest_checkpoint
 from solver.engine import open_engine
@@ -27,7 +27,7 @@ def pretrain(settings: Settings, run: Run) -> None:
         engine = open_engine(settings.engine, say_anywhere)
         group, num_steps = engine.group, settings.train.num_steps
         group.share(settings.train.global_batch)  # an impossible share is an error before any work
-        dataset = build(settings, run) if group.is_rank0 else None
+        dataset = keep_dataset(settings, run) if group.is_rank0 else None
         group.barrier()
         dataset = dataset or Dataset.load(run.dataset)
         evaluated = choose_evaluated_tasks(settings.data) if settings.train.eval_every else []

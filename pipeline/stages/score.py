@@ -24,7 +24,7 @@ def score(files: ResultFiles, as_json: bool) -> None:
     if not all(task.solutions is not None for task in tasks):
         raise InputError(f"{files.challenges}: no score, as the solutions are not known")
     submission = read_submission(files.submission, tasks)
-    by_step, candidates = files.read_votes()
+    by_step, candidates = files.read_votes(tasks)
     result = score_submission(submission, tasks, candidates)
     rankings = list(_score_rankings(tasks, by_step)) if by_step else []
     if as_json:
