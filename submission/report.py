@@ -4,10 +4,13 @@ One file that needs no network: ``report.html`` with style and scripts in it, an
 run's data as JSON.
 """
 
+import base64
+import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from math import prod
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +28,7 @@ from submission.writer import Submission
 _PAGE = Path(__file__).with_name("report.html")
 _CANDIDATES = 8  # drawn for each test
 _POINTS = 400  # of each curve
+_LARGEST = 1e100  # number of a curve; sums and differences of such ones are numbers, too
 _CURVES = (
     "loss", "exact_accuracy", "eval_loss", "eval_exact_accuracy", "eval_pass@2",
     "supervision_steps", "examples_per_second", "lr",
@@ -58,8 +62,11 @@ def write_report(
     # No markup can begin in the data, whatever a task is called.
     content = orjson.dumps(data).replace(b"<", b"\\u003c")
     page = read_bytes(_PAGE).replace(b"/* STYLE */", read_bytes(_PAGE.with_suffix(".css")))
-    page = page.replace(b"/* SCRIPT */", read_bytes(_PAGE.with_suffix(".js")))
-    page = page.replace(b"/* TRAINING */", read_bytes(_PAGE.with_name("report_training.js")))
+    of_training = read_bytes(_PAGE.with_name("report_training.js"))
+    script = read_bytes(_PAGE.with_suffix(".js")).replace(b"/* TRAINING */", of_training)
+    # The one script that a browser runs: none that got into the page in some other way.
+    page = page.replace(b"HASH", base64.b64encode(hashlib.sha256(script).digest()))
+    page = page.replace(b"/* SCRIPT */", script)
     write_atomic(path, page.replace(b'"DATA"', content))
 
 
@@ -101,7 +108,7 @@ def describe_predictions(
         described.append({
             "id": task.task_id,
             "outcome": None if of_task is None else of_task.outcome,
-            "cells": max(prod(grid.shape) for grid in task.visible_grids),
+            "cells": max(math.prod(grid.shape) for grid in task.visible_grids),
             "longest_side": task.longest_side(),
             **asdict(measure_support(task, ranked)),
             "train": [[_encode(pair.input), _encode(pair.output)] for pair in task.train],
@@ -140,23 +147,33 @@ def _describe_test(
 
 
 def describe_training(
-    name: str, stage: str, lines: Sequence[Mapping[str, float | None]]
+    name: str, stage: str, lines: Sequence[Mapping[str, object]]
 ) -> dict[str, object]:
     """Return the curves of a stage of the run called ``name``, from the lines of its metrics.
 
-    Where there are more points than a picture can show, means of neighbours take their place.
+    Where there are more points than a picture can show, means of neighbours take their place. What
+    is no finite number counts as not measured, and a line without a step is left out.
     """
-    parts = [part for part in np.array_split(np.arange(len(lines)), _POINTS) if len(part)]
-    flop = np.cumsum([line.get("flop") or 0.0 for line in lines])
+    measured = [
+        {key: _number(line.get(key)) for key in ("step", "flop", *_CURVES)} for line in lines
+    ]
+    measured = [line for line in measured if line["step"] is not None]
+    parts = [part for part in np.array_split(np.arange(len(measured)), _POINTS) if len(part)]
+    flop = list(accumulate(line["flop"] or 0.0 for line in measured))
     return {
         "name": f"{name}, {stage}",
-        "step": [lines[part[-1]]["step"] for part in parts],
-        "flop": [float(flop[part[-1]]) for part in parts],
-        **{
-            curve: [_mean(lines[n].get(curve) for n in part) for part in parts] for curve in _CURVES
-        },
-        "last": {curve: _last(line.get(curve) for line in lines) for curve in _CURVES},
+        "step": [measured[part[-1]]["step"] for part in parts],
+        "flop": [_number(flop[part[-1]]) for part in parts],
+        **{curve: [_mean(measured[n][curve] for n in part) for part in parts] for curve in _CURVES},
+        "last": {curve: _last(line[curve] for line in measured) for curve in _CURVES},
     }
+
+
+def _number(value: object) -> float | None:
+    """Return a number that a chart can show, else None."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if abs(value) <= _LARGEST else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

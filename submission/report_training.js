@@ -17,8 +17,7 @@ function chart(name, along) {
   const values = runs.flatMap(run => run[name]).filter(value => value !== null);
   const element = make("figure"), caption = make("figcaption", CURVES[name]), readout = make("p", "", {className: "soft readout"});
   if (!values.length) { element.append(caption, make("p", "nothing measured", {className: "soft"})); return element; }
-  let low = Math.min(0, ...values), high = Math.max(...values);
-  if (low === high) high = low + 1;
+  const low = Math.min(0, ...values), high = Math.max(0, ...values) || (low ? 0 : 1);
   const last = Math.max(1, ...runs.map(run => run[along][run[along].length - 1] ?? 0));
   const X = value => left + (width - left - right) * value / last, Y = value => height - bottom - (height - top - bottom) * (value - low) / (high - low);
   const parts = ticks(low, high).map(v => `<path d="M${left} ${Y(v)}H${width - right}" stroke="var(--line)"/><text x="${left - 5}" y="${Y(v) + 4}" text-anchor="end">${brief(v)}</text>`);

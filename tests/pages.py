@@ -1,6 +1,13 @@
 """What the page of a run shows, as read from the elements of its browser."""
 
+import shutil
+
+import pytest
+
 from augment.drawing import COLORS
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 
 
 def cells(table):

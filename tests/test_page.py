@@ -1,14 +1,14 @@
 """The page of a run in a real browser, opened from disk."""
 
 import re
-import shutil
+from base64 import b64encode
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from pages import cells, drawn, listed, percent
-from playwright.sync_api import sync_playwright
+from pages import cells, drawn, listed, needs_chromium, percent
 from results import NUM_VIEWS, has_empty, score_of, write_metrics, write_results, wrong_cells
 
 from augment.task import Pair, Task
@@ -16,17 +16,9 @@ from pipeline.page import write_page
 from pipeline.run import Run
 from submission.writer import read_submission
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+pytest_plugins = ["page_fixtures"]
+pytestmark = needs_chromium
 HOSTILE = "<img src=x onerror=hacked=1></script><script>hacked=1</script>'\"&amp;"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +33,6 @@ def run(tmp_path_factory, arc1):
     write_metrics(other.metrics_of("pretrain"), 150, start=3.0)
     write_page(run, [other])
     return run
-
-
-@pytest.fixture
-def opened(browser):
-    """Open the page of a run without a network; afterwards nothing may have gone wrong."""
-    wrong, contexts = [], []
-
-    def open_page(run, anchor="", **options):
-        contexts.append(browser.new_context(offline=True, **options))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(dialog.message))
-        requests = []
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(run.report.resolve().as_uri() + anchor)
-        assert requests == [page.url.partition("#")[0]]
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert not wrong
 
 
 def test_every_figure_is_that_of_the_score(run, opened):
@@ -203,34 +172,19 @@ def test_all_can_be_done_by_keyboard(run, opened, arc1):
     assert page.locator("#search").input_value() == "jkd"
 
 
-def test_training_is_drawn_run_beside_run(run, opened):
-    page = opened(run)
-    charts = page.locator("#charts svg")
-    assert charts.count() == 5
-    label = "loss along steps; a, pretrain: from 2 to 0.006667; b, pretrain: from 3 to 0.02"
-    assert charts.first.get_attribute("aria-label") == label
-    assert charts.nth(0).locator("path[stroke^='var(--run']").count() == 2
-    curve = charts.nth(1).locator("path[stroke='var(--run1)']").get_attribute("d")
-    assert curve.count("M") == 22  # it begins anew after each gap
-    charts.first.hover()
-    readout = page.locator("#charts figure p").first.inner_text()
-    assert re.match(r"at \d+: a, pretrain [\d.]+; b, pretrain [\d.]+$", readout)
-    page.locator("#along").select_option("flop")
-    assert "along FLOP" in charts.first.get_attribute("aria-label")
-    page.locator("#runs button").nth(0).click()
-    assert charts.nth(0).locator("path[stroke^='var(--run']").count() == 1
-    assert cells(page.locator("#last table"))[2][:3] == ["b, pretrain", "1500", "0.02"]
-
-
-def test_a_run_that_only_trained_has_no_tasks(tmp_path, opened):
-    run = Run(tmp_path / "a")
-    write_metrics(run.metrics_of("adapt"), 1)
-    write_page(run)
-    page = opened(run)
-    assert not page.locator("#tasks").is_visible()
-    assert not page.locator("#score").is_visible()
-    assert page.locator("#charts svg").count() == 4  # of a single line without an accuracy
-    assert "nothing measured" in page.locator("#charts").inner_text()
+def test_a_browser_runs_the_one_script_of_the_page(run, browser, tmp_path):
+    page = run.report.read_text()
+    (script,) = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    policy = re.search('Content-Security-Policy" content="(.*?)"', page)[1]
+    assert f"script-src 'sha256-{digest}'" in policy
+    hostile = "<main><script>hacked=1</script><img src=x onerror=hacked=1>"
+    (tmp_path / "index.html").write_text(page.replace("<main>", hostile))
+    shown = browser.new_page()
+    shown.goto((tmp_path / "index.html").as_uri())
+    assert shown.locator("#list button").count() == 400
+    assert shown.evaluate("typeof hacked") == "undefined"
+    shown.close()
 
 
 def test_a_run_without_solutions_is_shown(tmp_path, opened, arc1):
