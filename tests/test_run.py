@@ -15,7 +15,7 @@ def test_what_stands_in_the_way_is_named(run_here, capsys):
     assert [line.startswith("error: runs/") for line in errors] == [True] * 2
     (run_here / "runs" / "a" / "config.json").write_text("3")
     assert call("predict", "--run-name", "a") == 0
-    assert "config.json: expected a JSON object; these notes are left out" in (
+    assert "config.json: expected a JSON object, got 3; these notes are left out" in (
         " ".join(capsys.readouterr().out.split())
     )
 
