@@ -130,7 +130,8 @@ def test_fresh_pairs_that_give_a_predicted_test_away_are_refused(run_here, arc1,
     small = [t for t in load_source("arc1/evaluation") if t.longest_side(with_solutions=True) <= 9]
     write_fresh(run_here / "fresh", trained[2], [*fresh_pairs(3), small[0].test_pairs[0]])
     assert call("build", "--run-name", "f", changes=[*SHORT, *FRESH]) == 2
-    assert f"{small[0].task_id} ({trained[2].task_id})" in capsys.readouterr().err
+    reason = f"test 0 of {small[0].task_id} is test 4 of {trained[2].task_id}"
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tasks.npz", "views.npy", "puzzles.json", "dataset.json"])
