@@ -209,8 +209,9 @@ def chaos(
             trial.rounds_again -= rounds
             if trial.kind in MAY_DIFFER:
                 trial.same = None
+            print(trial, flush=True)
             if trial.invalid or trial.failed or trial.same is False or is_verbose:
-                print(f"{trial}\n{trial.text}", flush=True)
+                print(trial.text, flush=True)
             return trial
 
         with ThreadPoolExecutor(jobs) as pool:
