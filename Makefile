@@ -2,12 +2,13 @@
 # `make` alone lists the targets.
 
 # What may be named on make's command line, and what it is where it is not.
-NAMES := BESIDE CHALLENGES DIFFICULTY FLOP FROM GPU HOURS JSON MESSAGE MINUTES NODES NOTEBOOK NPROC PAIRS PIECE \
+NAMES := BESIDE CHALLENGES DIFFICULTY FLOP FROM GPU HOURS INPUTS JSON KEEP MESSAGE MINUTES NODES NOTEBOOK NPROC PAIRS PIECE \
 	PRECISION PYTHON RECIPE RUN SEED SET SOLUTIONS STEPS SUBMISSION TASK TASKS TO VIEWS VOTES WHEELS YES
 DIFFICULTY ?= 0,0.2
 FLOP ?= 0
 GPU ?= h100
 HOURS ?= 0
+INPUTS ?= 100000
 MINUTES ?= 30
 NODES ?= 1
 NOTEBOOK ?= predict
@@ -51,7 +52,7 @@ GPU_FOLDERS := --to "$${TO:-runs/gpu-state}" $(if $(FROM),--from "$$FROM") $(if 
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data rearc build plan pretrain predict sweep export score report show settings package push status submit \
-	test kernel-test lint chaos deadlines bench gpu experiment clean
+	test kernel-test lint chaos fuzz deadlines bench gpu experiment clean
 
 help: ## List the targets
 	@echo 'make TARGET [RECIPE=arc1-fast] [RUN=name] [SET="train.lr=3e-4 predict.num_views=64"] [NPROC=1]'
@@ -131,6 +132,9 @@ lint: $(READY_DEV) ## Check style and types
 
 chaos: $(READY) ## Try kills and faults on 200 runs in an hour, on four kinds of machine
 	$(EXPERIMENT)/chaos.py
+
+fuzz: $(READY) ## Try INPUTS=100000 hostile inputs of SEED=0, five minutes on 2 cores; KEEP= a folder for what is found
+	$(EXPERIMENT)/fuzz.py --inputs "$$INPUTS" --seed "$$SEED" $(if $(KEEP),--keep "$$KEEP")
 
 deadlines: $(READY) ## Try 20 time limits in 25 minutes
 	$(EXPERIMENT)/deadlines.py

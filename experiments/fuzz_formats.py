@@ -41,7 +41,7 @@ def rows_digest_of(puzzles: Mapping[str, Any], codes: NDArray[Any]) -> str:
     """Return the digest of a puzzle index, which is everything that decides what a row means."""
     state = hashlib.sha256(puzzles["rows_per"].encode())
     state.update(orjson.dumps([puzzles["task_ids"], puzzles["task_digests"]]))
-    state.update(np.cumsum([0, *puzzles["num_views"]]).astype("<i8").tobytes())
+    state.update(np.cumsum([0, *puzzles["num_views"]], dtype="<i8").tobytes())
     state.update(codes.astype("<u4").tobytes())
     return state.hexdigest()
 

@@ -119,7 +119,7 @@ def mutate_tree(rng: random.Random, tree: Any) -> str:
     value = inside[key]
     changes = ["replace", "replace", "replace", "delete", "wrap"]
     if type(value) is int and 0 <= value <= 9:
-        changes += ["recolor"] * 2
+        changes += ["recolor"] * 3
     if isinstance(inside, dict):
         changes += ["rename", "repeat the key", "repeat the key", "add a key"]
     else:
@@ -133,7 +133,7 @@ def mutate_tree(rng: random.Random, tree: Any) -> str:
         case "wrap":
             inside[key] = [value]
         case "recolor":
-            inside[key] = rng.randrange(10)
+            inside[key] = rng.choice((-1, 10, rng.randrange(10)))
         case "rename":
             inside[rng.choice(KEYS)] = inside.pop(key)
         case "add a key":

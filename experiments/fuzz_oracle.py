@@ -14,7 +14,7 @@ from typing import Any
 
 Doubts = list[str]
 
-_DEEP = re.compile(r'\[{100,}\]{100,}|(?:\{"a":){100,}1\}{100,}')
+_DEEP = re.compile(r'(?<!\[)\[{100,}\]{100,}|(?<!\{"a":)(?:\{"a":){100,}1\}{100,}')
 """Nesting deeper than parsers must follow, as the mutations write it."""
 
 

@@ -72,7 +72,7 @@ ABSURD = {
 
 SURE = {"norm_eps": 0.1, "expansion": 16, "dim": 1024, "prefix_length": 64, "num_layers": 8,
         "num_cycles": 16, "num_latent_steps": 16, "max_supervision_steps": 64, "num_heads": 64,
-        "global_batch": 1024, "num_supervision_steps": 64}  # fmt: skip
+        "global_batch": 1024, "num_supervision_steps": 64, "rotary_base": 1e6}  # fmt: skip
 """Up to here a number must be read; 1000 where there is none here, and 1 for rates."""
 
 RULES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
