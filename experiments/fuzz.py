@@ -95,16 +95,11 @@ def try_input(tried: Input, folder: Path) -> tuple[str, str]:
         if not invalid and not doubts:
             return "wrong", f"refused what is valid: {error}"
         fault = judge_message(str(error), tried, folder)
-        return (
-            ("wrong", f"{fault}: {str(error)[:2000]!r}") if fault else ("refused right", str(error))
-        )
+        return ("wrong", f"{fault}: {str(error)!r}") if fault else ("refused right", str(error))
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        return (
-            "traceback",
-            f"{type(error).__name__} at {where}: {str(error)[:200]!r} ({invalid or doubts})",
-        )
+        return "traceback", f"{type(error).__name__} at {where}: {error!s:.200} ({invalid})"
     if invalid:
         return "wrong", f"accepted what is invalid: {invalid}"
     return ("read right", "") if value == expected else ("wrong", "read as something else")

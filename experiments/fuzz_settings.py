@@ -139,10 +139,16 @@ def judge_settings(folder: Path, arguments: tuple[str, ...], doubts: Doubts) -> 
     recipe, *changes = arguments
     check(recipe in RECIPES, "no recipe")
     values = flatten(RECIPES[recipe]())
-    for change in changes:
+    for number, change in enumerate(changes):
         name, equals, text = change.partition("=")
         check(equals and name in TYPES, "no setting")
-        values[name] = _read(TYPES[name], text, name, doubts)
+        later = [other.partition("=")[0] for other in changes[number + 1 :]]
+        try:
+            values[name] = _read(TYPES[name], text, doubts)
+        except Invalid:
+            if name not in later:
+                raise
+            doubts.append("a wrong value that a later one replaces")
     for name in {change.partition("=")[0] for change in changes}:
         for number in values[name] if isinstance(values[name], tuple) else (values[name],):
             if type(number) in (int, float):
@@ -154,7 +160,7 @@ def judge_settings(folder: Path, arguments: tuple[str, ...], doubts: Doubts) -> 
     return {name: repr(value) for name, value in values.items()}
 
 
-def _read(kind: Any, text: str, name: str, doubts: Doubts) -> Any:
+def _read(kind: Any, text: str, doubts: Doubts) -> Any:
     if kind is str:
         if not text.isprintable():
             doubts.append("a text that cannot be printed")
@@ -171,11 +177,10 @@ def _read(kind: Any, text: str, name: str, doubts: Doubts) -> Any:
     if get_origin(kind) is tuple:
         parts = tuple(part for part in text.split(",") if part)
         if get_args(kind)[-1] is ...:
-            return tuple(_read(str, part, name, doubts) for part in parts)
+            return tuple(_read(str, part, doubts) for part in parts)
         check(len(parts) == len(get_args(kind)), "another number of values")
         return tuple(
-            _read(part, word, name, doubts)
-            for part, word in zip(get_args(kind), parts, strict=True)
+            _read(part, word, doubts) for part, word in zip(get_args(kind), parts, strict=True)
         )
     plain = r"-?(0|[1-9][0-9]*)" if kind is int else r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?"
     if not re.fullmatch(plain, text):

@@ -58,11 +58,11 @@ def intact(kind: str) -> Files:
         else:
             folder.mkdir()
             settings = ModelSettings(
-                canvas_side=10, dim=8, num_heads=2, num_layers=1, num_cycles=2, num_latent_steps=1,
+                canvas_side=10, dim=2, num_heads=1, num_layers=1, num_cycles=2, num_latent_steps=1,
                 max_supervision_steps=2, prefix_length=4,
             )  # fmt: skip
-            rows = torch.linspace(-1, 1, 24).reshape(3, 8)
-            table = PuzzleTable(index.num_rows, torch.zeros(8))
+            rows = torch.linspace(-1, 1, 6).reshape(3, 2)
+            table = PuzzleTable(index.num_rows, torch.zeros(2))
             table.put(np.array([1, 2, 5]), rows)
             state = TRM(settings, 0).state_dict()
             write_weights(folder, state, table, index, np.array([3, 5], np.uint64))
