@@ -133,7 +133,7 @@ lint: $(READY_DEV) ## Check style and types
 chaos: $(READY) ## Try kills and faults on 200 runs in an hour, on four kinds of machine
 	$(EXPERIMENT)/chaos.py
 
-fuzz: $(READY) ## Try INPUTS=100000 hostile inputs of SEED=0, five minutes on 2 cores; KEEP= a folder for what is found
+fuzz: $(READY) ## Try hostile inputs against an oracle in 5 minutes [INPUTS=100000 SEED=0 KEEP=folder]
 	$(EXPERIMENT)/fuzz.py --inputs "$$INPUTS" --seed "$$SEED" $(if $(KEEP),--keep "$$KEEP")
 
 deadlines: $(READY) ## Try 20 time limits in 25 minutes

@@ -32,7 +32,7 @@ from fuzz_inputs import Input
 from fuzz_oracle import Doubts, Invalid
 
 from augment.errors import InputError
-from pipeline.console import say_table
+from pipeline.console import say, say_table
 
 OUTCOMES = ("read right", "refused right", "wrong", "traceback", "hang")
 FOUND = OUTCOMES[2:]
@@ -107,12 +107,17 @@ def try_input(tried: Input, folder: Path) -> tuple[str, str]:
 
 def judge_message(message: str, tried: Input, folder: Path) -> str:
     """Return what an error lacks to be one readable line that names what is wrong."""
-    if not message.isprintable():
+    plain = message
+    for name in tried.files:
+        plain = plain.replace(name, "")  # the command line escapes signs of names
+    if not plain.isprintable():
         return "an error that is not one printable line"
     if tried.kind == "settings":
         names = [change.partition("=")[0].rpartition(".")[2] for change in tried.arguments[1:]]
-        names = [repr(name)[1:-1] for name in (*names, tried.arguments[0])]
-        if message.partition(" ")[0] in settings.TYPES or any(name in message for name in names):
+        names = [repr(name)[1:40] for name in (*names, tried.arguments[0])]
+        if message.partition(" ")[0] in settings.TYPES or any(
+            name.strip("'\"") in message for name in names
+        ):
             return ""
         return "an error that names no setting"
     if str(folder) not in message:
@@ -207,6 +212,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder that inputs found are written to")
     options = parser.parse_args()
     kinds = options.kinds.split(",")
+    if not KINDS.keys() >= set(kinds):
+        parser.error(f"kinds are {','.join(KINDS)}")
     numbers = range(options.inputs) if options.only is None else [options.only]
     results: Counter[tuple[str, str]] = Counter()
     for result in fuzz(options.seed, numbers, kinds, options.workers, options.seconds):
@@ -215,7 +222,7 @@ def main() -> None:
             found = make_input(options.seed, result.number, kinds)
             what = "; ".join(found.mutations or found.arguments)
             line = f"{result.kind} {result.number}: {result.outcome}: {result.text} [{what!r}]"
-            print(line[:2000], flush=True)
+            say(line[:2000])
             if options.keep is not None:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 name = f"{result.kind.replace(' ', '_')}_{options.seed}_{result.number}.json"

@@ -105,6 +105,7 @@ RULES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "nothing to evaluate": lambda s: s["train.eval_every"] == 0 or s["data.evaluated"],
     "no best": lambda s: not s["checkpoint.keep_best"] or s["train.eval_every"] > 0,
     "slug": lambda s: re.fullmatch("[a-z0-9-]+", s["kaggle.competition"]),
+    "owner": lambda s: re.fullmatch("[A-Za-z0-9_-]*", s["kaggle.owner"]),
 }  # fmt: skip
 
 
@@ -162,8 +163,8 @@ def judge_settings(folder: Path, arguments: tuple[str, ...], doubts: Doubts) -> 
 
 def _read(kind: Any, text: str, doubts: Doubts) -> Any:
     if kind is str:
-        if not text.isprintable():
-            doubts.append("a text that cannot be printed")
+        if not text.isprintable() or len(text) > 1000:
+            doubts.append("a text that cannot be printed, or is endless")
         return text
     if kind is bool:
         if text not in ("true", "false"):
