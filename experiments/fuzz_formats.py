@@ -8,6 +8,7 @@ import io
 import json
 import math
 import random
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ def whole(raw: Any, least: int, most: int = 2**31 - 1) -> int:
 def texts(raw: Any) -> list[str]:
     """Return a JSON value that is a list of texts."""
     check(isinstance(raw, list) and all(isinstance(text, str) for text in raw), "no texts")
+    check(not any(re.search("[\ud800-\udfff]", text) for text in raw), "no Unicode")
     return raw
 
 
