@@ -47,7 +47,7 @@ def rows_digest_of(puzzles: Mapping[str, Any], codes: NDArray[Any]) -> str:
     return state.hexdigest()
 
 
-def whole(raw: Any, least: int, most: int = 2**31 - 1) -> int:
+def whole(raw: Any, least: int, most: int = 2**63 - 1) -> int:
     """Return a JSON value that is a whole number in a range."""
     check(type(raw) is int and least <= raw <= most, f"no whole number of {least}..{most}")
     return raw
@@ -105,18 +105,21 @@ class Store:
         order: Literal["F", "C"] = "F" if fortran else "C"
         return np.frombuffer(left[:size], dtype).reshape(shape, order=order)
 
-    def arrays(self, file: str, names: set[str]) -> Arrays:
-        """Return the arrays of an .npz file."""
+    def arrays(self, file: str, types: Mapping[str, str]) -> Arrays:
+        """Return the arrays of an .npz file, by name; a reader may insist on their types."""
         try:
             with zipfile.ZipFile(io.BytesIO(self.files[file])) as archive:
                 members = archive.namelist()
                 content = {name.removesuffix(".npy"): archive.read(name) for name in members}
         except Exception as error:
             raise Invalid(f"{file}: no archive ({error!r})") from None
-        check(names <= content.keys(), f"{file}: arrays are missing")
-        if content.keys() - names:
+        check(types.keys() <= content.keys(), f"{file}: arrays are missing")
+        if content.keys() - types.keys():
             self.doubts.append("more arrays than needed")
-        return {name: self.array(content[name]) for name in sorted(names)}
+        arrays = {name: self.array(content[name]) for name in types}
+        if any(array.dtype != types[name] for name, array in arrays.items()):
+            self.doubts.append("another type")
+        return arrays
 
     def tensors(self, file: str) -> Arrays:
         """Return the tensors of a safetensors file."""
