@@ -160,10 +160,10 @@ class Dataset:
             most = columns["num_demonstrations"] + with_solutions * columns["num_solutions"]
             if (visits < 0).any() or (visits > most).any() or not visits.any():
                 raise InputError("visit_sizes are not numbers of trained pairs")
+            sizes = tuple(visits.tolist())
+            return cls(tasks, index, tuple(with_solutions.tolist()), canvas_side, sizes)
         except InputError as error:
             raise InputError(f"{folder / _TASKS}: {error}") from None
-        sizes = tuple(visits.tolist())
-        return cls(tasks, index, tuple(with_solutions.tolist()), canvas_side, sizes)
 
 
 def pack_tasks(tasks: Sequence[Task]) -> dict[str, NDArray[Any]]:

@@ -146,8 +146,7 @@ def kaggle_tasks(challenges: Path, solutions: Path, doubts: Doubts) -> list[tupl
     check(isinstance(raw, dict) and raw, "no object with tasks")
     tasks = [task(task_id, value, doubts) for task_id, value in raw.items()]
     if not os.path.exists(solutions):  # noqa: PTH110 - False for any other trouble
-        if solutions.is_symlink():
-            doubts.append("a link that leads nowhere")
+        check(not solutions.is_symlink(), "a link that leads nowhere")
         return tasks
     solved = read_json(solutions, doubts)
     check(isinstance(solved, dict) and solved.keys() == raw.keys(), "solutions of other tasks")

