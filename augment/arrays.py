@@ -15,6 +15,7 @@ from augment.errors import InputError
 # Bytes of an array that is compressed; more than any that this program writes, and no file of a few
 # MB can ask for all of the memory.
 _LARGEST = 2**30
+_LONGEST_REASON = 200  # characters; zipfile shows names that a damaged file may have made long
 _READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -63,4 +64,5 @@ def _read(file: IO[bytes], size: int, dtype: DTypeLike, num_axes: int) -> NDArra
 
 def _reason(error: Exception) -> str:
     """Return what is wrong in one line."""
-    return " ".join((str(error) or repr(error)).split())
+    reason = " ".join((str(error) or repr(error)).split())
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}..."

@@ -44,10 +44,15 @@ def _open_regular(path: Path) -> Iterator[BufferedReader]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def _read(file: BufferedReader, most: int = -1) -> bytes:
+    """Return the content, or the first ``most`` bytes of it; /proc has files of no known size."""
+    return file.read(most) or b""  # None where a file of the kernel has nothing to say yet
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the content of a regular file; raise :class:`InputError` when it cannot be read."""
     with _open_regular(path) as file:
-        return file.read()
+        return _read(file)
 
 
 def read_json(path: Path) -> object:
@@ -58,7 +63,7 @@ def read_json(path: Path) -> object:
             raise InputError(
                 f"{path}: {num_bytes / 1e6:.0f} MB of JSON, more than {_MAX_JSON_BYTES / 1e6:.0f}"
             )
-        content = file.read()
+        content = _read(file, _MAX_JSON_BYTES)
     return parse_json(content, path)
 
 
@@ -137,7 +142,8 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.is_dir():  # of a pipe, rmtree would wait for the other end
+            shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk has no room for it

@@ -1,5 +1,6 @@
 """The folder of a run, where each stage leaves what later stages read."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -136,7 +137,9 @@ class Run:
             return
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a") as file:
+        # Of a pipe nobody waits for the other end.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
+        with os.fdopen(os.open(self.folder / ".lock", flags, 0o666), "wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -194,6 +194,9 @@ def require_packages(log: LogSettings) -> None:
             )
 
 
+_LARGEST_INTEGER = 2**63 - 1  # no larger ones were written, and none can be
+
+
 def read_metrics(path: Path) -> list[dict[str, float | None]]:
     """Return the lines of metrics in ``path``, without a last one that was cut short.
 
@@ -206,6 +209,7 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
             not isinstance(line, dict)
             or not isinstance(line.get("step"), int)
             or not all(value is None or isinstance(value, int | float) for value in line.values())
+            or any(isinstance(v, int) and abs(v) > _LARGEST_INTEGER for v in line.values())
         ):
             raise InputError(f"{path}: line {number} is not of the metrics of a run")
     return metrics  # type: ignore[return-value]

@@ -160,7 +160,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # whatever text that is no such YAML makes its constructors raise
         raise InputError(f"{path}: not YAML ({type(error).__name__})") from None
     if not isinstance(config, dict) or not isinstance(config.get("arch"), dict):
         raise InputError(f"{path}: no section 'arch' with the model's settings")

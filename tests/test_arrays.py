@@ -65,6 +65,18 @@ def test_what_a_compressed_file_asks_for_is_bounded(tmp_path, monkeypatch):
         read_arrays(path, {"z": (np.uint8, 1)})
 
 
+def test_a_long_name_in_a_damaged_file_is_cut(tmp_path):
+    """zipfile shows the name that a damaged header gives a file, of up to 65,535 characters."""
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.arange(1000, dtype=np.int64))
+    content = bytearray(path.read_bytes())
+    content[26:28] = (5000).to_bytes(2, "little")  # the length of the first name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.npz: ") as caught:
+        read_arrays(path, {"x": (np.int64, 1)})
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
 @pytest.mark.parametrize("part", ["header", "middle", "directory"])
 def test_a_damaged_file_of_arrays_is_one_line(tmp_path, part):
     path = tmp_path / "x.npz"

@@ -1,17 +1,21 @@
 """Files: JSON with readable errors (`errors`), atomic writes, and folders that know their hash."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from commands import ROOT
 
+from augment import files
 from augment.errors import InputError
 from augment.files import (
     parse_json,
+    read_bytes,
     read_description,
     read_object,
     replace_folder,
@@ -181,6 +185,49 @@ def test_files_that_may_never_end_are_not_read(tmp_path):
     for path in (pipe, "/dev/zero"):
         assert read_in_a_process(path) == [f"{path}: not a regular file"] * 3
     assert read_in_a_process(tmp_path) == [f"{tmp_path}: cannot be read (Is a directory)"] * 3
+
+
+class Silent(io.BytesIO):
+    """A file that has nothing to say yet, as /proc/kmsg."""
+
+    def read(self, size=-1, /):
+        return None
+
+
+def test_a_file_that_has_nothing_to_say_is_empty(tmp_path, monkeypatch):
+    @contextmanager
+    def open_silent(path):
+        with path.open("rb") as file, Silent() as silent:
+            silent.fileno = file.fileno
+            yield silent
+
+    path = tmp_path / "silent.json"
+    path.write_bytes(b"")
+    monkeypatch.setattr(files, "_open_regular", open_silent)
+    assert read_bytes(path) == b""
+    with pytest.raises(InputError, match=r"silent\.json: not JSON"):
+        read_object(path)
+
+
+REPLACE = """
+import sys
+from pathlib import Path
+from augment.files import replace_folder
+try:
+    with replace_folder(Path(sys.argv[1])):
+        pass
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_pipe_in_the_place_of_a_folder_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-c", REPLACE, pipe]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.stdout == "Not a directory\n", done.stderr
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_repeated_key_among_many_is_found_at_once(tmp_path):

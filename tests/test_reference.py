@@ -95,6 +95,10 @@ CONFIGS = {
     "deep": "arch: " + "[" * 10_000,
     "large": "arch: 1 #" + "x" * 2**20,
     "no text": b"\xff\xfe\x00",
+    "empty": "arch: !!int ''",
+    "untrue": "arch: !!bool maybe",
+    "timeless": "arch: !!timestamp foo",
+    "minus": "arch: !!int '-'",
     "unhashable": "arch: {? [1] : 2}",
     "long": f"arch: {{hidden_size: 0x{'f' * 9999}}}",
 }

@@ -1,6 +1,10 @@
 """The folder of a run: what stands in its way is named, and it serves a command at a time."""
 
-from commands import call
+import os
+import subprocess
+import sys
+
+from commands import ROOT, call
 
 from pipeline.run import Run
 
@@ -18,6 +22,27 @@ def test_what_stands_in_the_way_is_named(run_here, capsys):
     assert "config.json: expected a JSON object, got 3; these notes are left out" in (
         " ".join(capsys.readouterr().out.split())
     )
+
+
+LOCK = """
+from pipeline.run import Run
+try:
+    with Run.named("a").lock():
+        pass
+except OSError as error:
+    print(error.filename)
+"""
+
+
+def test_a_pipe_in_the_place_of_the_lock_is_not_waited_for(run_here):
+    (run_here / "runs" / "a").mkdir(parents=True)
+    os.mkfifo(run_here / "runs" / "a" / ".lock")
+    done = subprocess.run(
+        [sys.executable, "-c", LOCK],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.stdout == "runs/a/.lock\n", done.stderr
 
 
 def test_a_run_is_for_one_command_at_a_time(run_here, capsys):

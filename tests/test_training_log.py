@@ -8,6 +8,7 @@ import pytest
 from commands import SHORT, call
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from augment.errors import InputError
 from pipeline.run import Run
 from pipeline.training_log import read_metrics
 
@@ -82,6 +83,15 @@ def test_damaged_metrics_are_set_aside_and_training_goes_on(run_here, capsys):
     assert call("pretrain", "--run-name", "a", changes=[*SHORT, "train.num_steps=8"]) == 0
     assert "set aside as metrics.jsonl.broken" in capsys.readouterr().out
     assert [line["step"] for line in read_metrics(path)] == [8]
+
+
+@pytest.mark.parametrize("name", ["step", "loss", "flop"])
+def test_whole_numbers_that_cannot_be_written_are_of_no_run(tmp_path, name):
+    """The page of a run, which is made of them, could not be written either."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 1, name: -(10**30)}) + "\n")
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 1 is not of the metrics of a run"):
+        read_metrics(path)
 
 
 def refuse(*_, **__):

@@ -155,6 +155,21 @@ def test_an_architecture_of_other_weights_is_one_line(small_dataset, engine, tmp
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_an_architecture_without_a_part_is_not_completed(small_dataset, engine, tmp_path):
+    """The default of what is missing may fit the tensors, and predict otherwise."""
+    _, folder = exported(small_dataset, engine, tmp_path)
+    path = folder / "checkpoint.json"
+    architecture = json.loads(path.read_text())["architecture"]
+    del architecture["num_cycles"]
+    rewrite_description(path, architecture=architecture)
+    with pytest.raises(InputError, match=r"checkpoint\.json: architecture: num_cycles is missing"):
+        load_weights(folder)
+    architecture |= {"num_cycles": 1}
+    del architecture["convolution"]  # which older checkpoints do not name
+    rewrite_description(path, architecture=architecture)
+    load_weights(folder)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
