@@ -22,6 +22,9 @@ from augment.grid import shorten
 _MAX_JSON_BYTES = 50_000_000
 """The largest file of JSON that is read, in bytes: ten times the largest of ARC's."""
 
+_MOST = 2**63
+"""Where the whole numbers of a description end."""
+
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]', re.DOTALL)
 """What the structure of JSON is known by; strings, so that brackets in them are none."""
 
@@ -195,7 +198,8 @@ def read_description(
     """Return the description of a folder whose every file has the SHA-256 it should have.
 
     ``files`` are among them, and the value of each of ``fields`` has its type; whole numbers are
-    not negative. All else is an :class:`InputError`, also where the digest is right.
+    not negative, and fit into 64 bits. All else is an :class:`InputError`, also where the digest is
+    right.
     """
     description = read_json(path)
     if not isinstance(description, dict) or description.get("format") != version:
@@ -208,7 +212,7 @@ def read_description(
         raise InputError(f"{path}: differs from what was written")
     for name, expected in {"files": dict, **fields}.items():
         value = description.get(name)
-        if type(value) is not expected or (isinstance(value, int) and value < 0):
+        if type(value) is not expected or (isinstance(value, int) and not 0 <= value < _MOST):
             raise InputError(f"{path}: {name} is {shorten(value)}, not a {expected.__name__}")
     for name in files:
         if name not in description["files"]:

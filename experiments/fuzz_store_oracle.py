@@ -64,7 +64,7 @@ def judge_checkpoints(folder: Path, arguments: tuple[str, ...], doubts: Doubts) 
     needed = {"weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy"}
     store = open_store("checkpoints", folder, needed, doubts)
     folder /= STORES["checkpoints"]
-    whole(store.get("step", int), 0, 2**62)
+    whole(store.get("step", int), 0)
     if type(store.description.get("code_version")) is not str:
         doubts.append("a description without what nobody reads")
     store.get("settings", dict)
