@@ -40,9 +40,6 @@ from solver.reference import read_reference
 from solver.rounding import Precision, restore_tensors, round_tensors
 from solver.settings import ModelSettings
 
-# What the first checkpoints of this format do not name: they have the defaults.
-_ADDED_TO_FORMAT = {"patch", "conditioning", "told", "convolution", "output"}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
@@ -102,7 +99,7 @@ def load_weights(path: Path) -> Weights:
 def _read_architecture(raw: Mapping[str, object], path: Path) -> ModelSettings:
     """Return the settings of a model as ``path`` describes them."""
     hints = get_type_hints(ModelSettings)
-    if missing := sorted(hints.keys() - raw.keys() - _ADDED_TO_FORMAT):
+    if missing := sorted(hints.keys() - raw.keys()):
         raise InputError(f"{path}: architecture: {missing[0]} is missing")
     for name, value in raw.items():
         hint = hints.get(name)
