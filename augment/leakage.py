@@ -109,7 +109,9 @@ def _join(forms: Iterable[_Form]) -> bytes:
         for number, color in enumerate(form.colors, start=1):
             numbers[color].append((form.cells, number))
     ranks = {cells: rank for rank, cells in enumerate(sorted({f.cells for f in distinct}))}
-    of_colors = sorted([(ranks[cells], n) for cells, n in named] for named in numbers.values())
+    of_colors = sorted(
+        sorted((ranks[cells], number) for cells, number in named) for named in numbers.values()
+    )
     return b"".join(form.cells for form in distinct) + repr(of_colors).encode()
 
 
