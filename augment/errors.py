@@ -1,4 +1,4 @@
-"""The one exception a person at the command line is meant to read."""
+"""The exceptions that a person at the command line is meant to read."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     Commands print it without a traceback. Mistakes of this program raise anything else.
     """
+
+
+class OtherFormatError(InputError):
+    """Files are whole, but another version of this program wrote them."""

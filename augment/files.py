@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import orjson
 
-from augment.errors import InputError
+from augment.errors import InputError, OtherFormatError
 from augment.grid import shorten
 
 _MAX_JSON_BYTES = 50_000_000
@@ -199,15 +199,18 @@ def read_description(
 
     ``files`` are among them, and the value of each of ``fields`` has its type; whole numbers are
     not negative, and fit into 64 bits. All else is an :class:`InputError`, also where the digest is
-    right.
+    right; an :class:`OtherFormatError` where that is all that is wrong.
     """
     description = read_json(path)
-    if not isinstance(description, dict) or description.get("format") != version:
+    if not isinstance(description, dict):
         raise InputError(f"{path}: not a {kind} of format {version}")
     try:
         is_whole = description.pop("digest", None) == _digest(description)
     except orjson.JSONEncodeError:  # deeper, or of larger numbers, than what is written
         is_whole = False
+    if description.get("format") != version:
+        error = OtherFormatError if is_whole else InputError
+        raise error(f"{path}: not a {kind} of format {version}")
     if not is_whole:
         raise InputError(f"{path}: differs from what was written")
     for name, expected in {"files": dict, **fields}.items():

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from augment.dataset import Dataset
-from augment.errors import InputError
+from augment.errors import InputError, OtherFormatError
 from augment.examples import ExampleStream
 from augment.task import Task
 from pipeline.console import say, warn
@@ -169,7 +169,7 @@ class TrainingRun:
                     group,
                 )
                 self.resumed_from = str(latest)
-            except OtherRunError:
+            except (OtherRunError, OtherFormatError):
                 if self.stage == "pretrain":
                     raise
                 group.barrier()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from augment.arrays import read_array
-from augment.errors import InputError
+from augment.errors import InputError, OtherFormatError
 from augment.files import read_description
 from augment.puzzles import PUZZLES, VIEWS
 
@@ -98,11 +98,14 @@ def rename_damaged(
 ) -> None:
     """Set damaged checkpoints in ``folder`` aside, newest first, until an intact one is found.
 
-    ``read`` raises :class:`InputError` for those that are damaged.
+    ``read`` raises :class:`InputError` for those that are damaged. One of another format is not:
+    its :class:`OtherFormatError` is raised.
     """
     for checkpoint in reversed(find_checkpoints(folder)):
         try:
             read(checkpoint)
+        except OtherFormatError:
+            raise
         except InputError as error:
             set_aside(checkpoint, error, warn)
         else:

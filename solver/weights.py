@@ -149,8 +149,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (KeyError, OSError, SafetensorError, ValueError) as error:
-        reason = (str(error) or repr(error)).splitlines()[0]
-        raise InputError(f"{path}: not a file of tensors ({reason})") from None
+        raise InputError(f"{path}: not a file of tensors ({shorten(str(error))})") from None
 
 
 def require_like(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

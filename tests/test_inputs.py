@@ -5,9 +5,11 @@ import re
 from dataclasses import replace
 
 from commands import SHORT, call, write_task_folder
+from conftest import rewrite_description
 
 from pipeline.run import Run
 from pipeline.sources import load_source
+from solver.checkpoint_files import FORMAT, latest_checkpoint
 
 
 def test_weights_remember_the_answers_they_were_taught(run_here, capsys):
@@ -58,3 +60,14 @@ def test_weights_that_are_named_go_before_those_of_the_run(run_here, capsys):
     assert call("pretrain", "--run-name", "a") == 0
     assert call("predict", "--run-name", "a", changes=[*SHORT, "weights=nowhere"]) == 2
     assert "nowhere: no such checkpoint" in capsys.readouterr().err
+
+
+def test_weights_of_another_format_are_neither_set_aside_nor_passed_over(run_here, capsys):
+    """A newer version of this program must not begin anew, or answer with what ships."""
+    assert call("pretrain", "--run-name", "a") == 0
+    newest = latest_checkpoint(Run.named("a").checkpoints)
+    rewrite_description(newest / "checkpoint.json", format=FORMAT - 1)
+    for stage in ("pretrain", "predict"):
+        assert call(stage, "--run-name", "a") == 2
+        assert "checkpoint.json: not a checkpoint of format" in capsys.readouterr().err
+    assert newest.exists()
