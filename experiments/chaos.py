@@ -204,7 +204,8 @@ def chaos(
         def try_fault(number: int) -> Trial:
             kind = wanted[number]
             usual = references[2 if kind in ("kill worker", "kill torchrun") else 1].seconds
-            machine = machines[(number + number // len(kinds)) % len(machines)]
+            again, place = divmod(number, len(kinds))
+            machine = machines[(place + again) % len(machines)]
             trial = strike(kind, number, machine, folder, tasks, usual)
             trial.rounds_again -= rounds
             if trial.kind in MAY_DIFFER:
