@@ -4,6 +4,7 @@ A mutation changes bytes, a JSON value or a folder's files, and returns a few wo
 """
 
 import base64
+import copy
 import json
 import os
 import random
@@ -98,6 +99,11 @@ KEYS = ("", "train", "test", "input", "output", "attempt_1", "attempt_3", "id", 
         "name")  # fmt: skip
 
 
+def odd_value(rng: random.Random) -> Any:
+    """Return one of the values; a copy, as later mutations change what is in a tree."""
+    return copy.deepcopy(rng.choice(VALUES))
+
+
 def pick(rng: random.Random, tree: Any) -> tuple[Any, Any] | None:
     """Return a list or object somewhere in ``tree`` and a position in it; None for an empty one."""
     if not isinstance(tree, list | dict) or not tree:
@@ -127,7 +133,7 @@ def mutate_tree(rng: random.Random, tree: Any) -> str:
     change = rng.choice(changes)
     match change:
         case "replace":
-            inside[key] = rng.choice(VALUES)
+            inside[key] = odd_value(rng)
         case "delete":
             del inside[key]
         case "wrap":
@@ -137,10 +143,10 @@ def mutate_tree(rng: random.Random, tree: Any) -> str:
         case "rename":
             inside[rng.choice(KEYS)] = inside.pop(key)
         case "add a key":
-            inside[rng.choice(KEYS)] = rng.choice(VALUES)
+            inside[rng.choice(KEYS)] = odd_value(rng)
         case "repeat the key":
             again = json.dumps(key) + " " * rng.randrange(3)  # to JSON the same key
-            inside[mark(again)] = rng.choice((value, value, rng.choice(VALUES)))
+            inside[mark(again)] = rng.choice((value, value, odd_value(rng)))
         case "double":
             inside.insert(rng.randrange(len(inside) + 1), value)
         case "cut":

@@ -188,3 +188,10 @@ def test_planted_hangs_and_ends_of_the_process_are_found():
     )
     found = [(1, "hang"), (2, "traceback"), (3, "traceback")]
     assert done.stdout == f"{found} 5\n"
+
+
+def test_an_input_does_not_depend_on_those_made_before():
+    kinds = [*KINDS]
+    numbers = range(300)
+    first = {number: make_input(11, number, kinds) for number in numbers}
+    assert all(make_input(11, number, kinds) == first[number] for number in reversed(numbers))
