@@ -94,7 +94,7 @@ def test_quiet_says_nothing_but_what_is_wrong(run_here, capsys):
     assert capsys.readouterr() == ("", "")
     (run_here / "runs" / "a" / "config.json").write_text("3")
     assert call("predict", "--run-name", "a", changes=changes) == 0
-    assert "config.json: not the settings of a run" in capsys.readouterr().out
+    assert "config.json: expected a JSON object, got 3; these notes are left out" in capsys.readouterr().out
     assert call("predict", "--run-name", "a", changes=[*changes, "weights=nowhere"]) == 2
     assert capsys.readouterr().err.startswith("error: nowhere")
 
@@ -216,5 +216,5 @@ def test_what_nobody_can_read_is_refused_or_shown_by_its_bytes(run_here, capsys,
     out, err = capsys.readouterr()
     assert r"folder:tasks/\udcff" in out
     assert err == "error: \\x1b: not a folder\n"
-    assert call("settings", changes=["'weights=a\x1b\nb'"]) == 0
-    assert r"weights=a\x1b\nb  " in capsys.readouterr().out
+    assert call("settings", changes=["'weights=a\x1b\nb'"]) == 2
+    assert r"setting 'weights=a\x1b\nb': holds" in capsys.readouterr().err
