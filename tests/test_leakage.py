@@ -83,7 +83,7 @@ def shown(task, code):
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.integers(0, 399), st.integers(0, NUM_VIEWS - 1))
 def test_a_task_is_the_same_under_every_view_and_in_every_order(arc1, number, code):
     task = arc1[number]
@@ -105,7 +105,7 @@ def test_demonstrations_that_are_views_of_each_other_have_no_order_of_their_own(
             assert sorted(content_keys(shown(task, code))) == sorted(content_keys(task))
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.integers(0, 399), st.integers(0, NUM_VIEWS - 1))
 def test_the_view_that_an_error_names_is_the_view(arc1, number, code):
     task = arc1[number]
