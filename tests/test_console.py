@@ -94,7 +94,10 @@ def test_quiet_says_nothing_but_what_is_wrong(run_here, capsys):
     assert capsys.readouterr() == ("", "")
     (run_here / "runs" / "a" / "config.json").write_text("3")
     assert call("predict", "--run-name", "a", changes=changes) == 0
-    assert "config.json: expected a JSON object, got 3; these notes are left out" in capsys.readouterr().out
+    assert (
+        "config.json: expected a JSON object, got 3; these notes are left out"
+        in capsys.readouterr().out
+    )
     assert call("predict", "--run-name", "a", changes=[*changes, "weights=nowhere"]) == 2
     assert capsys.readouterr().err.startswith("error: nowhere")
 
