@@ -20,7 +20,7 @@ from pipeline.run import Run
 from pipeline.settings import DataSettings, Settings
 from pipeline.sources import load_source, load_sources, within_side
 from pipeline.version import ROOT
-from solver.checkpoint_files import latest_checkpoint, rename_damaged
+from solver.checkpoint_files import load_newest
 
 if TYPE_CHECKING:  # these import torch, which some commands do without
     from solver.engine import Engine
@@ -140,11 +140,11 @@ def choose_weights(
     settings: Settings, run: Run, tasks: Iterable[Task], engine: "Engine"
 ) -> "Weights":
     """Return the weights to predict ``tasks`` with, which were not trained on their solutions."""
-    from solver.weights import load_weights, new_weights
+    from solver.weights import new_weights
 
     if settings.adapt.start == "scratch":
         return new_weights(settings.model, settings.adapt.seed)
-    weights = load_weights(find_weights(settings, run, engine.group))
+    _, weights = find_weights(settings, run, engine.group)
     leak = describe_leak(tasks, weights)
     if leak and settings.predict.refuse_taught:
         raise InputError(leak)
@@ -153,22 +153,25 @@ def choose_weights(
     return weights
 
 
-def find_weights(settings: Settings, run: Run, group: "ProcessGroup | None" = None) -> Path:
-    """Return the checkpoint that ``settings`` name, else the run's newest, else what ships."""
-    if settings.weights:
-        return Path(settings.weights)
-    if group is None or group.is_rank0:
-        from solver.weights import load_weights
+def find_weights(
+    settings: Settings, run: Run, group: "ProcessGroup | None" = None
+) -> tuple[Path, "Weights"]:
+    """Return the weights that ``settings`` name, else the run's newest, else what ships."""
+    from solver.weights import load_weights
 
-        rename_damaged(run.checkpoints, load_weights, warn)
-    if group is not None:
+    if settings.weights:
+        return Path(settings.weights), load_weights(Path(settings.weights))
+    if group is not None and not group.is_rank0:
+        group.barrier()  # until damaged ones are set aside
+    newest = load_newest(run.checkpoints, load_weights, warn)
+    if group is not None and group.is_rank0:
         group.barrier()
-    latest = latest_checkpoint(run.checkpoints)
-    if latest is not None:
-        return latest
+    if newest is not None:
+        return newest
     if settings.shipped_weights:
         path = Path(settings.shipped_weights)
-        return path if path.exists() else ROOT / path
+        path = path if path.exists() else ROOT / path
+        return path, load_weights(path)
     raise InputError(
         f'{run.checkpoints}: no checkpoint; pretrain first, or name one: SET="weights=FOLDER"'
     )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from augment.arrays import read_array
 from augment.errors import InputError, OtherFormatError
 from augment.files import read_description
 from augment.puzzles import PUZZLES, VIEWS
+
+Loaded = TypeVar("Loaded")
 
 FORMAT = 3
 DESCRIPTION = "checkpoint.json"
@@ -93,23 +95,22 @@ def read_trained_on(folder: Path) -> NDArray[np.uint64]:
     return read_array(path, np.uint64) if path.exists() else np.empty(0, np.uint64)
 
 
-def rename_damaged(
-    folder: Path, read: Callable[[Path], object], warn: Callable[[str], object]
-) -> None:
-    """Set damaged checkpoints in ``folder`` aside, newest first, until an intact one is found.
+def load_newest(
+    folder: Path, load: Callable[[Path], Loaded], warn: Callable[[str], object]
+) -> tuple[Path, Loaded] | None:
+    """Return the newest intact checkpoint in ``folder`` and what ``load`` makes of it, if any.
 
-    ``read`` raises :class:`InputError` for those that are damaged. One of another format is not:
-    its :class:`OtherFormatError` is raised.
+    Damaged ones, for which ``load`` raises :class:`InputError`, are set aside. One of another
+    format is not: its :class:`OtherFormatError` is raised.
     """
     for checkpoint in reversed(find_checkpoints(folder)):
         try:
-            read(checkpoint)
+            return checkpoint, load(checkpoint)
         except OtherFormatError:
             raise
         except InputError as error:
             set_aside(checkpoint, error, warn)
-        else:
-            return
+    return None
 
 
 def set_aside(checkpoint: Path, error: InputError, warn: Callable[[str], object]) -> None:

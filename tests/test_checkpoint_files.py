@@ -12,7 +12,7 @@ from solver.checkpoint_files import (
     checkpoint_step,
     find_checkpoints,
     latest_checkpoint,
-    rename_damaged,
+    load_newest,
     verify_checkpoint,
 )
 
@@ -48,7 +48,8 @@ def test_damaged_checkpoints_are_renamed_until_an_intact_one_is_found(
     for path in (paths[0], paths[2], paths[3]):
         (path / "rows.safetensors").write_bytes(b"")
     lines = []
-    rename_damaged(tmp_path, verify_checkpoint, lines.append)
+    newest, description = load_newest(tmp_path, verify_checkpoint, lines.append)
+    assert (newest, description["step"]) == (paths[1], 4)
     assert find_checkpoints(tmp_path) == paths[:2]
     assert latest_checkpoint(tmp_path) == paths[1] == checkpoint_folder(tmp_path, 4)
     assert [line.partition("set aside as ")[2].split(",")[0] for line in lines] == [

@@ -112,7 +112,7 @@ def test_credentials_of_services_are_refused_in_files_wheels_and_notebooks(
 
 def test_what_only_resembles_credentials_is_no_secret():
     for text in (f"key={HEX}0", f"commit {HEX}", "sk-learn", "hf_hub", "AKIAB", "key: keyword"):
-        assert find_secret(text.encode()) is None
+        assert find_secret(text.encode(), []) is None
 
 
 def test_a_wheel_that_is_none_is_refused(folder, client):

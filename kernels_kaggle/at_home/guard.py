@@ -3,6 +3,7 @@
 import re
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,10 +67,10 @@ def refuse_unpublishable(folder: Path, settings: Settings, *, trusts_listed: boo
         )
 
 
-def find_secret(content: bytes) -> str | None:
+def find_secret(content: bytes, of_this_machine: Sequence[str]) -> str | None:
     """Return whose credentials are in ``content``; None where there are none."""
     content = content.replace(b'\\"', b'"')  # of texts in JSON, as in a notebook
-    if any(secret.encode() in content for secret in read_secrets()):
+    if any(secret.encode() in content for secret in of_this_machine):
         return "credentials: this machine's"
     services = (name for name, pattern in _SECRETS.items() if pattern.search(content))
     return next((f"credentials: {service}" for service in services), None)
@@ -81,6 +82,7 @@ class _Guard:
     def __init__(self, settings: Settings) -> None:
         self._scored_ids = {task.task_id for task in load_sources(settings.data.predicted)}
         self._tracked_files = _list_tracked_files()
+        self._secrets = read_secrets()
 
     def find_danger(self, path: Path) -> str | None:
         """Return why a file may not be published; None where it may."""
@@ -89,7 +91,7 @@ class _Guard:
         content = read_bytes(path)
         if path.name in (*CREDENTIAL_FILES, ".env", ".netrc"):
             return "credentials"
-        if secret := find_secret(content):
+        if secret := find_secret(content, self._secrets):
             return secret
         return self._find_solutions(content) if path.suffix == ".json" else None
 
@@ -111,7 +113,7 @@ class _Guard:
         is_ours = path.name.startswith("arc_trm-")
         with zipfile.ZipFile(path) as wheel:
             for name in wheel.namelist():
-                if secret := find_secret(wheel.read(name)):
+                if secret := find_secret(wheel.read(name), self._secrets):
                     return f"{secret} in {name}"
                 if is_ours and ".dist-info/" not in name and name not in self._tracked_files:
                     return f"{name} is not known to git"

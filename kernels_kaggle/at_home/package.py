@@ -91,15 +91,15 @@ def _name_on_kaggle(run: Run) -> str:
 
 def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
     """Add the weights that the notebook starts from; none where it starts from scratch."""
-    from solver.weights import copy_weights, load_weights
+    from solver.weights import copy_weights
 
     if settings.adapt.start == "scratch":
         if settings.weights:
             raise InputError("adapt.start=scratch starts a new model: leave out weights=")
         say("no weights: adapt.start=scratch")
         return
-    source = find_weights(settings, run)
-    leak = describe_leak(choose_predicted_tasks(settings), load_weights(source))
+    source, weights = find_weights(settings, run)
+    leak = describe_leak(choose_predicted_tasks(settings), weights)
     if leak and settings.predict.refuse_taught:
         raise InputError(f"{leak} (predict.refuse_taught=false packs them all the same)")
     copy_weights(source, folder, settings.kaggle.rows, with_settings=False)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from augment.errors import InputError
 from augment.files import read_bytes
 from kernels_kaggle.at_home.client import Client, DatasetState, KaggleError
+from kernels_kaggle.at_home.credentials import read_secrets
 from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.at_home.guard import find_secret, refuse_unpublishable
 from kernels_kaggle.at_home.metadata import NotebookMetadata
@@ -64,7 +65,7 @@ def _read_publishable(folder: PackageFolder) -> Manifest:
     refuse_unpublishable(folder.dataset, load_recipe(manifest.recipe, manifest.changes))
     code = folder.notebook / NotebookMetadata.read(folder.notebook).code_file
     content = read_bytes(code)
-    if secret := find_secret(content):
+    if secret := find_secret(content, read_secrets()):
         raise InputError(f"{code}: refused: {secret}")
     if read_digest(folder.dataset).encode() not in content:
         raise InputError(f"{code}: made for another package; {folder.command('package')} again")
