@@ -133,6 +133,8 @@ class Store:
             self.doubts.append(str(error))
         except (ValueError, RecursionError):
             raise Invalid(f"{file}: no header") from None
+        if re.search(rb"-0\D", content[8:start]):  # which the library reads as a float
+            self.doubts.append("minus zero")
         check(isinstance(header, dict), f"{file}: no header")
         if header.pop("__metadata__", None) is not None:
             self.doubts.append("more than tensors")

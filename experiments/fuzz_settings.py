@@ -104,8 +104,8 @@ RULES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     ),
     "nothing to evaluate": lambda s: s["train.eval_every"] == 0 or s["data.evaluated"],
     "no best": lambda s: not s["checkpoint.keep_best"] or s["train.eval_every"] > 0,
-    "slug": lambda s: re.fullmatch("[a-z0-9-]+", s["kaggle.competition"]),
-    "owner": lambda s: re.fullmatch("[A-Za-z0-9_-]*", s["kaggle.owner"]),
+    "slug": lambda s: re.fullmatch("[a-z0-9-]{1,50}", s["kaggle.competition"]),
+    "owner": lambda s: re.fullmatch("[A-Za-z0-9_-]{0,50}", s["kaggle.owner"]),
 }  # fmt: skip
 
 

@@ -221,7 +221,9 @@ class KaggleSettings(Section):
         self.require_numbers(at_least={"smoke_tasks": 1, "smoke_seconds": 1})
         is_slug = re.fullmatch("[a-z0-9-]{1,50}", self.competition) is not None
         shown = shorten(self.competition)
-        require(is_slug, f"kaggle.competition is the end of its address, not {shown}")
+        require(
+            is_slug, f"kaggle.competition is the end of its address, of 1 to 50 signs, not {shown}"
+        )
         is_user = re.fullmatch("[A-Za-z0-9_-]{0,50}", self.owner) is not None
         self._require(is_user, "owner", "a Kaggle user name", self.owner)
 

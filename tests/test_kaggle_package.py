@@ -121,7 +121,8 @@ def test_a_run_whose_name_kaggle_would_change_is_refused(run, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("kaggle.competition=https://kaggle.com/c/arc", "the end of its address"),
+        ("kaggle.competition=https://kaggle.com/c/arc", "the end of its address, of 1 to 50 signs"),
+        ("kaggle.competition=" + 51 * "a", "of 1 to 50 signs"),
         ("adapt.start=scratch", "leave out weights="),
         ("kaggle.owner=someone/x", "kaggle.owner must be a Kaggle user name, got 'someone/x'"),
         ("kaggle.licence=MIT-0", "Input should be 'CC0-1.0', "),
