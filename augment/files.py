@@ -32,7 +32,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
-def _open_regular(path: Path) -> Iterator[BufferedReader]:
+def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Open a regular file; of pipes and devices nobody knows when, or whether, they end."""
 
     def open_at_once(name: str, flags: int) -> int:
@@ -54,13 +54,13 @@ def _read(file: BufferedReader, most: int = -1) -> bytes:
 
 def read_bytes(path: Path) -> bytes:
     """Return the content of a regular file; raise :class:`InputError` when it cannot be read."""
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         return _read(file)
 
 
 def read_json(path: Path) -> object:
     """Return the JSON value in a regular file of at most 50 MB; see :func:`parse_json`."""
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         num_bytes = os.fstat(file.fileno()).st_size
         if num_bytes > _MAX_JSON_BYTES:
             raise InputError(
@@ -182,7 +182,7 @@ def write_json(path: Path, value: object) -> None:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a regular file; :class:`InputError` when it cannot be read."""
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -203,7 +203,7 @@ def test_a_file_that_has_nothing_to_say_is_empty(tmp_path, monkeypatch):
 
     path = tmp_path / "silent.json"
     path.write_bytes(b"")
-    monkeypatch.setattr(files, "_open_regular", open_silent)
+    monkeypatch.setattr(files, "open_regular", open_silent)
     assert read_bytes(path) == b""
     with pytest.raises(InputError, match=r"silent\.json: not JSON"):
         read_object(path)
