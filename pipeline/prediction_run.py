@@ -35,7 +35,7 @@ def adapted_weights(training_run: TrainingRun, start: Weights) -> Weights:
     return Weights(
         training.ema.averaged(training.model),
         training.table,
-        training_run.dataset.index,
+        training_run.index,
         start.trained_on,
         f"{start.source}, {step} steps on the tasks",
         f"{start.digest}+{step}",
@@ -93,7 +93,7 @@ class PredictionRun:
         num_steps, late = training_run.train_settings.num_steps, 0.0
         if num_steps == 0:
             return
-        say(f"adapt: {len(training_run.dataset.tasks)} tasks, at most {num_steps:,} steps")
+        say(f"adapt: {len(training_run.index.task_ids)} tasks, at most {num_steps:,} steps")
         training_run.plan_memory()
         if training_run.resumed_from:
             say(f"adapt: going on from {training_run.resumed_from}")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from augment.dataset import Dataset
 from augment.errors import InputError, OtherFormatError
 from augment.examples import ExampleStream
+from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from pipeline.console import say, warn
 from pipeline.deadline import Leg
@@ -67,7 +68,8 @@ class TrainingRun:
     settings: Settings
     run: Run
     engine: Engine
-    dataset: Dataset
+    index: PuzzleIndex
+    stream: ExampleStream
     train_settings: TrainSettings
     """Their learning rates are halved after numbers that left their range."""
     start: Callable[[TrainSettings], Training]
@@ -93,11 +95,10 @@ class TrainingRun:
 
     def plan_memory(self) -> None:
         """Log the memory plan and have the engine follow it; raise where it does not fit."""
-        stream = ExampleStream(self.dataset, self.train_settings.seed)
         line = plan_training(
             self.training.model,
-            self.dataset.index.num_rows,
-            stream,
+            self.index.num_rows,
+            self.stream,
             self.train_settings,
             self.engine,
             self.settings.engine.memory_gb,
@@ -134,12 +135,11 @@ class TrainingRun:
             settings.num_steps, group, leg, leg.until, keeping.every_seconds,
             self._ends_at - time.monotonic(), share=leg.begin,
         )  # fmt: skip
-        stream = ExampleStream(self.dataset, settings.seed)
         saved_step = training.step
         with TrainingLog(
             self.stage, settings, self.settings.log, self.run, training.step, leg
         ) as log:
-            for step in train(training, stream, settings, self.engine, progress):
+            for step in train(training, self.stream, settings, self.engine, progress):
                 log.count_step()
                 if step % settings.log_every == 0:
                     log.write_metrics(take_metrics(training, settings, group))
@@ -164,7 +164,7 @@ class TrainingRun:
                 restore_training(
                     latest,
                     self.training,
-                    self.dataset.index,
+                    self.index,
                     self.identity(checkpoint_step(latest)),
                     group,
                 )
@@ -269,23 +269,24 @@ def open_pretraining(
     evaluation = None
     if settings.train.eval_every:
         evaluation = Evaluation.of(evaluated, dataset, settings.train.eval_views, engine)
-    writer = _open_writer(run.checkpoints, dataset, trained_on, settings, engine)
+    writer = _open_writer(run.checkpoints, dataset.index, trained_on, settings, engine)
     return TrainingRun(
-        "pretrain", settings, run, engine, dataset, settings.train, start, identity, writer,
+        "pretrain", settings, run, engine, dataset.index,
+        ExampleStream(dataset, settings.train.seed), settings.train, start, identity, writer,
         evaluation,
     )  # fmt: skip
 
 
 def _open_writer(
     folder: Path,
-    dataset: Dataset,
+    index: PuzzleIndex,
     trained_on: NDArray[np.uint64],
     settings: Settings,
     engine: Engine,
 ) -> CheckpointWriter:
     keeping = settings.checkpoint
     return CheckpointWriter(
-        folder, dataset.index, trained_on, code_version(), engine.group, keeping.keep, keeping.carry
+        folder, index, trained_on, code_version(), engine.group, keeping.keep, keeping.carry
     )
 
 
@@ -328,7 +329,16 @@ def open_test_time_training(
     def start(train_settings: TrainSettings) -> Training:
         return start_adaptation(weights, dataset, train_settings, engine)  # type: ignore[arg-type]
 
-    writer = _open_writer(run.adapted, dataset, weights.trained_on, settings, engine)
+    writer = _open_writer(run.adapted, dataset.index, weights.trained_on, settings, engine)
     return TrainingRun(
-        "adapt", settings, run, engine, dataset, adapt, start, lambda step: identity, writer
+        "adapt",
+        settings,
+        run,
+        engine,
+        dataset.index,
+        ExampleStream(dataset, adapt.seed),
+        adapt,
+        start,
+        lambda step: identity,
+        writer,
     )
