@@ -15,7 +15,7 @@ from augment.examples import Examples
 from solver.ema import EMA
 from solver.engine import Engine
 from solver.flop import flop_of_training
-from solver.model import TRM, State
+from solver.kinds import new_model
 from solver.optimizer import make_optimizer
 from solver.packing import lengths_of
 from solver.queries import Plan
@@ -31,7 +31,11 @@ class EagerTrainer:
     """The oracle's step with the same optimisers, on all examples at once."""
 
     def __init__(self, model: ModelSettings, examples: Examples, engine: Engine) -> None:
-        self.model, self.engine, count = TRM(model).to(engine.device), engine, len(examples.rows)
+        self.model, self.engine, count = (
+            new_model(model).to(engine.device),
+            engine,
+            len(examples.rows),
+        )
         self.optimizer = make_optimizer(self.model, TRAIN, engine.dtype)
         self.ema = EMA(self.model)
         self.rows = torch.zeros(count, model.dim, device=engine.device, requires_grad=True)
@@ -39,10 +43,8 @@ class EagerTrainer:
             torch.from_numpy(array).long().to(engine.device)
             for array in (examples.inputs, examples.labels)
         )
-        shape = (count, LENGTH, model.dim)
-        self.state = State(
-            *(t.expand(shape).to(engine.dtype) for t in (self.model.y_start, self.model.z_start))
-        )
+        start = self.model.start(count * LENGTH, engine.dtype)
+        self.state = tuple(tensor.view(count, LENGTH, model.dim) for tensor in start)
 
     def loss(self) -> torch.Tensor:
         p = dict(self.model.named_parameters())

@@ -36,7 +36,8 @@ from pipeline.settings import CheckpointSettings, Settings, change_settings
 from pipeline.stages.build import make_dataset
 from solver.engine import open_engine
 from solver.flop import flop_of_training
-from solver.model import TRM
+from solver.kinds import new_model
+from solver.model import Model
 from solver.packing import boxes_for, lengths_of
 from solver.progress import TrainingProgress
 from solver.puzzle_table import PuzzleTable
@@ -140,7 +141,7 @@ def vote(training: Training, evaluation: Evaluation) -> dict[str, Any]:
     return {**shares, "outputs": list(zip(cells, places, strict=True))}
 
 
-def averaged(training: Training) -> TRM:
+def averaged(training: Training) -> Model:
     """Return the model of the moving average."""
     return training.ema.averaged(training.model).eval()
 
@@ -168,7 +169,7 @@ def run(job: Job, compile: bool) -> list[dict]:
     num_steps = round(job.budget / flop_of_step)
     train_settings = replace(train_settings, num_steps=num_steps)
     table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
-    training = start_training(TRM(settings.model, job.seed), table, train_settings, engine)
+    training = start_training(new_model(settings.model, job.seed), table, train_settings, engine)
     stops = {round(num_steps * n / MEASUREMENTS) for n in range(1, MEASUREMENTS + 1)}
     # Every lane takes all its supervision steps on a pair, as good as none halts before.
     of_pair = settings.train.global_batch / settings.model.max_supervision_steps / dataset.num_pairs

@@ -12,7 +12,7 @@ import time
 import torch
 
 import solver.train
-from solver.model import TRM
+from solver.model import Model
 
 
 class Shortage:
@@ -50,14 +50,14 @@ def slow(number: int) -> None:
             time.sleep(1.0)
 
     _after_steps(fault)
-    start = TRM.start
+    start = Model.start
 
     def start_slowly(self, num_positions, dtype):
         if is_slow and not torch.is_grad_enabled():
             time.sleep(0.5)
         return start(self, num_positions, dtype)
 
-    TRM.start = start_slowly
+    Model.start = start_slowly
 
 
 def stall(number: int) -> None:
@@ -67,13 +67,13 @@ def stall(number: int) -> None:
 
 def starve(number: int) -> None:
     """Leave memory for so many positions at once."""
-    init = TRM.__init__
+    init = Model.__init__
 
     def init_with_little_memory(self, *arguments):
         init(self, *arguments)
         self.forward = Shortage(self, number)
 
-    TRM.__init__ = init_with_little_memory
+    Model.__init__ = init_with_little_memory
 
 
 def _after_steps(fault) -> None:

@@ -27,7 +27,7 @@ from augment.prediction import Prediction
 from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from pipeline.sources import load_source
-from solver.model import TRM
+from solver.kinds import new_model
 from solver.puzzle_table import PuzzleTable
 from solver.settings import ModelSettings
 from solver.weights import describe_checkpoint, load_weights, write_weights
@@ -64,7 +64,7 @@ def intact(kind: str) -> Files:
             rows = torch.linspace(-1, 1, 6).reshape(3, 2)
             table = PuzzleTable(index.num_rows, torch.zeros(2))
             table.put(np.array([1, 2, 5]), rows)
-            state = TRM(settings, 0).state_dict()
+            state = new_model(settings, 0).state_dict()
             write_weights(folder, state, table, index, np.array([3, 5], np.uint64))
             describe_checkpoint(folder, 5, settings, {"train": {"lr": 1e-3}}, index, "fuzz")
         return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

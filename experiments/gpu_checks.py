@@ -28,9 +28,10 @@ from solver.carry import start_carry
 from solver.checkpoint import CheckpointWriter, restore_training
 from solver.checkpoint_files import latest_checkpoint
 from solver.engine import Engine, open_engine
+from solver.kinds import new_model
 from solver.loader import Batch, batches
 from solver.loss import IGNORED
-from solver.model import TRM
+from solver.model import Model
 from solver.packing import pack
 from solver.puzzle_table import PuzzleTable
 from solver.reference import convert_reference, reference_names
@@ -63,7 +64,7 @@ def error_of(value: Tensor, expected: Tensor) -> float:
     return float((value - expected).norm() / expected.norm().clamp(min=1e-12))
 
 
-def read_golden(name: str) -> tuple[dict[str, np.ndarray], TRM, PuzzleTable]:
+def read_golden(name: str) -> tuple[dict[str, np.ndarray], Model, PuzzleTable]:
     with np.load(GOLDEN / name) as arrays:
         golden = {key: arrays[key] for key in arrays.files}
     weights = {k[2:]: torch.from_numpy(v) for k, v in golden.items() if k.startswith("w:")}
@@ -88,7 +89,7 @@ def check_golden_logits(engine: Engine) -> str:
             x = model.embed(packed, rows).to(engine.dtype)
             state = model.start(len(x), engine.dtype)
             for expected in golden["eval_logits"]:
-                state, logits, _ = model(state, x, packed)
+                state, logits, *_ = model(state, x, packed)
                 cells = logits[: packed.num_positions].unflatten(0, (count, -1))
                 cells = cells[:, model.settings.prefix_length :].float()
                 errors.append(error_of(cells, torch.from_numpy(expected)))
@@ -216,7 +217,7 @@ def check_resume(engine: Engine) -> str:
 
 def new_training(num_rows: int, settings: TrainSettings, engine: Engine):
     table = PuzzleTable(num_rows, torch.zeros(SMALL.dim))
-    return start_training(TRM(SMALL), table, settings, engine)
+    return start_training(new_model(SMALL), table, settings, engine)
 
 
 CHECKS: tuple[Callable[[Engine], str], ...] = (

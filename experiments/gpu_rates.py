@@ -28,9 +28,10 @@ from solver.attention import Sequences, attend, choose_kernel
 from solver.cards import CARDS, Card
 from solver.engine import Engine, open_engine
 from solver.flop import flop_of_training
+from solver.kinds import new_model
 from solver.loader import batches
 from solver.memory import plan_training
-from solver.model import TRM
+from solver.model import run_recursion
 from solver.packing import boxes_for, lengths_of
 from solver.puzzle_table import PuzzleTable
 from solver.roofline import prediction_time, training_time
@@ -120,7 +121,7 @@ def start_run(bench: Bench, name: str, *changes: str, engine: Engine | None = No
     settings = load_recipe(name, [*(SMALL if bench.is_small else ()), *changes])
     dataset = data_set(["arc1/training"], ["arc1/evaluation"], settings.model.rows_per)
     stream, train = ExampleStream(dataset, 0), replace(settings.train, num_steps=10_000)
-    model = TRM(settings.model)
+    model = new_model(settings.model)
     engine.tokens_per_pass = settings.engine.tokens_per_pass or engine.planned_tokens
     say(f"{name}: {plan_training(model, dataset.index.num_rows, stream, train, engine, 0.0)}")
     table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
@@ -212,13 +213,13 @@ def measure_small_width(bench: Bench) -> None:
     """Note what compiling, and launching whole CUDA graphs, bring at width 128."""
     sides: dict[str, Callable[..., object] | None] = {"eager": None}
     if not bench.is_small:
-        sides["compiled"] = torch.compile(TRM.latent_recursion, dynamic=True)
+        sides["compiled"] = torch.compile(run_recursion, dynamic=True)
     if bench.engine.device.type == "cuda":
-        sides["graphs"] = torch.compile(TRM.latent_recursion, dynamic=True, mode="reduce-overhead")
+        sides["graphs"] = torch.compile(run_recursion, dynamic=True, mode="reduce-overhead")
     for side, recursion in sides.items():
         engine = replace(bench.engine, compile=False)
         run = start_run(bench, "demo", "model.canvas_side=30", engine=engine)
-        run.training.model.recursion = recursion or TRM.latent_recursion  # type: ignore[assignment]
+        run.training.model.recursion = recursion or run_recursion  # type: ignore[assignment]
         rate, _ = steps_per_second(run, engine)
         batch = run.settings.train.global_batch
         bench.report.add(f"d128_{side}_examples_per_second", [r * batch for r in rate])

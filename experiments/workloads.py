@@ -16,8 +16,8 @@ from augment.task import Task
 from augment.view import NUM_VIEWS
 from pipeline.sources import load_source
 from solver.engine import Engine
+from solver.kinds import new_model
 from solver.loader import Batch
-from solver.model import TRM
 from solver.packing import boxes_for
 from solver.predict import Predictor
 from solver.puzzle_table import PuzzleTable
@@ -66,7 +66,7 @@ class Trainer:
         examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
         train = replace(TRAIN, global_batch=len(examples.rows))
         table = PuzzleTable(int(examples.rows.max()) + 1, torch.zeros(settings.dim))
-        training = start_training(TRM(settings), table, train, engine)
+        training = start_training(new_model(settings), table, train, engine)
         return cls(training, Batch(examples, np.full(len(examples.rows), 16)), engine)
 
     def step(self) -> None:
@@ -100,7 +100,7 @@ def prediction_of(plan: Plan, engine: Engine) -> Callable[[], None]:
     the next call, so every call but the first one does all work of one.
     """
     table = PuzzleTable(1, torch.zeros(plan.model.dim))
-    trm = TRM(plan.model).requires_grad_(False)
+    trm = new_model(plan.model).requires_grad_(False)
     nothing = np.empty(0, np.uint64)
     weights = Weights(trm, table, PuzzleIndex.empty("view"), nothing, "bench", "")
     predictor = Predictor(weights, plan, engine)

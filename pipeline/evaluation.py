@@ -17,7 +17,7 @@ from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from solver.engine import Engine
 from solver.loss import compute_losses
-from solver.model import TRM
+from solver.model import Model
 from solver.packing import boxes_for, lengths_of, pack, plan_passes
 from solver.predict import predict
 from solver.puzzle_table import PuzzleTable
@@ -64,7 +64,7 @@ class Evaluation:
         return {LOSS: loss, EXACT: exact, PASS2: by_votes[1]}
 
     @torch.no_grad()
-    def measure_loss(self, model: TRM, table: PuzzleTable) -> tuple[float, float, float]:
+    def measure_loss(self, model: Model, table: PuzzleTable) -> tuple[float, float, float]:
         """Return held-out loss, accuracy and exact accuracy of a model that does not train."""
         engine, settings = self.engine, model.settings
         examples = self._examples(settings.canvas_side)
@@ -77,7 +77,7 @@ class Evaluation:
             x_PD = model.embed(packed, rows_GD).to(engine.dtype)
             state = model.start(len(x_PD), engine.dtype)
             for _ in range(settings.max_supervision_steps):
-                state, logits_MV, halt_G = model(state, x_PD, packed)
+                state, logits_MV, halt_G, _ = model(state, x_PD, packed)
             losses = compute_losses(
                 logits_MV, halt_G, packed.labels_M, packed.owners_N, settings.output
             )
@@ -88,7 +88,7 @@ class Evaluation:
         )
         return loss, accuracy, exact
 
-    def score(self, model: TRM, table: PuzzleTable) -> Score:
+    def score(self, model: Model, table: PuzzleTable) -> Score:
         """Return the score of the votes."""
         weights = Weights(model, table, self.index, np.empty(0, np.uint64), "evaluation", "")
         queries = list_queries(weights, self.tasks, self.num_views)

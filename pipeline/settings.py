@@ -262,6 +262,7 @@ class Settings:
             self.model.gradient_cycles <= cycles,
             f"model.gradient_cycles must be at most adapt.num_cycles {cycles}",
         )
+        self.adapt.adapted_model(self.model)  # refuses what its kind does not have
 
 
 def change_settings(settings: Settings, changes: Iterable[str]) -> Settings:

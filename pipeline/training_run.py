@@ -40,8 +40,8 @@ from solver.checkpoint_files import (
     set_aside,
 )
 from solver.engine import Engine
+from solver.kinds import new_model
 from solver.memory import plan_training
-from solver.model import TRM
 from solver.progress import TrainingProgress
 from solver.puzzle_table import PuzzleTable
 from solver.schedule import lr_multiplier
@@ -257,7 +257,7 @@ def open_pretraining(
         if weights is not None:
             return start_from_weights(weights, dataset, settings.model, train_settings, engine)
         table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
-        model = TRM(settings.model, train_settings.seed)
+        model = new_model(settings.model, train_settings.seed)
         return start_training(model, table, train_settings, engine)
 
     def identity(step: int) -> Mapping[str, object]:

@@ -17,7 +17,7 @@ from augment.puzzles import ColorMaps, PuzzleIndex
 from augment.task import Task
 from augment.view import ViewCodes
 from solver.engine import Engine
-from solver.model import TRM
+from solver.kinds import new_model
 from solver.puzzle_table import PuzzleTable
 from solver.settings import RECURSION, AdaptSettings, ModelSettings, TrainSettings
 from solver.train import Training, start_training
@@ -78,12 +78,12 @@ def start_from_weights(
             f"{weights.source}: model.canvas_side is {old.canvas_side}, which may grow but not "
             f"shrink, to {model.canvas_side} here"
         )
-    trm = TRM(model)
-    trm.load_state_dict(weights.model.state_dict())
+    copy = new_model(model)
+    copy.load_state_dict(weights.model.state_dict())
     table = PuzzleTable(dataset.index.num_rows, weights.table.mean_row)
     for position, task in enumerate(dataset.tasks):
         _copy_trained_rows(weights, task, dataset.index, position, table)
-    return start_training(trm, table, settings, engine)
+    return start_training(copy, table, settings, engine)
 
 
 def _copy_trained_rows(

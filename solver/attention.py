@@ -6,9 +6,11 @@ Nothing is padded or masked: torch's kernels for sequences of different lengths 
 and :mod:`solver.cpu_attention` on a CPU.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from solver.cpu_attention import attend_on_cpu
@@ -22,6 +24,7 @@ HAS_VARLEN = varlen_attn is not None
 """Whether this torch has FlashAttention for sequences of different lengths."""
 
 _FLASH = (8, 0)  # the compute capability from which GPUs run FlashAttention
+_HEAD_WIDTH_STEP = 8  # GPUs' kernels read this many values of a head at once
 _NO_MASK = 0  # of the memory-efficient kernel
 
 Kernel = Literal["cpu", "flash", "efficient"]
@@ -57,6 +60,12 @@ def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, sequences: Sequences) ->
     if kernel == "cpu":
         mixed_NHK: Tensor = attend_on_cpu(q_NHK, k_NHK, v_NHK, bounds_E)
         return mixed_NHK
+    width = q_NHK.shape[-1]
+    if missing := -width % _HEAD_WIDTH_STEP:
+        # Zeros change no product; the scale of the kernel is that of the larger width.
+        q_NHK = q_NHK * math.sqrt((width + missing) / width)
+        q_NHK, k_NHK, v_NHK = (F.pad(x_NHK, (0, missing)) for x_NHK in (q_NHK, k_NHK, v_NHK))
+        return attend(q_NHK, k_NHK, v_NHK, sequences)[..., :width]
     bounds = (bounds_E, bounds_E, longest, longest)
     if kernel == "flash":  # by position: the names of these arguments changed with torch 2.11
         return varlen_attn(q_NHK, k_NHK, v_NHK, *bounds)  # type: ignore[return-value]

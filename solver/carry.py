@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from augment.examples import Examples
 from solver.loader import Batch
-from solver.model import TRM, State
+from solver.model import Model, State
 from solver.packing import Packed, lengths_of, upload
 
 
@@ -25,10 +25,10 @@ class Carry:
     steps_B: NDArray[np.int64]
     halted_B: NDArray[np.bool_]
     state: State
-    """y and z (A, D) of all lanes, end to end."""
+    """The tensors (A, D) of all lanes, end to end."""
 
 
-def start_carry(model: TRM, num_lanes: int, device: torch.device, dtype: torch.dtype) -> Carry:
+def start_carry(model: Model, num_lanes: int, device: torch.device, dtype: torch.dtype) -> Carry:
     """Return the carry before a run's first step: every lane has halted and has no example."""
     tokens = np.zeros((num_lanes, model.settings.canvas_side**2), dtype=np.uint8)
     zeros = np.zeros(num_lanes, dtype=np.int64)
@@ -37,8 +37,9 @@ def start_carry(model: TRM, num_lanes: int, device: torch.device, dtype: torch.d
     )
     # At least one position, as what a lane starts from is looked up somewhere.
     shape = (max(1, int(lengths_of(blank.boxes, model.settings).sum())), model.settings.dim)
-    y_AD = torch.zeros(shape, dtype=dtype, device=device)
-    return Carry(blank, zeros, np.ones(num_lanes, dtype=bool), State(y_AD, y_AD))
+    blank_AD = torch.zeros(shape, dtype=dtype, device=device)
+    state = (blank_AD,) * len(model.STATES)
+    return Carry(blank, zeros, np.ones(num_lanes, dtype=bool), state)
 
 
 def refill(carry: Carry, batch: Batch) -> Examples:
@@ -51,9 +52,9 @@ def refill(carry: Carry, batch: Batch) -> Examples:
     ))  # fmt: skip
 
 
-def gather_state(carry: Carry, model: TRM, packed: Packed) -> State:
-    """Return y and z (N, D) for a packed batch of lanes; the start where a lane has halted."""
-    device, dtype = carry.state.y.device, carry.state.y.dtype
+def gather_state(carry: Carry, model: Model, packed: Packed) -> State:
+    """Return the state (N, D) for a packed batch of lanes; the start where a lane has halted."""
+    device, dtype = carry.state[0].device, carry.state[0].dtype
     if carry.halted_B.all():
         return model.start(len(packed.examples_N), dtype)
     is_fresh_N = carry.halted_B[packed.examples_N]
@@ -62,9 +63,9 @@ def gather_state(carry: Carry, model: TRM, packed: Packed) -> State:
     (at_N,) = upload((sources_N,), device)
     fresh_N1, at_N = (at_N < 0)[:, None], at_N.clamp(min=0)
     fresh = model.start(len(at_N), dtype)
-    return State(*(
+    return tuple(
         torch.where(fresh_N1, new, old[at_N]) for new, old in zip(fresh, carry.state, strict=True)
-    ))  # fmt: skip
+    )
 
 
 class StateWriter:
@@ -73,14 +74,14 @@ class StateWriter:
     def __init__(self, lengths_B: NDArray[np.int64], like: State):
         """Allocate the states of lanes with these lengths, in the dtype and place of ``like``."""
         self._starts_B = _starts(lengths_B)
-        self.state = State(*(t.new_empty(int(lengths_B.sum()), t.shape[-1]) for t in like))
-        """y and z (A, D) of all lanes, once all are written."""
+        self.state = tuple(t.new_empty(int(lengths_B.sum()), t.shape[-1]) for t in like)
+        """The state (A, D) of all lanes, once all are written."""
 
     def write(self, packed: Packed, state: State) -> None:
-        """Write the states y and z (N, D) of a packed batch."""
+        """Write the state (N, D) of a packed batch."""
         real = slice(packed.num_positions)
         targets = self._starts_B[packed.examples_N[real]] + packed.offsets_N[real]
-        (at,) = upload((targets,), state.y.device)
+        (at,) = upload((targets,), state[0].device)
         for all_AD, part_ND in zip(self.state, state, strict=True):
             all_AD.index_copy_(0, at.long(), part_ND[real])
 

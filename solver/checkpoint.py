@@ -30,7 +30,6 @@ from solver.checkpoint_files import (
     is_carry,
     verify_checkpoint,
 )
-from solver.model import State
 from solver.optimizer import optimizer_tensors, outline_optimizer, restore_optimizer
 from solver.packing import lengths_of
 from solver.process_group import ProcessGroup
@@ -79,7 +78,7 @@ class CheckpointWriter:
 
         def write_carry() -> None:
             carry = temporary / CARRY.format(rank=group.rank)
-            save_tensors(carry, _pack_carry(training.carry))
+            save_tensors(carry, _pack_carry(training))
 
         def finish() -> None:
             self._write(temporary, training, settings)
@@ -190,28 +189,30 @@ def _pack_training(training: Training) -> dict[str, Tensor]:
     }
 
 
-def _pack_carry(carry: Carry) -> dict[str, Tensor]:
+def _pack_carry(training: Training) -> dict[str, Tensor]:
+    carry = training.carry
     arrays = {**carry.examples.columns, "steps": carry.steps_B, "halted": carry.halted_B}
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    return {**carry.state._asdict(), **tensors}
+    return {**dict(zip(training.model.STATES, carry.state, strict=True)), **tensors}
 
 
 def _read_carry(
     paths: Sequence[Path], training: Training, index: PuzzleIndex, group: ProcessGroup
 ) -> Carry:
     """Return this process' share of all lanes, whose carries lie in ``paths``."""
-    settings, like = training.model.settings, _pack_carry(training.carry)
+    settings, states = training.model.settings, training.model.STATES
+    like = _pack_carry(training)
     carries = [read_tensors(path) for path in paths]
     for path, carry in zip(paths, carries, strict=True):
         lengths = {name: len(tensor) if tensor.ndim else 0 for name, tensor in carry.items()}
         expected = {}
         for name, tensor in like.items():
-            length = lengths.get("y" if name in State._fields else "halted", 0)
+            length = lengths.get(states[0] if name in states else "halted", 0)
             shape = (length, *tensor.shape[1:])
             expected[name] = torch.empty(shape, dtype=tensor.dtype, device="meta")
         require_like(path, carry, expected)
     tensors = {name: torch.cat([carry[name] for carry in carries]) for name in like}
-    state = State(tensors.pop("y"), tensors.pop("z"))
+    state = tuple(tensors.pop(name) for name in states)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     steps_B, halted_B = arrays.pop("steps"), arrays.pop("halted")
     examples = Examples(**arrays)
@@ -226,7 +227,7 @@ def _read_carry(
         ((column >= 0) & (column < limit)).all() for column, limit in limits
     )
     ends = np.cumsum([0, *lengths_of(boxes_B4, settings)]) if are_lanes else np.zeros(1, np.int64)
-    if not are_lanes or ends[-1] != len(state.y):
+    if not are_lanes or ends[-1] != len(state[0]):
         raise InputError(f"{paths[0]}: not the lanes of this run")
     share = group.share(len(steps_B))
     positions = slice(ends[share.start], ends[share.stop])
@@ -234,7 +235,7 @@ def _read_carry(
         examples.take(share),
         steps_B[share],
         halted_B[share],
-        State(*(tensor[positions].to(group.device) for tensor in state)),
+        tuple(tensor[positions].to(group.device) for tensor in state),
     )
 
 

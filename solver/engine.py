@@ -9,14 +9,13 @@ import torch
 from augment.errors import InputError
 from solver.attention import HAS_VARLEN
 from solver.device import choose_device, choose_dtype, prepare_device
-from solver.model import TRM
+from solver.model import Model, run_recursion
 from solver.process_group import ProcessGroup, join_process_group
 from solver.settings import EngineSettings
 
 # Positions of a pass, unless the settings or the memory plan of a training run say otherwise. A CPU
 # gains nothing beyond its caches. A GPU predicts this many between two looks at the deadline.
 _TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65_536}
-_HEAD_WIDTH_STEP = 8  # GPUs' attention kernels read this many values of a head at once
 # Training, training of puzzle rows alone, prediction, and float32 for views that leave float16's
 # range need a compiled graph each, with and without gradient; torch's own limit is 8.
 _MOST_GRAPHS = 64
@@ -50,26 +49,18 @@ class Engine:
         processes = f", {self.group.size} processes" if self.group.size > 1 else ""
         return f"{self.device}, {str(self.dtype).removeprefix('torch.')}{processes}"
 
-    def prepare(self, model: TRM) -> TRM:
+    def prepare(self, model: Model) -> Model:
         """Return the model, moved here in place and compiled where that is asked for."""
-        settings = model.settings
-        if self.device.type != "cpu" and settings.variant == "attention":
-            width = settings.dim // settings.num_heads
-            if width % _HEAD_WIDTH_STEP:
-                raise InputError(
-                    f"model.dim / model.num_heads is {width}; on a GPU it must be a multiple of "
-                    f"{_HEAD_WIDTH_STEP}"
-                )
         model.recompute = self.recompute
         if self.compile and self._compiled_recursion is None:
             torch._dynamo.config.recompile_limit = _MOST_GRAPHS
             # The latent recursion, which a supervision step repeats: one layer would leave sums
             # between the passes uncompiled, and a whole step takes minutes to compile.
-            self._compiled_recursion = torch.compile(TRM.latent_recursion, dynamic=True)
-        model.recursion = self._compiled_recursion or TRM.latent_recursion
+            self._compiled_recursion = torch.compile(run_recursion, dynamic=True)
+        model.recursion = self._compiled_recursion or run_recursion
         return model.to(self.device)
 
-    def retry(self, model: TRM, compute: Callable[[], Result]) -> Result:
+    def retry(self, model: Model, compute: Callable[[], Result]) -> Result:
         """Return the result of ``compute``; retry it after an error that can be worked around.
 
         After an out-of-memory error passes are half as large, and after a failed compilation
@@ -91,7 +82,7 @@ class Engine:
                         error.add_note(f"before that, the compiled model failed: {failure}")
                     raise
                 self._compiled_recursion, self.compile = None, False
-                model.recursion = TRM.latent_recursion
+                model.recursion = run_recursion
                 # A compiler's own first line says that it failed, the second why.
                 reason = " ".join(str(error).split("\n")[:2]).strip() or type(error).__name__
                 failure = reason[:200]

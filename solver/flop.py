@@ -12,11 +12,11 @@ from solver.settings import ModelSettings, swiglu_width
 
 
 def flop_of_pass(model: ModelSettings, lengths: NDArray[np.int64]) -> float:
-    """Return the FLOP of one pass of the network over sequences of these lengths."""
+    """Return the FLOP of one pass of a network over sequences of these lengths."""
     weights, attention = 3 * model.dim * swiglu_width(model.dim, model.expansion), 0
     if model.variant == "attention":
-        weights += 4 * model.dim**2
-        attention = 4 * model.dim
+        weights += 4 * model.dim * model.attention_width
+        attention = 4 * model.attention_width
         weights += 9 * model.dim * model.convolution
     else:
         weights += 3 * model.dim * swiglu_width(model.length, model.expansion)
@@ -26,13 +26,19 @@ def flop_of_pass(model: ModelSettings, lengths: NDArray[np.int64]) -> float:
 
 def flop_of_training(model: ModelSettings, lengths: NDArray[np.int64]) -> float:
     """Return the FLOP of one supervision step with its gradient."""
-    cycles = model.num_cycles + 2 * model.gradient_cycles
-    return cycles * (model.num_latent_steps + 1) * flop_of_pass(model, lengths)
+    passes = training_passes(model) + 2 * model.gradient_passes
+    return passes * flop_of_pass(model, lengths)
+
+
+def training_passes(model: ModelSettings) -> int:
+    """Return the forward passes of a supervision step in training, with those that look ahead."""
+    steps = 2 if model.learns_to_continue else 1
+    return steps * model.num_cycles * model.passes_per_cycle
 
 
 def flop_of_prediction(
     model: ModelSettings, lengths: NDArray[np.int64], num_supervision_steps: int
 ) -> float:
     """Return the FLOP of predicting with so many supervision steps."""
-    passes = num_supervision_steps * model.num_cycles * (model.num_latent_steps + 1)
+    passes = num_supervision_steps * model.num_cycles * model.passes_per_cycle
     return passes * flop_of_pass(model, lengths)

@@ -95,7 +95,7 @@ class Rotary(nn.Module):
                 [torch.arange(side**2) // side + 1, torch.arange(side**2) % side]
             )
             coordinates_AM = torch.cat([prefix_2P, cells_2S], dim=1)
-        part = settings.dim // settings.num_heads // len(coordinates_AM)
+        part = settings.head_width // len(coordinates_AM)
         frequencies = settings.rotary_base ** (-torch.arange(0, part, 2).float() / part)
         angles = torch.cat([torch.outer(c.float(), frequencies) for c in coordinates_AM], dim=-1)
         angles_MK = torch.cat([angles, angles], dim=-1)
@@ -118,12 +118,12 @@ def apply_rotary(x_NHK: Tensor, layout: Layout) -> Tensor:
 class Attention(nn.Module):
     """Self-attention over all real positions, the padding of a canvas included."""
 
-    def __init__(self, dim: int, num_heads: int, generator: torch.Generator):
-        """Build for width ``dim``."""
+    def __init__(self, settings: ModelSettings, generator: torch.Generator):
+        """Build for width ``settings.dim``, which all heads together may be narrower than."""
         super().__init__()
-        self.num_heads = num_heads
-        self.qkv = Linear(dim, 3 * dim, generator)
-        self.output = Linear(dim, dim, generator)
+        self.num_heads = settings.num_heads
+        self.qkv = Linear(settings.dim, 3 * settings.attention_width, generator)
+        self.output = Linear(settings.attention_width, settings.dim, generator)
 
     def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """Return (N, D)."""
@@ -216,7 +216,7 @@ class AttentionLayer(nn.Module):
         """Build for width ``settings.dim``."""
         super().__init__()
         self.eps = settings.norm_eps
-        self.attention = Attention(settings.dim, settings.num_heads, generator)
+        self.attention = Attention(settings, generator)
         self.convolution = Convolution(settings.dim) if settings.convolution else None
         self.mlp = SwiGLU(settings.dim, settings.expansion, generator)
         self.dropout = nn.Dropout(settings.dropout) if settings.dropout else nn.Identity()

@@ -1,4 +1,4 @@
-"""Cross-entropy over the tokens, and binary cross-entropy of the halt logit.
+"""Cross-entropy over the tokens, and binary cross-entropy of the logits of halting.
 
 Shapes: N positions of a packed batch, G examples in it, M cells of the positions, V tokens.
 """
@@ -35,7 +35,8 @@ class Losses(NamedTuple):
     tokens: Tensor
     """Mean cross-entropy over the labelled cells."""
     halt: Tensor
-    """Binary cross-entropy of the halt logit against ``exact``, before its weight."""
+    """Binary cross-entropy of the halt logit against ``exact``, before its weight; and of the
+    continue logit against what going on is worth, where a model learns that."""
     accuracy: Tensor
     """Share of the labelled cells that are right."""
     exact: Tensor
@@ -58,8 +59,12 @@ def compute_losses(
     labels_M: Tensor,
     owners_N: Tensor,
     output: Literal["stablemax", "softmax"] = "stablemax",
+    going_on: tuple[Tensor, Tensor] | None = None,
 ) -> Losses:
-    """Return the losses of one supervision step; ``owners_N`` is G where nobody owns a position."""
+    """Return the losses of one supervision step; ``owners_N`` is G where nobody owns a position.
+
+    ``going_on``: the continue logits (G,) and what going on is worth (G,), a probability.
+    """
     num_examples = len(halt_G)
     owners_M = owners_N
     if len(labels_M) > len(owners_N):
@@ -75,9 +80,12 @@ def compute_losses(
     divisor_G = count_G.clamp(min=1)
     exact_G = hits_G == count_G
     cross_entropy = stablemax_cross_entropy if output == "stablemax" else softmax_cross_entropy
+    halt_G = F.binary_cross_entropy_with_logits(halt_G, exact_G.to(halt_G.dtype), reduction="none")
+    if going_on is not None:
+        halt_G = halt_G + F.binary_cross_entropy_with_logits(*going_on, reduction="none")
     return Losses(
         tokens=sum_of_examples(cross_entropy(logits_MV, labels_M)) / divisor_G,
-        halt=F.binary_cross_entropy_with_logits(halt_G, exact_G.to(halt_G.dtype), reduction="none"),
+        halt=halt_G,
         accuracy=hits_G / divisor_G,
         exact=exact_G,
     )

@@ -26,8 +26,9 @@ from augment.boxes import full_boxes
 from augment.errors import InputError
 from augment.examples import Examples, ExampleStream
 from solver.engine import Engine
+from solver.kinds import new_model
 from solver.loss import compute_losses
-from solver.model import TRM
+from solver.model import Model
 from solver.packing import boxes_for, lengths_of, pack
 from solver.settings import ModelSettings, TrainSettings
 
@@ -40,7 +41,7 @@ _SPREADS = 4  # standard deviations by which a batch may be longer than the mean
 
 
 def plan_memory(
-    model: TRM,
+    model: Model,
     num_rows: int,
     positions_at_once: int,
     positions: int,
@@ -63,14 +64,14 @@ def plan_memory(
     return {
         "weights": 4.0 * numbers * copies,
         "rows": 4.0 * dim * 2 * num_rows,  # twice while the table grows
-        "states": 2.0 * 2 * dtype.itemsize * dim * positions,  # old and new y and z
+        "states": 2.0 * len(model.STATES) * dtype.itemsize * dim * positions,  # old and new
         "activations": constant + each * positions_at_once,
         "device": _CUDA_CONTEXT if on_gpu else 0.0,
     }
 
 
 def fitting_positions(
-    model: TRM,
+    model: Model,
     num_rows: int,
     positions: int,
     dtype: torch.dtype,
@@ -97,7 +98,7 @@ def fitting_positions(
     return fitting if fitting >= model.settings.length else 0
 
 
-def peak_bytes_of_pass(model: TRM, dtype: torch.dtype) -> tuple[float, float]:
+def peak_bytes_of_pass(model: Model, dtype: torch.dtype) -> tuple[float, float]:
     """Return the most bytes that a pass of training takes: at any size, and more per position."""
     return _peak_bytes_of_pass(model.settings, model.recompute, dtype)
 
@@ -107,14 +108,14 @@ def _peak_bytes_of_pass(
     settings: ModelSettings, recompute: bool, dtype: torch.dtype
 ) -> tuple[float, float]:
     # Cycles without gradient keep nothing, and take a second to count.
-    model = TRM(replace(settings, num_cycles=settings.gradient_cycles))
+    model = new_model(replace(settings, num_cycles=settings.gradient_cycles))
     model.recompute = recompute
     (few, less), (many, more) = (_count_pass(model, count, dtype) for count in _COUNTED)
     each = (more - less) / (many - few)
     return max(0.0, less - each * few), each
 
 
-def _count_pass(model: TRM, num_examples: int, dtype: torch.dtype) -> tuple[int, int]:
+def _count_pass(model: Model, num_examples: int, dtype: torch.dtype) -> tuple[int, int]:
     """Return the positions of a pass over examples of one size, and the bytes at its peak."""
     settings, host = model.settings, torch.device("cpu")
     side = settings.canvas_side if settings.canvas == "full" else min(8, settings.canvas_side)
@@ -127,16 +128,20 @@ def _count_pass(model: TRM, num_examples: int, dtype: torch.dtype) -> tuple[int,
         packed = pack(settings, host, examples, np.arange(num_examples))
         rows_GD = torch.zeros(num_examples, settings.dim, requires_grad=True)
         x_ND = without_values.embed(packed, rows_GD).to(dtype)
-        state = without_values.start(len(x_ND), dtype)
-        state, logits_MV, halt_G = without_values(state, x_ND, packed)
+        outcome = without_values(without_values.start(len(x_ND), dtype), x_ND, packed)
         losses = compute_losses(
-            logits_MV, halt_G, packed.labels_M, packed.owners_N, settings.output
+            outcome.logits_MV,
+            outcome.halt_G,
+            packed.labels_M,
+            packed.owners_N,
+            settings.output,
+            without_values.look_ahead(outcome, x_ND, packed, np.zeros(num_examples, np.bool_)),
         )
         losses.total.backward()  # type: ignore[no-untyped-call]
     return len(x_ND), live.peak
 
 
-def _fake_copy(model: TRM, mode: FakeTensorMode) -> TRM:
+def _fake_copy(model: Model, mode: FakeTensorMode) -> Model:
     """Return the model with tensors that have shapes but no values."""
     copies: dict[int, Any] = {
         id(tensor): nn.Parameter(mode.from_tensor(tensor.detach())) for tensor in model.parameters()
@@ -178,7 +183,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def plan_training(
-    model: TRM,
+    model: Model,
     num_rows: int,
     stream: ExampleStream,
     settings: TrainSettings,
@@ -209,7 +214,7 @@ def plan_training(
     return require_memory(plan, engine, available)
 
 
-def expected_positions(model: TRM, stream: ExampleStream, lanes: int) -> int:
+def expected_positions(model: Model, stream: ExampleStream, lanes: int) -> int:
     """Return how many positions the examples of ``lanes`` have together, seldom exceeded."""
     boxes = boxes_for(model.settings, stream.examples(0, _SAMPLED).boxes)
     return most_positions(lengths_of(boxes, model.settings), lanes, model.settings.length)

@@ -1,9 +1,8 @@
-"""The Tiny Recursion Model, in the letters of its paper: question x, answer y, latent z.
+"""What the models share: embedding, layers, the steps that carry a state, and what is read from it.
 
-"Less is More: Recursive Reasoning with Tiny Networks" (arXiv 2510.04871). One small network
-updates the latent z from x, y and z several times, and then the answer y from y and z: a *latent
-recursion*. Several of these, only the last with a gradient, make the *deep recursion* of a
-supervision step.
+A model updates its state several times with one question x: a *latent recursion*, which each kind
+has its own (solver/trm.py, hrm.py, transformer.py). Several of these, only the last ones with a
+gradient, make the *deep recursion* of a supervision step.
 
 Shapes: N positions of a packed batch, G examples in it, P prefix tokens before the cells of each, D
 width, V tokens, F features of a view, C cells of a position, M = N C cells.
@@ -11,10 +10,12 @@ width, V tokens, F features of a view, C cells of a position, M = N C cells.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -22,6 +23,7 @@ from augment.grid import NUM_COLORS
 from augment.tokens import NUM_TOKENS
 from augment.view import NUM_DIHEDRALS
 from solver.attention import Sequences, choose_kernel
+from solver.device import to_device
 from solver.layers import AttentionLayer, Layout, Linear, MLPLayer, Rotary, truncated_normal_
 from solver.packing import Packed
 from solver.settings import ModelSettings
@@ -29,23 +31,36 @@ from solver.settings import ModelSettings
 _HALT_BIAS = -5.0
 
 
-class State(NamedTuple):
-    """What a lane keeps between supervision steps: answer y and latent z, (N, D) each."""
+State = tuple[Tensor, ...]
+"""What a lane keeps between supervision steps, (N, D) each; the first is what is read."""
 
-    y: Tensor
-    z: Tensor
+
+class Outcome(NamedTuple):
+    """What a deep recursion leaves and says."""
+
+    state: State
+    """Detached."""
+    logits_MV: Tensor
+    """Of the tokens; they mean nothing at the prefix."""
+    halt_G: Tensor
+    """Logits of being right, in float32, read at the first position of each example."""
+    continue_G: Tensor | None
+    """Logits of what going on is worth; None for models that do not learn that."""
+
+    @property
+    def halts(self) -> Tensor:
+        """Whether each example is done (G,) bool: being right is worth more than going on."""
+        return self.halt_G > (0 if self.continue_G is None else self.continue_G)
 
 
 class Network(nn.Module):
-    """The one network of both roles; a call is one pass through its layers."""
+    """Layers one after another; a call is one pass through them."""
 
     def __init__(self, settings: ModelSettings, generator: torch.Generator):
         """Build the layers of ``settings.variant``."""
         super().__init__()
-        is_attention = settings.variant == "attention"
-        kind = AttentionLayer if is_attention else MLPLayer
-        self.rotary = Rotary(settings) if is_attention else None
-        self.layers = nn.ModuleList(kind(settings, generator) for _ in range(settings.num_layers))
+        layer = AttentionLayer if settings.variant == "attention" else MLPLayer
+        self.layers = nn.ModuleList(layer(settings, generator) for _ in range(settings.num_layers))
 
     def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
         """Return (N, D)."""
@@ -54,20 +69,20 @@ class Network(nn.Module):
         return x_ND
 
 
-class TRM(nn.Module):
-    """The model without its puzzle rows, which live in a table of their own."""
+class Model(nn.Module):
+    """A model without its puzzle rows, which live in a table of their own."""
 
-    y_start: Tensor
-    z_start: Tensor
+    NETWORKS: ClassVar[tuple[str, ...]]
+    """Names of its networks."""
+    STATES: ClassVar[tuple[str, ...]]
+    """Names of the tensors of its state; what is read comes first."""
 
     def __init__(self, settings: ModelSettings, seed: int = 0):
         """Build with random weights drawn from ``seed``."""
         super().__init__()
         self.settings = settings
         self.recompute = False
-        self.recursion: Callable[[TRM, Tensor, Tensor, Tensor, Layout], State] = (
-            TRM.latent_recursion
-        )
+        self.recursion: Callable[[Model, Tensor, State, Layout], State] = run_recursion
         """The latent recursion, perhaps compiled; an attribute, which copies of the model share."""
         dim = settings.dim
         generator = torch.Generator().manual_seed(seed)
@@ -86,21 +101,24 @@ class TRM(nn.Module):
             if settings.conditioning == "prefix":
                 truncated_normal_(view_embedding, dim**-0.5, generator)
             self.view_embedding = nn.Parameter(view_embedding)
-        self.net = Network(settings, generator)
+        self.rotary = Rotary(settings) if settings.variant == "attention" else None
+        for name in self.NETWORKS:
+            self.add_module(name, Network(settings, generator))
         self.output_head = Linear(dim, NUM_TOKENS * settings.cells_per_position, generator)
         self.halt_head = Linear(dim, 2, generator, bias=True)
         with torch.no_grad():
             assert self.halt_head.bias is not None
             self.halt_head.weight.zero_()
             self.halt_head.bias.fill_(_HALT_BIAS)
-        self.register_buffer("y_start", truncated_normal_(torch.empty(dim), 1.0, generator))
-        self.register_buffer("z_start", truncated_normal_(torch.empty(dim), 1.0, generator))
+        for name in self.STATES:
+            start_D = truncated_normal_(torch.empty(dim), 1.0, generator)
+            self.register_buffer(f"{name}_start", start_D)
 
     def start(self, num_positions: int, dtype: torch.dtype) -> State:
         """Return the state before the first supervision step, for ``num_positions`` in all."""
         shape = (num_positions, self.settings.dim)
-        starts = (self.y_start.to(dtype), self.z_start.to(dtype))
-        return State(*(start.expand(shape).contiguous() for start in starts))
+        starts = (self.get_buffer(f"{name}_start").to(dtype) for name in self.STATES)
+        return tuple(start.expand(shape).contiguous() for start in starts)
 
     def embed(self, packed: Packed, rows_GD: Tensor) -> Tensor:
         """Return the question x (N, D): the cells with the row and the view of their example.
@@ -137,51 +155,62 @@ class TRM(nn.Module):
         """Return what the layers need to know of a packed batch; ``dtype`` is that of x."""
         bounds_E = packed.bounds_E
         cos_N1K = sin_N1K = bounds_E.new_empty(0)  # not used by an MLP over positions
-        if self.net.rotary is not None:
-            cos_N1K, sin_N1K = self.net.rotary(packed.positions_N)
+        if self.rotary is not None:
+            cos_N1K, sin_N1K = self.rotary(packed.positions_N)
         kernel = choose_kernel(bounds_E.device, dtype)
         sequences = Sequences(bounds_E, packed.longest, kernel)
         return Layout(cos_N1K, sin_N1K, sequences, packed.neighbors_9N)
 
-    def apply_network(self, x: Tensor, layout: Layout) -> Tensor:
+    def apply_network(self, network: Network, x: Tensor, layout: Layout) -> Tensor:
         """Return the network's output; with ``recompute`` its backward pass computes it again."""
         if self.recompute and torch.is_grad_enabled():
-            output: Tensor = checkpoint(self.net, x, layout, use_reentrant=False)
+            output: Tensor = checkpoint(network, x, layout, use_reentrant=False)
             return output
-        return self.net(x, layout)  # type: ignore[no-any-return]
+        return network(x, layout)  # type: ignore[no-any-return]
 
-    def latent_recursion(self, x: Tensor, y: Tensor, z: Tensor, layout: Layout) -> State:
-        """Latent recursion: return y and z after n updates of z and one of y."""
-        for _ in range(self.settings.num_latent_steps):
-            z = self.apply_network(z + (y + x), layout)
-        y = self.apply_network(y + z, layout)
-        return State(y, z)
+    def latent_recursion(self, x: Tensor, state: State, layout: Layout) -> State:
+        """Return the state after all its updates."""
+        raise NotImplementedError
 
-    def forward(self, state: State, x_ND: Tensor, packed: Packed) -> tuple[State, Tensor, Tensor]:
-        """Deep recursion: return the outcome of T latent recursions, the last with a gradient.
-
-        Returns the detached state, token logits (M, V), which mean nothing at the prefix, and halt
-        logits (G,) in float32, read at the first position of each example.
-        """
-        y, z = state
+    def forward(self, state: State, x_ND: Tensor, packed: Packed) -> Outcome:
+        """Deep recursion: return the outcome of T latent recursions, the last with a gradient."""
+        settings = self.settings
         layout = self.layout(packed, x_ND.dtype)
         with torch.no_grad():
             # Detached, so that one compiled graph serves, whatever x comes from.
             without_gradient = x_ND.detach()
-            for _ in range(self.settings.num_cycles - self.settings.gradient_cycles):
-                y, z = self.recursion(self, without_gradient, y, z, layout)
-        for _ in range(self.settings.gradient_cycles):
-            y, z = self.recursion(self, x_ND, y, z, layout)
-        logits_MV = self.output_head(y).view(-1, NUM_TOKENS)
-        # The halt head's second logit is the reference's, whose training leaves it unused.
-        first_GD = y[packed.bounds_E[:-2]].float()
-        if self.settings.max_supervision_steps == 1:
+            for _ in range(settings.num_cycles - settings.gradient_cycles):
+                state = self.recursion(self, without_gradient, state, layout)
+        for _ in range(settings.gradient_cycles):
+            state = self.recursion(self, x_ND, state, layout)
+        logits_MV = self.output_head(state[0]).view(-1, NUM_TOKENS)
+        first_GD = state[0][packed.bounds_E[:-2]].float()
+        if settings.max_supervision_steps == 1:
             first_GD = first_GD.detach()  # nothing halts, so halting has no hand in the trunk
-        halt_G = self.halt_head(first_GD)[:, 0]
-        return State(y.detach(), z.detach()), logits_MV, halt_G
+        # Where nothing is learned of going on the second logit is the reference's, and unused.
+        halting_G2 = self.halt_head(first_GD)
+        continue_G = halting_G2[:, 1] if settings.learns_to_continue else None
+        detached = tuple(tensor.detach() for tensor in state)
+        return Outcome(detached, logits_MV, halting_G2[:, 0], continue_G)
+
+    def look_ahead(
+        self, outcome: Outcome, x_ND: Tensor, packed: Packed, is_last_G: NDArray[np.bool_]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the continue logits (G,) and what going on is worth (G,), a probability.
+
+        That is the larger one of both logits of the next step, computed without a gradient; after
+        the last step that is allowed, its halt logit. None for models that do not learn it. Source:
+        the Q-learning of HRM (arXiv 2506.21734).
+        """
+        if outcome.continue_G is None:
+            return None
+        with torch.no_grad():
+            following = self(outcome.state, x_ND, packed)
+            best_G = torch.maximum(following.halt_G, following.continue_G)
+            is_last = to_device(is_last_G, x_ND.device)
+            return outcome.continue_G, torch.where(is_last, following.halt_G, best_G).sigmoid()
 
 
-def outline(settings: ModelSettings) -> TRM:
-    """Return a model of these settings without its numbers, which takes no memory."""
-    with torch.device("meta"):
-        return TRM(settings)
+def run_recursion(model: Model, x: Tensor, state: State, layout: Layout) -> State:
+    """Return the state after a latent recursion: one function of all kinds, to be compiled."""
+    return model.latent_recursion(x, state, layout)

@@ -21,7 +21,7 @@ from augment.tokens import decode_grids
 from solver.device import begin_fetch, to_device
 from solver.engine import Engine
 from solver.flop import flop_of_prediction
-from solver.model import State
+from solver.model import Outcome
 from solver.packing import Packed, pack, plan_passes, upload
 from solver.queries import Group, Plan, share_groups
 from solver.weights import Weights
@@ -127,13 +127,14 @@ class Predictor:
         x_PD = model.embed(packed, rows_GD).to(dtype)
         state, flop = model.start(len(x_PD), dtype), 0.0
         for step in range(1, plan.num_steps + 1):
-            state, logits_MV, halt_G = model(state, x_PD, packed)
+            outcome = model(state, x_PD, packed)
+            state = outcome.state
             flop += flop_of_prediction(settings, lengths[members], 1)
             if step == plan.num_steps:
-                yield _Output.of(packed, logits_MV, halt_G, flop)
-            elif self._stops and (halted := (halt_G > 0).cpu().numpy()).any():
+                yield _Output.of(packed, outcome, flop)
+            elif self._stops and (halted := outcome.halts.cpu().numpy()).any():
                 # Queries that go on replace this prediction by a later, better one.
-                yield _Output.of(packed, logits_MV, halt_G, flop)
+                yield _Output.of(packed, outcome, flop)
                 flop = 0.0
                 if halted.all():
                     return
@@ -143,7 +144,7 @@ class Predictor:
                 owners = before.examples_N[: before.num_positions]
                 kept[: packed.num_positions] = np.isin(owners, members).nonzero()[0]
                 (at,) = upload((kept,), device)
-                x_PD, state = x_PD[at], State(state.y[at], state.z[at])
+                x_PD, state = x_PD[at], tuple(tensor[at] for tensor in state)
 
     @torch.no_grad()
     def _finish(self, outputs: Sequence["_Output"], dtype: torch.dtype | None = None) -> float:
@@ -185,7 +186,8 @@ class _Output(NamedTuple):
     """The FLOP since the output before this one."""
 
     @classmethod
-    def of(cls, packed: Packed, logits_MV: Tensor, halt_G: Tensor, flop: float) -> "_Output":
+    def of(cls, packed: Packed, outcome: Outcome, flop: float) -> "_Output":
+        logits_MV, halt_G = outcome.logits_MV, outcome.halt_G
         tokens_M = logits_MV.argmax(-1).to(torch.uint8)
         is_finite = logits_MV.isfinite().all() & halt_G.isfinite().all()
         tokens, q, finite = map(begin_fetch, (tokens_M, halt_G.sigmoid(), is_finite))

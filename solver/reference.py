@@ -13,8 +13,10 @@ from torch import Tensor
 
 from augment.errors import InputError
 from augment.grid import shorten
-from solver.model import TRM, outline
+from solver.kinds import outline
+from solver.model import Model
 from solver.settings import ModelSettings
+from solver.trm import TRM
 
 _ROWS = "inner.puzzle_emb.weights"
 _PREFIXES = ("_orig_mod.", "model.")
@@ -59,7 +61,7 @@ class _Loader(yaml.SafeLoader):
         """Merge nothing, so that a key to merge is an error."""
 
 
-def reference_names(model: TRM) -> dict[str, str]:
+def reference_names(model: Model) -> dict[str, str]:
     """Return the reference's name of every tensor of ``model``, with ours behind it."""
     names = {}
     for ours in model.state_dict():
@@ -86,8 +88,8 @@ def convert_reference(
         if isinstance(name, str) and isinstance(tensor, Tensor)
     }
     settings = _convert_settings(config)
-    model = outline(settings)
-    names, own = reference_names(model), model.state_dict()
+    expected = outline(settings)
+    names, own = reference_names(expected), expected.state_dict()
     missing = sorted((names.keys() | {_ROWS}) - named.keys())
     surplus = sorted(named.keys() - names.keys() - {_ROWS})
     if missing or surplus:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solver.cards import Card
-from solver.flop import flop_of_prediction, flop_of_training
+from solver.flop import flop_of_prediction, flop_of_training, training_passes
 from solver.settings import ModelSettings, TrainSettings, swiglu_width
 
 Limit = Literal["products", "bytes", "launches"]
@@ -122,14 +122,14 @@ def training_time(
     squares, mean = float(np.square(lengths.astype(float)).mean()), float(lengths.mean())
     slowest = _slowest_share(lengths, round(lanes), card.count)
     load = _Load(lanes * mean * slowest, lanes * squares * slowest, positions_at_once)
-    passes = model.num_latent_steps + 1
-    forward = model.num_cycles + (model.gradient_cycles if recompute else 0)
-    forward, backward = forward * passes, model.gradient_cycles * passes
+    backward = model.gradient_passes
+    forward = training_passes(model) + (backward if recompute else 0)
     device = _Device(card, model)
     numbers = device.num_weights
-    cycles = (model.num_cycles + model.gradient_cycles) * load.num_pieces
+    cycles = training_passes(model) // model.passes_per_cycle + model.gradient_cycles
+    gradients = backward / model.num_networks  # each pass is of one network
     weights = numbers * (
-        _CAST_BYTES * cycles + _GRADIENT_BYTES * backward * load.num_pieces + _OPTIMIZER_BYTES
+        (_CAST_BYTES * cycles + _GRADIENT_BYTES * gradients) * load.num_pieces + _OPTIMIZER_BYTES
     )
     steps = load.positions * (_STEP_BYTES * model.dim + _ANSWER_BYTES)
     around = (weights + steps) / (1e9 * card.gb_per_second)
@@ -143,7 +143,7 @@ def training_time(
     muon = 0.0
     if train.optimizer != "adam_atan2":
         muon = device.muon_flop / (1e12 * card.orthogonal_share * card.product_tflops)
-        kernels += len(device.shapes) * model.num_layers * _MUON_OF_MATRIX
+        kernels += len(device.shapes) * model.num_networks * model.num_layers * _MUON_OF_MATRIX
     return Time(
         device.products(load, forward + 2 * backward),
         device.attention(load, forward, backward),
@@ -167,7 +167,7 @@ def prediction_time(
     squares = float(np.square(lengths.astype(float)).sum())
     load = _Load(float(lengths.sum()) / card.count, squares / card.count, positions_at_once)
     cycles = num_supervision_steps * model.num_cycles
-    forward = cycles * (model.num_latent_steps + 1)
+    forward = cycles * model.passes_per_cycle
     device = _Device(card, model)
     weights = device.num_weights * _CAST_BYTES * cycles * load.num_pieces
     steps = load.positions * (_STEP_BYTES * model.dim + _ANSWER_BYTES * num_supervision_steps)
@@ -234,7 +234,8 @@ class _Device(NamedTuple):
         """Of the iterations that make each matrix orthogonal: three products in each."""
         sides = [sorted((num_in, num_out)) for _, num_in, num_out in self.shapes]
         each = [4 * few**2 * many + 2 * few**3 for few, many in sides]
-        return float(self.model.num_layers * _MUON_ITERATIONS * sum(each))
+        num_layers = self.model.num_networks * self.model.num_layers
+        return float(num_layers * _MUON_ITERATIONS * sum(each))
 
     def bound(self, flop: float, tflops: float, num_bytes: float) -> Part:
         arithmetic = flop / (1e12 * tflops)
@@ -255,9 +256,9 @@ class _Device(NamedTuple):
     def attention(self, load: _Load, forward: int, backward: int) -> Part:
         if self.model.variant != "attention":
             return Part()
-        layers, dim = self.model.num_layers, self.model.dim
-        flop = layers * (forward + 2.0 * backward) * 4 * dim * load.squares
-        numbers = layers * (forward * _ATTENTION + backward * _ATTENTION_BACKWARD) * dim
+        layers, width = self.model.num_layers, self.model.attention_width
+        flop = layers * (forward + 2.0 * backward) * 4 * width * load.squares
+        numbers = layers * (forward * _ATTENTION + backward * _ATTENTION_BACKWARD) * width
         num_bytes = self.width * numbers * load.positions
         return self.bound(flop, self.card.attention_tflops, num_bytes)
 
@@ -267,7 +268,7 @@ class _Device(NamedTuple):
         inner = swiglu_width(dim, model.expansion)
         if model.variant == "mlp":  # of D rows for an example, not of L
             inner += swiglu_width(model.length, model.expansion) * dim // model.length
-        angles = _ANGLE_BYTES * dim // model.num_heads
+        angles = _ANGLE_BYTES * model.head_width
         layer = self.width * ((_NORMS + _TURNS) * dim + _GATE * inner) + angles
         layer_back = self.width * ((_NORMS_BACKWARD + _TURNS) * dim + _GATE_BACKWARD * inner)
         a_pass = model.num_layers * layer + self.width * _INPUTS * dim
@@ -281,14 +282,16 @@ def _product_shapes(model: ModelSettings) -> list[tuple[float, int, int]]:
     dim, inner = model.dim, swiglu_width(model.dim, model.expansion)
     mlp = [(1.0, dim, 2 * inner), (1.0, inner, dim)]
     if model.variant == "attention":
-        return [(1.0, dim, 3 * dim), (1.0, dim, dim), *mlp]
+        width = model.attention_width
+        return [(1.0, dim, 3 * width), (1.0, width, dim), *mlp]
     length, between = model.length, swiglu_width(model.length, model.expansion)
     share = dim / length  # a row for each number of the state
     return [(share, length, 2 * between), (share, between, length), *mlp]
 
 
 def _num_weights(model: ModelSettings) -> int:
-    return model.num_layers * sum(num_in * out for _, num_in, out in _product_shapes(model))
+    of_layer = sum(num_in * out for _, num_in, out in _product_shapes(model))
+    return model.num_networks * model.num_layers * of_layer
 
 
 def _launching(card: Card, num_kernels: int, num_examples: float) -> tuple[float, float]:

@@ -21,6 +21,13 @@ _MAX_LANES = 100_000  # over a hundred times the reference's
 RECURSION = ("num_cycles", "num_latent_steps", "max_supervision_steps")
 """Settings of a model that may be others in test-time training."""
 
+# What a kind of model does not have, and the one value that says so.
+_WITHOUT_MEANING: Mapping[str, Mapping[str, int]] = {
+    "trm": {},
+    "hrm": {"gradient_cycles": 1},
+    "transformer": {"num_cycles": 1, "num_latent_steps": 1},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -56,6 +63,11 @@ class ModelSettings(Section):
 
     SECTION = "model"
 
+    kind: Annotated[
+        Literal["trm", "hrm", "transformer"],
+        "trm: one network refines y and z; hrm: a network of its own for each of two states; "
+        "transformer: one pass of a deep network (the reference's baseline)",
+    ] = "trm"
     variant: Annotated[
         Literal["attention", "mlp"], "what mixes positions: attention, or an MLP over the sequence"
     ] = "attention"
@@ -66,8 +78,8 @@ class ModelSettings(Section):
     canvas_side: Annotated[int, "side of the square canvas, cells"] = 30
     patch: Annotated[int, "side of the square of cells that makes one position"] = 1
     dim: Annotated[int, "width D of the state"] = 512
-    num_heads: Annotated[int, "attention heads"] = 8
-    num_layers: Annotated[int, "layers of the one network"] = 2
+    num_heads: Annotated[int, "attention heads, each dim // num_heads wide"] = 8
+    num_layers: Annotated[int, "layers of the network, or of each of the two"] = 2
     expansion: Annotated[
         float, "SwiGLU expansion; inner width = 2/3 x expansion x dim, rounded up to 256"
     ] = 4.0
@@ -127,15 +139,22 @@ class ModelSettings(Section):
             f"model.dim, model.num_layers and model.expansion make {self.num_parameters:.2g} "
             f"parameters; at most {_MAX_PARAMETERS:.0e} are allowed",
         )
-        require(self.dim % self.num_heads == 0, f"model.num_heads must divide model.dim {self.dim}")
-        require(self.dim // self.num_heads % 2 == 0, "model.dim / model.num_heads must be even")
+        require(
+            self.head_width > 0 and self.head_width % 2 == 0,
+            f"model.dim // model.num_heads must be even and not 0, got {self.head_width}",
+        )
+        for name, value in _WITHOUT_MEANING[self.kind].items():
+            self._require(
+                getattr(self, name) == value,
+                name, f"{value} with model.kind={self.kind}", getattr(self, name),
+            )  # fmt: skip
         require(
             self.canvas_side % self.patch == 0,
             f"model.patch must divide model.canvas_side {self.canvas_side}",
         )
         require(
-            self.rotary == "flat" or self.dim // self.num_heads % 4 == 0,
-            "model.rotary=grid needs model.dim / model.num_heads to be a multiple of 4",
+            self.rotary == "flat" or self.head_width % 4 == 0,
+            "model.rotary=grid needs model.dim // model.num_heads to be a multiple of 4",
         )
         require(
             self.canvas == "full" or self.variant == "attention",
@@ -167,10 +186,40 @@ class ModelSettings(Section):
         """Parameters of the layers."""
         of_layer = 3 * self.dim * swiglu_width(self.dim, self.expansion)
         if self.variant == "attention":
-            of_layer += 4 * self.dim**2 + 9 * self.dim * self.convolution
+            of_layer += 4 * self.dim * self.attention_width + 9 * self.dim * self.convolution
         else:
             of_layer += 3 * self.length * swiglu_width(self.length, self.expansion)
-        return self.num_layers * of_layer
+        return self.num_networks * self.num_layers * of_layer
+
+    @property
+    def num_networks(self) -> int:
+        """Networks with weights of their own."""
+        return 2 if self.kind == "hrm" else 1
+
+    @property
+    def passes_per_cycle(self) -> int:
+        """Passes through a network in a latent recursion."""
+        return 1 if self.kind == "transformer" else self.num_latent_steps + 1
+
+    @property
+    def gradient_passes(self) -> int:
+        """Passes of a supervision step that the gradient flows through; of HRM one a network."""
+        return 2 if self.kind == "hrm" else self.gradient_cycles * self.passes_per_cycle
+
+    @property
+    def learns_to_continue(self) -> bool:
+        """Whether a step of training looks one step ahead, for what going on is worth."""
+        return self.kind == "hrm" and self.max_supervision_steps > 1
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head of attention."""
+        return self.dim // self.num_heads
+
+    @property
+    def attention_width(self) -> int:
+        """Width of all heads together; less than ``dim`` where their number does not divide it."""
+        return self.num_heads * self.head_width
 
     @property
     def length(self) -> int:

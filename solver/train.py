@@ -23,7 +23,7 @@ from solver.flop import flop_of_training
 from solver.loader import Batch, batches
 from solver.loss import Losses, compute_losses
 from solver.loss_scale import LossScale
-from solver.model import TRM
+from solver.model import Model
 from solver.optimizer import make_optimizer
 from solver.packing import lengths_of, pack, plan_passes
 from solver.process_group import ProcessGroup
@@ -42,7 +42,7 @@ METRICS = ("loss", "accuracy", "exact_accuracy", "halt_accuracy", "supervision_s
 class Training:
     """The state of a training run: all that a step changes."""
 
-    model: TRM
+    model: Model
     table: PuzzleTable
     optimizer: Optimizer
     ema: EMA
@@ -70,7 +70,7 @@ class Metrics:
 
 
 def start_training(
-    model: TRM, table: PuzzleTable, settings: TrainSettings, engine: Engine
+    model: Model, table: PuzzleTable, settings: TrainSettings, engine: Engine
 ) -> Training:
     """Return the beginning of a run that trains ``model`` and ``table``, in place."""
     engine.prepare(model)
@@ -99,7 +99,7 @@ class Supervision:
 
 
 def supervise(
-    model: TRM,
+    model: Model,
     table: PuzzleTable,
     carry: Carry,
     batch: Batch,
@@ -115,6 +115,7 @@ def supervise(
     steps_B = np.where(carry.halted_B, 0, carry.steps_B) + 1
     all_halt = settings.max_supervision_steps == 1
     wants_to_halt_B = np.full(len(steps_B), all_halt)
+    is_last_B = steps_B >= settings.max_supervision_steps
     lengths_B = lengths_of(examples.boxes, settings)
     states = StateWriter(lengths_B, carry.state)
     parts: list[tuple[Losses, Tensor, Tensor]] = []
@@ -124,22 +125,27 @@ def supervise(
         packed = pack(settings, device, examples, members)
         rows_GD = table.look_up(examples.rows[members]).requires_grad_()
         x_ND = model.embed(packed, rows_GD).to(engine.dtype)
-        state, logits_MV, halt_G = model(gather_state(carry, model, packed), x_ND, packed)
-        states.write(packed, state)
+        outcome = model(gather_state(carry, model, packed), x_ND, packed)
+        states.write(packed, outcome.state)
         if not all_halt:
-            fetches.append((members, begin_fetch(halt_G.detach() > 0)))
+            fetches.append((members, begin_fetch(outcome.halts)))
         losses = compute_losses(
-            logits_MV, halt_G, packed.labels_M, packed.owners_N, settings.output
+            outcome.logits_MV,
+            outcome.halt_G,
+            packed.labels_M,
+            packed.owners_N,
+            settings.output,
+            model.look_ahead(outcome, x_ND, packed, is_last_B[members]),
         )
         (losses.total * loss_scale).backward()  # type: ignore[no-untyped-call]
         assert rows_GD.grad is not None
-        parts.append((Losses(*(part.detach() for part in losses)), rows_GD.grad, halt_G.detach()))
+        detached = Losses(*(part.detach() for part in losses))
+        parts.append((detached, rows_GD.grad, outcome.halt_G.detach()))
     # The host waits for the device only here, after it has queued the last backward pass; where
     # every lane halts anyway it waits for nothing, and goes on to the next step.
     for members, wait in fetches:
         wants_to_halt_B[members] = wait().numpy()
-    halted_B = wants_to_halt_B & (steps_B >= batch.min_steps_B)
-    halted_B |= steps_B >= settings.max_supervision_steps
+    halted_B = is_last_B | wants_to_halt_B & (steps_B >= batch.min_steps_B)
 
     order = np.concatenate(passes)
     lanes_B = to_device(np.argsort(order), device)

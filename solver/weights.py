@@ -34,7 +34,8 @@ from solver.checkpoint_files import (
     read_trained_on,
     verify_checkpoint,
 )
-from solver.model import TRM, outline
+from solver.kinds import new_model, outline
+from solver.model import Model
 from solver.puzzle_table import PuzzleTable
 from solver.reference import read_reference
 from solver.rounding import Precision, restore_tensors, round_tensors
@@ -45,7 +46,7 @@ from solver.settings import ModelSettings
 class Weights:
     """The averaged model, the puzzle rows and what each row means."""
 
-    model: TRM
+    model: Model
     table: PuzzleTable
     index: PuzzleIndex
     trained_on: NDArray[np.uint64]
@@ -60,8 +61,9 @@ def new_weights(model: ModelSettings, seed: int) -> Weights:
     """Return an untrained model, to start test-time training from scratch."""
     index = PuzzleIndex.empty(model.rows_per)
     table = PuzzleTable(index.num_rows, torch.zeros(model.dim))
-    trm = TRM(model, seed).requires_grad_(False)
-    return Weights(trm, table, index, np.empty(0, np.uint64), "a new model", f"{model} {seed}")
+    untrained = new_model(model, seed).requires_grad_(False)
+    nothing = np.empty(0, np.uint64)
+    return Weights(untrained, table, index, nothing, "a new model", f"{model} {seed}")
 
 
 def load_weights(path: Path) -> Weights:
@@ -73,11 +75,11 @@ def load_weights(path: Path) -> Weights:
     architecture asks for, or of numbers that are not finite; no memory is taken before.
     """
     if path.is_file():
-        model, rows_ND = read_reference(path)
+        trm, rows_ND = read_reference(path)
         table = PuzzleTable(1, rows_ND[1:].mean(0))
         source = f"{path} (reference; what it was trained on is not known)"
         index, trained_on = PuzzleIndex.empty("view"), np.empty(0, np.uint64)
-        return Weights(model, table, index, trained_on, source, hash_file(path))
+        return Weights(trm, table, index, trained_on, source, hash_file(path))
     if not path.is_dir():
         raise InputError(f"{path}: no such checkpoint")
     description = verify_checkpoint(path)
@@ -88,7 +90,7 @@ def load_weights(path: Path) -> Weights:
     state = read_weights(path, settings)
     table = read_rows(path, settings, index)
     trained_on = read_trained_on(path)
-    model = TRM(settings)
+    model = new_model(settings)
     model.load_state_dict(state)
     source = f"{path}, step {description['step']}"
     digest = hashlib.sha256(orjson.dumps(description["files"], option=orjson.OPT_SORT_KEYS))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from conftest import SMALL_MODEL
 
-from solver.model import TRM
+from solver.kinds import new_model
 from solver.predict import predict
 from solver.puzzle_table import PuzzleTable
 from solver.queries import Plan, list_queries
@@ -21,7 +21,7 @@ def random_weights(dataset, settings=SMALL_MODEL, seed=0):
     table = PuzzleTable(len(rows), torch.zeros(model.dim))
     table.put(np.arange(len(rows)), rows)
     return Weights(
-        TRM(model, seed).requires_grad_(False),
+        new_model(model, seed).requires_grad_(False),
         table,
         dataset.index,
         dataset.trained_on,
@@ -51,7 +51,7 @@ def run(dataset, tasks, engine, settings, weights=None):
 
 def with_halt(weights, halt_bias=-5.0, canvas="full"):
     """The same weights with a halt logit that says so always or never."""
-    model = TRM(replace(weights.model.settings, canvas=canvas)).requires_grad_(False)
+    model = new_model(replace(weights.model.settings, canvas=canvas)).requires_grad_(False)
     model.load_state_dict(weights.model.state_dict())
     model.halt_head.weight.zero_()
     model.halt_head.bias.fill_(halt_bias)
@@ -60,7 +60,7 @@ def with_halt(weights, halt_bias=-5.0, canvas="full"):
 
 def paint(weights, token):
     """The weights changed so that the token is the answer everywhere."""
-    model = TRM(weights.model.settings).requires_grad_(False)
+    model = new_model(weights.model.settings).requires_grad_(False)
     model.load_state_dict(weights.model.state_dict())
     model.output_head.forward = lambda y: torch.eye(12)[token].expand(len(y), 12)
     return replace(weights, model=model)

@@ -27,7 +27,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from augment.tokens import PAD
 from solver.memory import LiveBytes
-from solver.model import TRM
+from solver.model import Model
 
 ROOT = Path(__file__).resolve().parents[1]
 OUR_CODE = tuple(f"{ROOT / folder}{os.sep}" for folder in ("solver", "augment", "pipeline"))
@@ -71,7 +71,7 @@ def _silu_backward(gradient: Tensor, x: Tensor) -> Tensor:
         return torch.ops.aten.silu_backward.default(gradient, x)
 
 
-def put_on(device: torch.device, model: TRM) -> TRM:
+def put_on(device: torch.device, model: Model) -> Model:
     """Return a copy of the model whose tensors are on the device."""
 
     def moved(tensor: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ def watched() -> Iterator[Watch]:
                 stack.enter_context(patch.object(module, name, getattr(watch, name)))
         stack.enter_context(patch("solver.model.choose_kernel", choose_kernel))
         # Parameters without values cannot be moved; put_on did it.
-        stack.enter_context(patch.object(TRM, "to", lambda model, device: model))
+        stack.enter_context(patch.object(Model, "to", lambda model, device: model))
         # All of a backward pass in this thread, where its caller can be told.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         stack.enter_context(FakeTensorMode())

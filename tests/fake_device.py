@@ -30,8 +30,9 @@ from pipeline.recipes import RECIPES
 from pipeline.settings import Settings
 from pipeline.sources import load_source
 from solver.engine import Engine
+from solver.kinds import new_model
 from solver.loader import batches
-from solver.model import TRM
+from solver.model import Model
 from solver.packing import lengths_of, plan_passes
 from solver.predict import Predictor
 from solver.process_group import ProcessGroup
@@ -59,7 +60,7 @@ ALL_AT_ONCE = 10**9  # positions of a pass
 class Setup:
     """A model and how it is trained, with real tasks, of which training makes its examples."""
 
-    model: TRM
+    model: Model
     training: TrainSettings
     dataset: Dataset
 
@@ -70,7 +71,7 @@ class Setup:
         training = max((recipe.train, recipe.adapt), key=lambda settings: settings.num_steps)
         with patch("solver.layers.truncated_normal_", untouched), \
                 patch("solver.model.truncated_normal_", untouched):  # fmt: skip
-            return cls(TRM(model), training, real_tasks(model.canvas_side, model.rows_per))
+            return cls(new_model(model), training, real_tasks(model.canvas_side, model.rows_per))
 
     def table(self, device: torch.device) -> PuzzleTable:
         start_D = torch.zeros(self.model.settings.dim, device=device)
@@ -153,8 +154,10 @@ def misplaced(
     lanes, state = (len(lengths_B),), (int(lengths_B.sum()), settings.dim)
     of_loss = torch.float64 if settings.output == "stablemax" else FLOAT
     results = {
-        "y": (outcome.carry.state.y, engine.dtype, state),
-        "z": (outcome.carry.state.z, engine.dtype, state),
+        **{
+            name: (tensor, engine.dtype, state)
+            for name, tensor in zip(training.model.STATES, outcome.carry.state, strict=True)
+        },
         "token loss": (outcome.losses.tokens, of_loss, lanes),
         "halt loss": (outcome.losses.halt, FLOAT, lanes),
         "accuracy": (outcome.losses.accuracy, FLOAT, lanes),

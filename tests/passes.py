@@ -6,7 +6,8 @@ from conftest import SMALL_MODEL, make_table, seeded
 
 from augment.boxes import full_boxes
 from augment.examples import Examples, ExampleStream
-from solver.model import TRM
+from solver.kinds import new_model
+from solver.model import Model
 from solver.packing import pack
 from solver.progress import TrainingProgress
 from solver.train import start_training, take_metrics, train
@@ -14,7 +15,7 @@ from solver.train import start_training, take_metrics, train
 
 def fit(dataset, settings, engine, model_settings=SMALL_MODEL):
     """Train a new model on ``dataset`` and return the run and the metrics it reported."""
-    model = TRM(model_settings, settings.seed)
+    model = new_model(model_settings, settings.seed)
     table = make_table(dataset, model_settings.dim)
     training = start_training(model, table, settings, engine)
     reported = []
@@ -35,7 +36,7 @@ def pack_canvases(model, tokens):
     return pack(model.settings, torch.device("cpu"), examples, np.arange(count))
 
 
-def packed_examples(model: TRM, dataset):
+def packed_examples(model: Model, dataset):
     examples = ExampleStream(dataset, 0).examples(0, 3)
     packed = pack(model.settings, torch.device("cpu"), examples, np.arange(3))
     rows_GD = torch.randn(3, model.settings.dim, generator=seeded())

@@ -6,7 +6,7 @@ from augment.examples import ExampleStream
 from pipeline.settings import CheckpointSettings
 from solver.checkpoint import CheckpointWriter, restore_training
 from solver.checkpoint_files import latest_checkpoint
-from solver.model import TRM
+from solver.kinds import new_model
 from solver.progress import TrainingProgress
 from solver.train import require_finite, start_training, take_metrics, train
 
@@ -22,7 +22,7 @@ class Session:
         self.folder, self.dataset, self.engine, self.settings = folder, dataset, engine, settings
         self.checkpoint = CheckpointSettings(**{"every": 3, **checkpoint})
         table = make_table(dataset, model.dim)
-        self.training = start_training(TRM(model, 0), table, settings, engine)
+        self.training = start_training(new_model(model, 0), table, settings, engine)
         self.metrics = []
 
     def save(self):

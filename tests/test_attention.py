@@ -12,8 +12,8 @@ from conftest import SMALL_MODEL, make_dataset
 import solver.attention
 from augment.examples import ExampleStream
 from solver.attention import Sequences, attend
+from solver.kinds import new_model
 from solver.loss import compute_losses
-from solver.model import TRM
 from solver.packing import pack
 
 BOX_MODEL = replace(SMALL_MODEL, canvas="box", rows_per="task", rotary="grid")
@@ -94,7 +94,7 @@ def supervision_step(model, dataset):
     rows_GD = torch.ones(7, model.settings.dim).requires_grad_()
     x_ND = model.embed(packed, rows_GD)
     model.zero_grad()
-    state, logits_MV, halt_G = model(model.start(len(x_ND), x_ND.dtype), x_ND, packed)
+    state, logits_MV, halt_G, _ = model(model.start(len(x_ND), x_ND.dtype), x_ND, packed)
     losses = compute_losses(logits_MV, halt_G, packed.labels_M, packed.owners_N)
     losses.total.backward()
     gradients = [parameter.grad for parameter in model.parameters()]
@@ -104,7 +104,7 @@ def supervision_step(model, dataset):
 @pytest.mark.parametrize("kernel", CALLED)
 def test_a_step_is_the_same_with_the_kernels_of_a_gpu(small_tasks, calls, kernel, monkeypatch):
     """All of it is finite, though a kernel writes nothing beyond the last of its bounds."""
-    model, dataset = TRM(BOX_MODEL, 3), make_dataset(small_tasks, "task")
+    model, dataset = new_model(BOX_MODEL, 3), make_dataset(small_tasks, "task")
     expected = supervision_step(model, dataset)
     monkeypatch.setattr("solver.model.choose_kernel", lambda device, dtype: kernel)
     ours = supervision_step(model, dataset)

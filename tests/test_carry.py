@@ -6,14 +6,14 @@ import numpy as np
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
 
 from augment.examples import ExampleStream
+from solver.kinds import new_model
 from solver.loader import batches
-from solver.model import TRM
 from solver.train import start_training, train_step
 
 
 def test_slots_keep_their_example_until_they_halt(small_dataset, engine):
     settings = replace(SHORT_TRAINING, halt_exploration=0.0)
-    model = TRM(SMALL_MODEL)
+    model = new_model(SMALL_MODEL)
     training = start_training(model, make_table(small_dataset), settings, engine)
     stream = ExampleStream(small_dataset, 0)
     held = []

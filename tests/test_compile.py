@@ -10,11 +10,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from augment.examples import ExampleStream
 from solver.cpu_attention import attend_on_cpu
+from solver.kinds import new_model
 from solver.loader import batches
-from solver.model import TRM
 from solver.predict import predict
 from solver.queries import Plan, list_queries
 from solver.train import start_training, train_step
+from solver.trm import TRM
 from solver.weights import Weights
 
 ARC1_LIKE = replace(SMALL_MODEL, canvas="box", num_cycles=3, num_latent_steps=2)
@@ -52,7 +53,7 @@ def compile_with(backend, monkeypatch):
 def train_steps(dataset, engine, model, steps=(4096, 4096, 4096, 1), frozen=1):
     """Steps with these positions at once; then some that train the rows alone."""
     settings = replace(SHORT_TRAINING, num_steps=len(steps) + frozen, global_batch=6)
-    training = start_training(TRM(model), make_table(dataset), settings, engine)
+    training = start_training(new_model(model), make_table(dataset), settings, engine)
     losses = []
     examples = batches(ExampleStream(dataset, 0), settings, model, engine.group, 0)
     for batch, tokens in zip(examples, [*steps, *[4096] * frozen], strict=True):

@@ -4,11 +4,11 @@ import torch
 from conftest import SMALL_MODEL
 
 from solver.ema import EMA
-from solver.model import TRM
+from solver.kinds import new_model
 
 
 def test_moving_average():
-    model = TRM(SMALL_MODEL)
+    model = new_model(SMALL_MODEL)
     ema = EMA(model)
     before = {name: tensor.clone() for name, tensor in ema.average.items()}
     with torch.no_grad():

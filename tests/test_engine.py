@@ -10,15 +10,15 @@ from faults import Shortage
 from augment.errors import InputError
 from augment.examples import ExampleStream
 from solver.engine import Engine
+from solver.kinds import new_model
 from solver.loader import batches
-from solver.model import TRM
 from solver.settings import ModelSettings
 from solver.train import start_training, train_step
 
 
 def train_three_steps(dataset, engine, most=10**9):
     settings = replace(SHORT_TRAINING, num_steps=3)
-    training = start_training(TRM(BOX_MODEL), make_table(dataset), settings, engine)
+    training = start_training(new_model(BOX_MODEL), make_table(dataset), settings, engine)
     training.model.forward = Shortage(training.model, most)
     stream = ExampleStream(dataset, 0)
     for batch in batches(stream, settings, BOX_MODEL, engine.group, 0):
@@ -43,6 +43,6 @@ def test_training_goes_on_with_half_as_much_at_once_when_memory_runs_out(small_d
 
 def test_heads_that_a_gpu_cannot_read_are_refused():
     engine = Engine(torch.device("cuda"), torch.bfloat16)
-    model = TRM(ModelSettings(canvas_side=3, dim=24, num_heads=2))
+    model = new_model(ModelSettings(canvas_side=3, dim=24, num_heads=2))
     with pytest.raises(InputError, match="is 12; on a GPU it must be a multiple of 8"):
         engine.prepare(model)

@@ -11,8 +11,8 @@ import torch
 from card import ROOT
 
 from pipeline.recipes import RECIPES
+from solver.kinds import new_model
 from solver.memory import plan_memory
-from solver.model import TRM
 
 # A recipe of each kind: the others differ from these in their data and their predictions alone.
 NAMES = ("arc1", "arc1-fast", "arc1-small", "kaggle", "demo")
@@ -108,7 +108,7 @@ def test_a_step_launches_few_operations(cases, name):
 def test_a_step_takes_the_memory_that_was_planned(cases, name):
     """Weights, moments and average are on the device too, and so count; its own memory does not."""
     recipe, changes = PLANNED[name]
-    case, model = cases[name], TRM(replace(RECIPES[recipe]().model, **changes))
+    case, model = cases[name], new_model(replace(RECIPES[recipe]().model, **changes))
     model.recompute = name == "recompute"
     positions, num_processes = case["positions"], 4 if name.endswith(" 4") else 1
     plan = plan_memory(

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from solver.engine import Engine
 from solver.flop import flop_of_prediction, flop_of_training
-from solver.model import TRM
+from solver.kinds import new_model
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_cycles": 3, "gradient_cycles": 2}])
@@ -19,7 +19,7 @@ def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeyp
     """Of training and of prediction, without the heads."""
     model = replace(SMALL_MODEL, **changes)
     monkeypatch.setattr("solver.layers.attend", attend_by_products)
-    ours = TRM(model)
+    ours = new_model(model)
     packed, x_ND, state = packed_examples(ours, small_dataset)
     lengths = np.diff(packed.bounds_E.numpy())
 
@@ -30,7 +30,7 @@ def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeyp
         return sum(of_net.values())
 
     def train_once():
-        logits_NV, halt_B = ours(state, x_ND, packed)[1:]
+        logits_NV, halt_B = ours(state, x_ND, packed)[1:3]
         (logits_NV.sum() + halt_B.sum()).backward()
 
     @torch.no_grad()

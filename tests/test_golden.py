@@ -139,7 +139,7 @@ class TestModel:
             x = model.embed(packed, rows)
             state = model.start(len(x), torch.float32)
             for logits, halt in zip(golden["eval_logits"], golden["eval_q_halt"], strict=True):
-                state, our_logits, our_halt = model(state, x, packed)
+                state, our_logits, our_halt, _ = model(state, x, packed)
                 our_cells = our_logits[: packed.num_positions].unflatten(0, (count, -1))[
                     :, model.settings.prefix_length :
                 ]

@@ -10,9 +10,9 @@ from passes import examples_of
 
 from augment.examples import ExampleStream
 from solver.carry import start_carry
+from solver.kinds import new_model
 from solver.loader import Batch, batches
 from solver.loss_scale import LossScale
-from solver.model import TRM
 from solver.train import start_training, supervise, train_step
 
 
@@ -20,7 +20,7 @@ def test_steps_out_of_the_range_of_float16_count_for_nothing(small_dataset, engi
     """The scale of the loss halves, the lanes start afresh, and training goes on."""
     half = replace(engine, dtype=torch.float16)
     settings = replace(SHORT_TRAINING, num_steps=4)
-    training = start_training(TRM(BOX_MODEL), make_table(small_dataset), settings, half)
+    training = start_training(new_model(BOX_MODEL), make_table(small_dataset), settings, half)
     training.scale.factor = 2.0**40
     before = [p.detach().clone() for p in training.model.parameters()]
     stream = ExampleStream(small_dataset, 0)
@@ -45,7 +45,7 @@ def test_float16_gradients_point_where_float32_ones_do(small_dataset, engine):
     examples = examples_of(small_dataset, 32)
     gradients = []
     for dtype in (torch.float32, torch.float16):
-        model = TRM(BOX_MODEL, 3)
+        model = new_model(BOX_MODEL, 3)
         chosen = replace(engine, dtype=dtype)
         carry = start_carry(model, 32, engine.device, dtype)
         table = make_table(small_dataset)

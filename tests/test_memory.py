@@ -11,6 +11,7 @@ from augment.examples import ExampleStream
 from pipeline.recipes import RECIPES
 from solver.carry import start_carry
 from solver.engine import Engine
+from solver.kinds import new_model
 from solver.loader import batches
 from solver.memory import (
     LiveBytes,
@@ -20,7 +21,6 @@ from solver.memory import (
     plan_training,
     require_memory,
 )
-from solver.model import TRM
 from solver.packing import lengths_of
 from solver.train import supervise
 
@@ -30,7 +30,7 @@ POSITIONS = 32 * 367  # of the lanes of one of four cards, at the mean of ARC-2'
 
 def plan_of_kaggle(recompute: bool = False) -> dict[str, float]:
     recipe = RECIPES["kaggle"]()
-    model = TRM(recipe.model)
+    model = new_model(recipe.model)
     model.recompute = recompute
     num_rows = 240 * (1 + recipe.data.views_per_task)
     return plan_memory(model, num_rows, POSITIONS, POSITIONS, torch.bfloat16, num_processes=4)
@@ -49,7 +49,7 @@ def test_the_recipe_kaggle_is_planned_to_fit_a_card_of_24_gb():
 
 
 def test_as_much_is_computed_at_once_as_fits():
-    model = TRM(RECIPES["arc1-fast"]().model)
+    model = new_model(RECIPES["arc1-fast"]().model)
     given = (model, 960, 140_000, torch.bfloat16)
     assert fitting_positions(*given, 80e9) == 140_000
     fitting = fitting_positions(*given, 4e9)
@@ -61,7 +61,7 @@ def test_as_much_is_computed_at_once_as_fits():
 
 def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):
     """As far as planning goes: the engine follows the plan where the settings leave it open."""
-    model, stream = TRM(SMALL_MODEL), ExampleStream(small_dataset, 0)
+    model, stream = new_model(SMALL_MODEL), ExampleStream(small_dataset, 0)
     engine = Engine(torch.device("cpu"), torch.float32, plans_by_memory=True)
     settings = replace(SHORT_TRAINING, global_batch=64)
     plan_training(model, 60, stream, settings, engine, 1.0)
@@ -77,7 +77,7 @@ def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):
     [{}, {"canvas": "box"}, {"canvas": "box", "rows_per": "task", "gradient_cycles": 2}],
 )
 def test_what_a_pass_is_planned_to_take_is_what_it_takes(small_tasks, engine, changes):
-    model = TRM(replace(SMALL_MODEL, **changes))
+    model = new_model(replace(SMALL_MODEL, **changes))
     dataset = make_dataset(small_tasks, model.settings.rows_per)
     settings = replace(SHORT_TRAINING, global_batch=12)
     batch = next(batches(ExampleStream(dataset, 0), settings, model.settings, engine.group, 0))

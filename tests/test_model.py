@@ -11,15 +11,15 @@ from passes import box_cells, examples_of, pack_canvases, packed_examples
 from torch import nn
 
 from augment.examples import view_features
+from solver.kinds import new_model
 from solver.layers import truncated_normal_
-from solver.model import TRM, State
 from solver.packing import pack
 from solver.settings import ModelSettings
 
 
 def test_published_size():
     """7M parameters, as the paper says."""
-    count = sum(p.numel() for p in TRM(ModelSettings()).parameters())
+    count = sum(p.numel() for p in new_model(ModelSettings()).parameters())
     assert count == 2 * (4 * 512**2 + 3 * 512 * 1536) + 2 * 12 * 512 + 2 * 512 + 2
 
 
@@ -27,32 +27,31 @@ def test_start_of_the_weights():
     tensor = truncated_normal_(torch.empty(200_000), 0.5, torch.Generator().manual_seed(0))
     assert tensor.std().item() == pytest.approx(0.5, rel=0.01)
     assert tensor.abs().max().item() == pytest.approx(2.274 * 0.5, rel=0.01)
-    model = TRM(SMALL_MODEL)
+    model = new_model(SMALL_MODEL)
     assert torch.equal(model.halt_head.bias, torch.full((2,), -5.0))
     assert not model.halt_head.weight.any()
     state = model.start(7, torch.float32)
-    assert torch.equal(state.y[0], state.y[5])
+    assert torch.equal(state[0][0], state[0][5])
 
 
 def test_no_gradient_reaches_the_state_that_a_step_starts_from():
     """The gradient flows through the last cycle only; the states returned are detached."""
-    model = TRM(SMALL_MODEL, 3)
+    model = new_model(SMALL_MODEL, 3)
     packed = pack_canvases(model, np.full((1, 100), 2, dtype=np.uint8))
     x_ND = model.embed(packed, torch.ones(1, 32))
-    state = State(*(t.requires_grad_() for t in model.start(len(x_ND), torch.float32)))
-    following, logits_MV, _ = model(state, x_ND, packed)
+    state = tuple(t.requires_grad_() for t in model.start(len(x_ND), torch.float32))
+    following, logits_MV, *_ = model(state, x_ND, packed)
     of_state = torch.autograd.grad(logits_MV.sum(), state, retain_graph=True, allow_unused=True)
     assert of_state == (None, None)
     (of_input,) = torch.autograd.grad(logits_MV.sum(), x_ND)
     assert of_input.any()
-    assert not following.y.requires_grad
-    assert not following.z.requires_grad
+    assert not any(tensor.requires_grad for tensor in following)
 
 
 def test_rows_are_told_apart_by_view_only_with_rows_per_task():
     rows = torch.ones(2, 32)
     for rows_per in ("view", "task"):
-        model = TRM(replace(SMALL_MODEL, rows_per=rows_per))
+        model = new_model(replace(SMALL_MODEL, rows_per=rows_per))
         packed = pack_canvases(model, np.full((2, 100), 2, dtype=np.uint8))
         packed.views_GF[1, 0] = 3
         x = model.embed(packed, rows)[: packed.num_positions].view(2, 116, 32)
@@ -62,7 +61,7 @@ def test_rows_are_told_apart_by_view_only_with_rows_per_task():
 
 def test_row_and_view_are_added_to_every_cell_of_their_example(small_dataset):
     settings = replace(BOX_MODEL, rows_per="task", conditioning="cells", prefix_length=0)
-    model = TRM(settings)
+    model = new_model(settings)
     nn.init.normal_(model.view_embedding, generator=seeded())
     examples = examples_of(small_dataset)
     members = np.arange(len(examples.rows))
@@ -83,7 +82,7 @@ def test_row_and_view_are_added_to_every_cell_of_their_example(small_dataset):
 
 def test_a_model_told_the_dihedral_only_does_not_see_colors():
     settings = replace(SMALL_MODEL, rows_per="task", told="dihedral")
-    model = TRM(settings)
+    model = new_model(settings)
     assert model.view_embedding.shape == (8, 32)
     packed = pack_canvases(model, np.full((3, 100), 2, dtype=np.uint8))
     packed.views_GF[1, 4] = 7
@@ -95,7 +94,7 @@ def test_a_model_told_the_dihedral_only_does_not_see_colors():
 
 def test_halting_has_no_hand_in_a_trunk_that_takes_one_supervision_step(small_dataset):
     for steps, expected in ((1, False), (2, True)):
-        model = TRM(replace(SMALL_MODEL, max_supervision_steps=steps))
+        model = new_model(replace(SMALL_MODEL, max_supervision_steps=steps))
         nn.init.normal_(model.halt_head.weight, generator=seeded())
         packed, x_ND, state = packed_examples(model, small_dataset)
         halt_G = model(state, x_ND, packed)[2]
@@ -108,22 +107,21 @@ def test_halting_has_no_hand_in_a_trunk_that_takes_one_supervision_step(small_da
 @pytest.mark.parametrize("gradient_cycles", [1, 2, 3])
 def test_the_gradient_flows_through_the_last_cycles(small_dataset, gradient_cycles):
     settings = replace(SMALL_MODEL, num_cycles=3, gradient_cycles=gradient_cycles)
-    model = TRM(settings)
+    model = new_model(settings)
     packed, x_ND, state = packed_examples(model, small_dataset)
     before = model(state, x_ND, packed)[1]
     (gradient,) = torch.autograd.grad(before.square().sum(), model.net.layers[0].mlp.down.weight)
-    y, z = state
     for cycle in range(3):
         if cycle == 3 - gradient_cycles:
-            y, z = y.detach(), z.detach()
-        y, z = model.latent_recursion(x_ND, y, z, model.layout(packed, x_ND.dtype))
-    loss = model.output_head(y).square().sum()
+            state = tuple(tensor.detach() for tensor in state)
+        state = model.latent_recursion(x_ND, state, model.layout(packed, x_ND.dtype))
+    loss = model.output_head(state[0]).square().sum()
     (expected,) = torch.autograd.grad(loss, model.net.layers[0].mlp.down.weight)
     torch.testing.assert_close(gradient, expected)
 
 
 def test_dropout_drops_in_training_only(small_dataset):
-    plain, dropping = TRM(SMALL_MODEL), TRM(replace(SMALL_MODEL, dropout=0.5))
+    plain, dropping = new_model(SMALL_MODEL), new_model(replace(SMALL_MODEL, dropout=0.5))
     packed, x_ND, state = packed_examples(plain, small_dataset)
     expected = plain(state, x_ND, packed)[1]
     torch.testing.assert_close(dropping.eval()(state, x_ND, packed)[1], expected)

@@ -7,7 +7,7 @@ import torch
 from adam_atan2_pytorch import AdamAtan2, MuonAdamAtan2
 from conftest import SMALL_MODEL, seeded
 
-from solver.model import TRM
+from solver.kinds import new_model
 from solver.optimizer import make_optimizer
 from solver.schedule import set_learning_rates
 from solver.settings import TrainSettings
@@ -16,7 +16,7 @@ from solver.settings import TrainSettings
 def test_matrices_of_one_shape_step_together_as_they_would_alone():
     """Three steps of the package's own optimiser lead to the same weights."""
     settings = TrainSettings(optimizer="normuon", lr=1e-2, weight_decay=0.1)
-    ours, theirs = TRM(SMALL_MODEL), TRM(SMALL_MODEL)
+    ours, theirs = new_model(SMALL_MODEL), new_model(SMALL_MODEL)
     together = make_optimizer(ours, settings)
     alone = MuonAdamAtan2(
         together.param_groups[1]["params"], together.param_groups[0]["params"], lr=1.0
@@ -43,7 +43,7 @@ def test_bfloat16_rounds_the_steps_of_matrices_but_does_not_turn_them():
     settings = TrainSettings(optimizer="normuon", lr=1e-2, weight_decay=0.0)
     steps = []
     for dtype in (torch.float32, torch.bfloat16):
-        model = TRM(SMALL_MODEL)
+        model = new_model(SMALL_MODEL)
         optimizer = make_optimizer(model, settings, dtype)
         matrices = optimizer.param_groups[1]["params"]
         before, draws = [p.detach().clone() for p in matrices], seeded()
@@ -60,8 +60,8 @@ def test_bfloat16_rounds_the_steps_of_matrices_but_does_not_turn_them():
 def test_normuon_takes_the_matrices_of_the_network():
     """All other weights step as under AdamATan2."""
     settings = TrainSettings(optimizer="normuon", lr=1e-3, matrix_lr=1e-2, weight_decay=0.0)
-    model = TRM(replace(SMALL_MODEL, rows_per="task"))
-    plain = TRM(model.settings)
+    model = new_model(replace(SMALL_MODEL, rows_per="task"))
+    plain = new_model(model.settings)
     names = {id(p): n for n, p in model.named_parameters()}
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         ours.grad = torch.randn(ours.shape, generator=seeded())

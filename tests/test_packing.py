@@ -15,9 +15,9 @@ from passes import box_cells, examples_of
 from augment.boxes import full_boxes
 from augment.tokens import NUM_TOKENS, PAD
 from solver.carry import start_carry
+from solver.kinds import new_model
 from solver.loader import Batch
 from solver.loss import IGNORED
-from solver.model import TRM
 from solver.packing import boxes_for, lengths_of, pack, plan_passes
 from solver.puzzle_table import PuzzleTable
 from solver.train import supervise
@@ -49,7 +49,7 @@ def test_a_pass_equals_the_oracle_on_each_example_alone(
     small_dataset, engine, canvas, tokens_per_pass
 ):
     """Losses, row gradients and trunk gradients of a second step, which goes on from the first."""
-    model = TRM(replace(SMALL_MODEL, canvas=canvas), 3)
+    model = new_model(replace(SMALL_MODEL, canvas=canvas), 3)
     examples = examples_of(small_dataset)
     if canvas == "full":
         examples = replace(examples, boxes=full_boxes(len(examples.rows), 10))
@@ -84,7 +84,7 @@ def test_a_box_of_the_full_size_equals_full(small_dataset, engine):
     examples = replace(examples, boxes=full_boxes(len(examples.rows), 10))
     results = []
     for canvas in ("full", "box"):
-        model = TRM(replace(SMALL_MODEL, canvas=canvas), 3)
+        model = new_model(replace(SMALL_MODEL, canvas=canvas), 3)
         outcomes, _ = run_steps(model, examples, engine)
         results.append((outcomes[1].losses, outcomes[1].carry.state))
     (ours, our_state), (theirs, their_state) = results
@@ -95,7 +95,7 @@ def test_passes_computed_again_give_the_same_gradients(small_dataset, engine):
     examples = examples_of(small_dataset)
     gradients = []
     for recompute in (False, True):
-        model = engine.prepare(TRM(BOX_MODEL, 3))
+        model = engine.prepare(new_model(BOX_MODEL, 3))
         model.recompute = recompute
         outcomes, _ = run_steps(model, examples, engine)
         gradients.append([outcomes[1].row_gradients_BD, *(p.grad for p in model.parameters())])
@@ -146,7 +146,7 @@ def test_positions_of_four_cells_hold_the_tokens_and_labels_of_their_squares(sma
 def test_a_model_of_larger_positions_learns_and_predicts_alike(small_dataset, small_tasks, engine):
     """Losses of examples packed together are those of each alone, in training and prediction."""
     settings = replace(BOX_MODEL, patch=2, rotary="grid", rotary_base=100.0)
-    model, examples = TRM(settings, 3), examples_of(small_dataset)
+    model, examples = new_model(settings, 3), examples_of(small_dataset)
     examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
     together, _ = run_steps(model, examples, engine)
     alone, _ = run_steps(model, examples, replace(engine, planned_tokens=1))

@@ -13,10 +13,11 @@ from augment.sizes import infer_output_size
 from augment.tokens import END, FIRST_COLOR, NUM_TOKENS
 from pipeline.settings import PredictSettings
 from solver.flop import flop_of_prediction
-from solver.model import TRM
+from solver.model import Outcome
 from solver.predict import Predictor, predict
 from solver.process_group import ProcessGroup
 from solver.queries import Group, list_queries, share_groups
+from solver.trm import TRM
 
 
 @pytest.mark.parametrize("rows_per", ["view", "task"])
@@ -235,7 +236,7 @@ def test_what_a_model_writes_stands_where_it_wrote_it(
         tokens = packed.sources_NC - NUM_TOKENS * torch.arange(patch**2)
         tokens = tokens.clamp(0, NUM_TOKENS - 1).long().flatten()
         one_hot = torch.nn.functional.one_hot(tokens, NUM_TOKENS)
-        return state, one_hot.float(), torch.zeros(len(packed.members))
+        return Outcome(state, one_hot.float(), torch.zeros(len(packed.members)), None)
 
     monkeypatch.setattr(TRM, "forward", copy_tokens)
     settings = replace(SMALL_MODEL, canvas=canvas, patch=patch)

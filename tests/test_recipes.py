@@ -6,7 +6,7 @@ from conftest import needs_concept
 from pipeline.recipes import RECIPES, load_recipe
 from pipeline.run import Run
 from pipeline.stages.build import build
-from solver.model import TRM
+from solver.kinds import new_model
 
 
 @pytest.mark.parametrize("name", ["arc1", "arc2"])
@@ -29,6 +29,6 @@ def test_a_row_per_task_makes_weights_that_can_be_shipped(run_here):
     recipe = load_recipe("arc1-fast", [])
     num_rows = build(recipe, Run.named("a")).index.num_rows
     assert num_rows == 1192
-    trunk = sum(p.numel() for p in TRM(recipe.model).parameters())
+    trunk = sum(p.numel() for p in new_model(recipe.model).parameters())
     assert 2 * (trunk + num_rows * recipe.model.dim) < 15e6  # bytes in float16
     assert not recipe.checkpoint.carry

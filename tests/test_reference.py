@@ -13,7 +13,7 @@ import yaml
 from commands import ROOT
 
 from augment.errors import InputError
-from solver.model import TRM
+from solver.kinds import new_model
 from solver.reference import read_reference, reference_names
 from solver.settings import ModelSettings
 from solver.weights import load_weights
@@ -28,7 +28,7 @@ REFERENCE_CONFIG = {
 
 
 def write_reference(folder, prefix, **changes):
-    model = TRM(ModelSettings(dim=32, num_heads=2, num_cycles=2, num_latent_steps=3), seed=7)
+    model = new_model(ModelSettings(dim=32, num_heads=2, num_cycles=2, num_latent_steps=3), seed=7)
     own = model.state_dict()
     tensors = {prefix + theirs: own[ours] for theirs, ours in reference_names(model).items()}
     tensors[prefix + "inner.puzzle_emb.weights"] = torch.arange(5 * 32.0).view(5, 32)

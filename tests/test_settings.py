@@ -9,7 +9,7 @@ from conftest import SMALL_MODEL
 from augment.errors import InputError
 from pipeline.recipes import RECIPES, load_recipe
 from pipeline.settings import describe_settings
-from solver.model import TRM
+from solver.kinds import new_model
 from solver.settings import ModelSettings
 
 
@@ -103,7 +103,7 @@ def test_sizes_beyond_all_sense_are_refused_with_their_limit(name, limit):
 @pytest.mark.parametrize("change", [{"variant": "mlp"}, {"canvas": "box", "convolution": True}])
 def test_the_parameters_of_the_layers_are_counted(change):
     settings = replace(SMALL_MODEL, **change)
-    assert settings.num_parameters == sum(p.numel() for p in TRM(settings).net.parameters())
+    assert settings.num_parameters == sum(p.numel() for p in new_model(settings).net.parameters())
 
 
 @pytest.mark.parametrize(

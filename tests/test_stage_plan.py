@@ -39,7 +39,7 @@ def counted_memory(monkeypatch):
         most = int(available - 8 * num_rows) // position(model)
         return min(most, positions) if most >= model.settings.length else 0
 
-    monkeypatch.setattr("solver.model.TRM", Model)
+    monkeypatch.setattr("solver.kinds.new_model", Model)
     monkeypatch.setattr(solver.memory, "plan_memory", plan_memory)
     monkeypatch.setattr(solver.memory, "fitting_positions", fitting)
 

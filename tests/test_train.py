@@ -11,8 +11,8 @@ from passes import fit
 
 from augment.examples import ExampleStream
 from solver.engine import Engine, open_engine
+from solver.kinds import new_model
 from solver.loader import batches
-from solver.model import TRM
 from solver.progress import TrainingProgress
 from solver.settings import EngineSettings, TrainSettings
 from solver.train import start_training, take_metrics, train, train_step
@@ -64,7 +64,7 @@ def test_positions_of_four_cells_learn_two_tasks_too(arc1, engine):
 def test_trains_in_every_dtype(small_dataset, dtype):
     engine = open_engine(EngineSettings(device="cpu", dtype=dtype), print)
     training, reported = fit(small_dataset, SHORT_TRAINING, engine)
-    assert training.carry.state.y.dtype == getattr(torch, dtype)
+    assert training.carry.state[0].dtype == getattr(torch, dtype)
     assert all(p.dtype == torch.float32 for p in training.model.parameters())
     assert all(math.isfinite(metrics.values["loss"]) for metrics in reported)
 
@@ -74,13 +74,13 @@ def test_rows_alone_are_trained_for_a_share_of_the_run(small_dataset, engine, sh
     """All of it, the first half, and the first half with a step more."""
     settings = replace(SHORT_TRAINING, rows_only_share=share)
     dataset, table = small_dataset, make_table(small_dataset)
-    training = start_training(TRM(SMALL_MODEL), table, settings, engine)
+    training = start_training(new_model(SMALL_MODEL), table, settings, engine)
     until = num_steps / settings.num_steps
     progress = TrainingProgress(settings.num_steps, engine.group, until=until)
     steps = list(train(training, ExampleStream(dataset, 0), settings, engine, progress))
     assert steps == list(range(1, num_steps + 1))
     present = dict(training.model.named_parameters())
-    same = [torch.equal(p, present[name]) for name, p in TRM(SMALL_MODEL).named_parameters()]
+    same = [torch.equal(p, present[name]) for name, p in new_model(SMALL_MODEL).named_parameters()]
     assert all(same) == (num_steps != 5)
     assert training.table.values.any()
 
@@ -104,7 +104,7 @@ def test_dropout_is_a_function_of_seed_and_step(small_dataset, engine: Engine):
     for seed, drawn in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(drawn)
         ours = replace(settings, seed=seed)
-        training = start_training(TRM(model), make_table(small_dataset), ours, engine)
+        training = start_training(new_model(model), make_table(small_dataset), ours, engine)
         upcoming = batches(ExampleStream(small_dataset, 0), settings, model, engine.group, 0)
         train_step(training, next(upcoming), ours, engine)
         heads.append(training.model.output_head.weight.detach())
@@ -115,7 +115,7 @@ def test_dropout_is_a_function_of_seed_and_step(small_dataset, engine: Engine):
 def test_rows_follow_the_schedule(small_dataset, engine: Engine):
     settings = replace(SHORT_TRAINING, schedule="wsd", decay_share=1.0, warmup_steps=0)
     settings = replace(settings, num_steps=4, rows_lr=1.0, rows_weight_decay=0.0)
-    training = start_training(TRM(SMALL_MODEL), make_table(small_dataset), settings, engine)
+    training = start_training(new_model(SMALL_MODEL), make_table(small_dataset), settings, engine)
     upcoming = batches(ExampleStream(small_dataset, 0), settings, SMALL_MODEL, engine.group, 0)
     sizes = []
     for step in range(3):

@@ -21,8 +21,8 @@ from pipeline.run import Run
 from pipeline.sources import load_source, within_side
 from pipeline.stages.build import build
 from solver.checkpoint_files import latest_checkpoint
+from solver.kinds import new_model
 from solver.loader import batches
-from solver.model import TRM
 from solver.process_group import ProcessGroup
 from solver.train import start_training, train_step
 from solver.weights import load_weights
@@ -98,7 +98,7 @@ def test_trap_06_a_data_set_smaller_than_the_batch_trains(small_tasks, engine):
     dataset = make_dataset(small_tasks[:1])
     settings = replace(SHORT_TRAINING, global_batch=64, num_steps=3)
     assert dataset.num_pairs < settings.global_batch
-    model = TRM(SMALL_MODEL)
+    model = new_model(SMALL_MODEL)
     training = start_training(model, make_table(dataset), settings, engine)
     stream = ExampleStream(dataset, 0)
     for batch in batches(stream, settings, SMALL_MODEL, engine.group, 0):
@@ -228,7 +228,7 @@ def test_trap_15_predictions_are_the_same_without_the_solutions(run_here):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, on import
 def test_trap_16_compiling_does_not_rename_the_weights(engine):
-    plain, compiled = TRM(SMALL_MODEL), TRM(SMALL_MODEL)
+    plain, compiled = new_model(SMALL_MODEL), new_model(SMALL_MODEL)
     replace(engine, compile=True).prepare(compiled)
     assert list(compiled.state_dict()) == list(plain.state_dict())
 

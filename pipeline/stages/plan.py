@@ -144,12 +144,12 @@ def fit_training(card: Card, settings: Settings, work: TrainingWork) -> Fit | No
     """
     import torch
 
+    from solver.kinds import new_model
     from solver.memory import fitting_positions, most_positions, plan_memory
-    from solver.model import TRM
 
     # The numbers of both take two bytes, and a CPU counts what is kept faster in bfloat16.
     dtype = torch.float32 if card.dtype == "float32" else torch.bfloat16
-    model, batch = TRM(work.model), work.settings.global_batch
+    model, batch = new_model(work.model), work.settings.global_batch
     available = _available_bytes(card, settings)
     wanted = settings.engine.tokens_per_pass or (TOKENS_ON_CPU if card.name == "cpu" else math.inf)
     while batch:
