@@ -77,9 +77,18 @@ SURE = {"norm_eps": 0.1, "expansion": 16, "dim": 1024, "prefix_length": 64, "num
 
 RULES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "no tasks": lambda s: s["data.trained"] or s["data.predicted"] or s["data.evaluated"],
-    "heads": lambda s: s["model.dim"] % (2 * s["model.num_heads"]) == 0,
+    "heads": lambda s: (
+        s["model.dim"] >= 2 * s["model.num_heads"]
+        and s["model.dim"] // s["model.num_heads"] % 2 == 0
+    ),
     "rows and columns": lambda s: (
-        s["model.rotary"] == "flat" or s["model.dim"] % (4 * s["model.num_heads"]) == 0
+        s["model.rotary"] == "flat" or s["model.dim"] // s["model.num_heads"] % 4 == 0
+    ),
+    "one gradient": lambda s: s["model.kind"] != "hrm" or s["model.gradient_cycles"] == 1,
+    "one pass": lambda s: s["model.kind"] != "transformer" or (
+        s["model.num_cycles"] == s["model.num_latent_steps"] == 1
+        and s["adapt.num_cycles"] <= 1
+        and s["adapt.num_latent_steps"] <= 1
     ),
     "patches": lambda s: s["model.canvas_side"] % s["model.patch"] == 0,
     "an MLP has one length": lambda s: (

@@ -54,7 +54,8 @@ def judge_model(raw: Any, doubts: Doubts) -> dict[str, Any]:
     values = flatten(RECIPES["demo"]()) | {f"model.{name}": value for name, value in model.items()}
     for reason, holds in RULES.items():
         check(holds(values), reason)
-    fixed = {"variant": "attention", "patch": 1, "convolution": False, "rows_per": "view"}
+    fixed = {"kind": "trm", "variant": "attention", "patch": 1, "convolution": False,
+             "rows_per": "view"}  # fmt: skip
     check(all(model[name] == value for name, value in fixed.items()), "weights of another network")
     return model
 
@@ -102,10 +103,10 @@ def judge_checkpoints(folder: Path, arguments: tuple[str, ...], doubts: Doubts) 
     rows = restore_weights(used, of_rows, doubts)
     table = np.tile(rows["start"], (1 + len(codes), 1))
     table[numbers.astype(np.int64)] = rows["rows"]
-    content = store.files.get("taught.npy")
-    if content is None and (folder / "taught.npy").exists():
+    content = store.files.get("trained_on.npy")
+    if content is None and (folder / "trained_on.npy").exists():
         doubts.append("a file without a hash")
-        content = read_content(folder / "taught.npy")
+        content = read_content(folder / "trained_on.npy")
     keys = np.empty(0, np.uint64) if content is None else store.array(content)
     check(keys.ndim == 1 and keys.dtype == np.uint64, "no leak keys")
     tensors = {**weights, "rows": table}

@@ -146,7 +146,7 @@ def choose_weights(
         return new_weights(settings.model, settings.adapt.seed)
     _, weights = find_weights(settings, run, engine.group)
     leak = describe_leak(tasks, weights)
-    if leak and settings.predict.refuse_taught:
+    if leak and settings.predict.refuse_leaks:
         raise InputError(leak)
     if leak:
         warn(leak)

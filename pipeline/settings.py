@@ -133,7 +133,7 @@ class PredictSettings(Section):
         Literal["newest", "all"],
         "votes that count for a test: of the newest weights (older ones come after), or all alike",
     ] = "newest"
-    refuse_taught: Annotated[
+    refuse_leaks: Annotated[
         bool, "refuse tasks whose solutions the weights were trained on: their score means nothing"
     ] = True
     time_limit_seconds: Annotated[

@@ -19,11 +19,11 @@ from augment.puzzles import PUZZLES, VIEWS
 
 Loaded = TypeVar("Loaded")
 
-FORMAT = 3
+FORMAT = 4
 DESCRIPTION = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
 ROWS = "rows.safetensors"
-TRAINED_ON = "taught.npy"
+TRAINED_ON = "trained_on.npy"
 TRAINING = "training.safetensors"
 CARRY = "carry_{rank:05d}.safetensors"
 _TO_PREDICT = (WEIGHTS, ROWS, PUZZLES, VIEWS, TRAINED_ON)

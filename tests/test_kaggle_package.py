@@ -144,7 +144,7 @@ def test_weights_that_were_taught_the_answers_are_refused(tmp_path, capsys, monk
     arguments = ("package", "--run-name", "t")
     assert call(*arguments, changes=changes, program=main) == 2
     assert "trained on the solutions of" in capsys.readouterr().err
-    changes.append("predict.refuse_taught=false")
+    changes.append("predict.refuse_leaks=false")
     assert call(*arguments, changes=changes, program=main) == 0
 
 

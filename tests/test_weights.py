@@ -18,7 +18,8 @@ from solver.weights import export_weights, load_weights
 
 
 @pytest.mark.parametrize(
-    "name", ["weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy", "taught.npy"]
+    "name",
+    ["weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy", "trained_on.npy"],
 )
 @pytest.mark.parametrize("harm", ["altered", "truncated", "missing"])
 def test_harmed_files_are_found_out(small_dataset, engine, tmp_path, name, harm):
@@ -41,7 +42,7 @@ def test_exported_weights_are_the_average_and_predict_alone(small_dataset, engin
     names = {path.name for path in (tmp_path / "weights").iterdir()}
     assert names == {
         "checkpoint.json", "weights.safetensors", "rows.safetensors", "puzzles.json", "views.npy",
-        "taught.npy",
+        "trained_on.npy",
     }  # fmt: skip
     weights = load_weights(tmp_path / "weights")
     for name, average in session.training.ema.average.items():
@@ -183,9 +184,9 @@ def test_a_description_of_something_else_is_one_line(small_dataset, engine, tmp_
 def test_what_was_trained_on_is_numbers(small_dataset, engine, tmp_path):
     _, folder = exported(small_dataset, engine, tmp_path)
     for keys in (np.zeros(3), np.zeros((2, 2), np.uint64), np.array([{}])):
-        np.save(folder / "taught.npy", keys)
+        np.save(folder / "trained_on.npy", keys)
         rewrite_description(folder / "checkpoint.json")
-        with pytest.raises(InputError, match=r"taught\.npy: not the array"):
+        with pytest.raises(InputError, match=r"trained_on\.npy: not the array"):
             load_weights(folder)
 
 

@@ -100,8 +100,8 @@ def _add_weights(folder: Path, settings: Settings, run: Run) -> None:
         return
     source, weights = find_weights(settings, run)
     leak = describe_leak(choose_predicted_tasks(settings), weights)
-    if leak and settings.predict.refuse_taught:
-        raise InputError(f"{leak} (predict.refuse_taught=false packs them all the same)")
+    if leak and settings.predict.refuse_leaks:
+        raise InputError(f"{leak} (predict.refuse_leaks=false packs them all the same)")
     copy_weights(source, folder, settings.kaggle.rows, with_settings=False)
 
 

@@ -54,7 +54,7 @@ def predict(session: Session, competition: Path) -> None:
         "data.max_side=30",
         "predict.time_limit_seconds=0",
         f"predict.deadline={end}",
-        "predict.refuse_taught=false",
+        "predict.refuse_leaks=false",
     ]
     if is_checkpoint(session.package):
         changes.append(f"weights={session.package}")
