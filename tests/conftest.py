@@ -34,6 +34,12 @@ SMALL_MODEL = ModelSettings(
     max_supervision_steps=3,
 )
 BOX_MODEL = replace(SMALL_MODEL, canvas="box")
+KINDS = {
+    "trm": SMALL_MODEL,
+    "hrm": replace(SMALL_MODEL, kind="hrm", num_layers=1, num_latent_steps=3),
+    "transformer": replace(SMALL_MODEL, kind="transformer", num_heads=3, num_cycles=1),
+}
+"""A small model of each kind; the transformer's three heads, 10 wide, are narrower than 32."""
 SHORT_TRAINING = TrainSettings(num_steps=8, global_batch=8, warmup_steps=2, log_every=2)
 
 

@@ -52,6 +52,8 @@ TRAININGS = (
     (FLOAT, 1, (True,)),
 )
 VIEWS = 3  # of each task, beside the original
+HRM = {"kind": "hrm", "num_cycles": 2, "num_latent_steps": 2, "max_supervision_steps": 4}
+TRANSFORMER = {"kind": "transformer", "num_cycles": 1, "num_latent_steps": 1, "num_heads": 32}
 NUM_ROWS = 10_000
 ALL_AT_ONCE = 10**9  # positions of a pass
 
@@ -271,6 +273,8 @@ def run_options(device: torch.device) -> None:
         "dropout": {"dropout": 0.1},
         "gradient_cycles": {"num_cycles": 3, "gradient_cycles": 2},
         "full canvas": {"canvas": "full"},
+        "hrm": HRM,
+        "transformer": TRANSFORMER,
     }
     for name, change in changes.items():
         report(name, partial(run, setup=Setup.of(fast, **change)))

@@ -36,10 +36,13 @@ def pack_canvases(model, tokens):
     return pack(model.settings, torch.device("cpu"), examples, np.arange(count))
 
 
-def packed_examples(model: Model, dataset):
-    examples = ExampleStream(dataset, 0).examples(0, 3)
+def packed_examples(model: Model, dataset, examples=None, table=None):
+    """Three examples packed, their question and the start of the state."""
+    examples = examples or ExampleStream(dataset, 0).examples(0, 3)
     packed = pack(model.settings, torch.device("cpu"), examples, np.arange(3))
     rows_GD = torch.randn(3, model.settings.dim, generator=seeded())
+    if table is not None:
+        rows_GD = table.look_up(examples.rows)
     x_ND = model.embed(packed, rows_GD)
     return packed, x_ND, model.start(len(x_ND), torch.float32)
 

@@ -1,5 +1,9 @@
 """Training runs that stop at any step and go on in another session, with their checkpoints."""
 
+from dataclasses import fields
+
+import numpy as np
+import torch
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_table
 
 from augment.examples import ExampleStream
@@ -7,6 +11,7 @@ from pipeline.settings import CheckpointSettings
 from solver.checkpoint import CheckpointWriter, restore_training
 from solver.checkpoint_files import latest_checkpoint
 from solver.kinds import new_model
+from solver.optimizer import optimizer_tensors
 from solver.progress import TrainingProgress
 from solver.train import require_finite, start_training, take_metrics, train
 
@@ -62,3 +67,18 @@ class Session:
         if saved_step != training.step:
             self.save()
         return self
+
+
+def everything(session):
+    """All that a run is, as one list of tensors."""
+    training = session.training
+    carry = training.carry
+    examples = (getattr(carry.examples, field.name) for field in fields(carry.examples))
+    return [
+        *training.model.state_dict().values(),
+        *training.ema.average.values(),
+        training.table.look_up(np.arange(training.table.num_rows)),
+        *optimizer_tensors(training.optimizer, training.model).values(),
+        *carry.state,
+        *map(torch.from_numpy, (*examples, carry.steps_B, carry.halted_B)),
+    ]

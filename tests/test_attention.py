@@ -59,10 +59,11 @@ def calls(monkeypatch):
     return seen
 
 
-def attention_of(kernel, bounds, longest):
+def attention_of(kernel, bounds, longest, width=8):
     """Return what attention gives, and the gradients of q, k and v."""
     generator = torch.Generator().manual_seed(1)
-    qkv = [torch.randn(bounds[-1], 2, 8, generator=generator).requires_grad_() for _ in range(3)]
+    shape = (bounds[-1], 2, width)
+    qkv = [torch.randn(shape, generator=generator).requires_grad_() for _ in range(3)]
     mixed = attend(*qkv, Sequences(torch.tensor(bounds, dtype=torch.int32), longest, kernel))
     mixed.square().sum().backward()
     return [mixed.detach(), *(x.grad for x in qkv)]
@@ -84,6 +85,16 @@ def test_the_kernels_of_a_gpu_are_called_as_documented(calls, kernel, bounds):
         assert rest[4:] == [0.0, 0, True]
     assert [rest[0].tolist(), rest[1].tolist(), *rest[2:4]] == [bounds, bounds, 68, 68]
     assert rest[0].dtype == rest[1].dtype == torch.int32
+
+
+@pytest.mark.parametrize("kernel", CALLED)
+def test_heads_are_filled_up_to_what_the_kernels_of_a_gpu_read(calls, kernel):
+    """With zeros, and to the same effect: the scale stays that of the true width."""
+    ours = attention_of(kernel, [0, 5, 38, 40], 33, width=42)
+    torch.testing.assert_close(ours, attention_of("cpu", [0, 5, 38, 40], 33, width=42))
+    (given,) = calls
+    assert all(given[name].shape[-1] == 48 for name in ("query", "key", "value"))
+    assert not given["key"][..., 42:].any()
 
 
 def supervision_step(model, dataset):

@@ -1,33 +1,16 @@
 """A run that is stopped at any step goes on from its checkpoint as if it never stopped."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, rewrite_description
 from safetensors.torch import load_file, save_file
-from sessions import Session
+from sessions import Session, everything
 
 from augment.errors import InputError
 from solver.checkpoint_files import latest_checkpoint
-from solver.optimizer import optimizer_tensors
-
-
-def everything(session):
-    """All that a run is, as one list of tensors."""
-    training = session.training
-    carry = training.carry
-    examples = (getattr(carry.examples, field.name) for field in fields(carry.examples))
-    return [
-        *training.model.state_dict().values(),
-        *training.ema.average.values(),
-        training.table.look_up(np.arange(training.table.num_rows)),
-        *optimizer_tensors(training.optimizer, training.model).values(),
-        *carry.state,
-        *map(torch.from_numpy, (*examples, carry.steps_B, carry.halted_B)),
-    ]
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 5, 7])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
+from conftest import KINDS, SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from augment.examples import ExampleStream
@@ -18,6 +18,8 @@ from solver.train import start_training, train_step
 from solver.trm import TRM
 from solver.weights import Weights
 
+HRM_LIKE = replace(KINDS["hrm"], canvas="box")
+TRANSFORMER_LIKE = replace(KINDS["transformer"], canvas="box")
 ARC1_LIKE = replace(SMALL_MODEL, canvas="box", num_cycles=3, num_latent_steps=2)
 FAST_LIKE = replace(
     SMALL_MODEL, canvas="box", num_cycles=1, num_latent_steps=2, rows_per="task", rotary="grid"
@@ -71,7 +73,11 @@ def predict_views(training, dataset, engine, num_views):
     return predict(weights, Plan.of(training.model.settings, 2, tasks, queries), engine)
 
 
-@pytest.mark.parametrize("model", [ARC1_LIKE, FAST_LIKE], ids=["arc1", "arc1-fast"])
+@pytest.mark.parametrize(
+    "model",
+    [ARC1_LIKE, FAST_LIKE, HRM_LIKE, TRANSFORMER_LIKE],
+    ids=["arc1", "arc1-fast", "hrm", "transformer"],
+)
 def test_few_graphs_serve_training_and_prediction(small_tasks, engine, flash, monkeypatch, model):
     counter = CompileCounterWithBackend("eager")
     compile_with(counter, monkeypatch)
@@ -83,6 +89,17 @@ def test_few_graphs_serve_training_and_prediction(small_tasks, engine, flash, mo
         predict_views(training, dataset, compiled, num_views)
     assert compiled.compile, printed
     assert 0 < counter.frame_count <= MOST_GRAPHS
+
+
+@pytest.mark.parametrize("model", [ARC1_LIKE, HRM_LIKE, TRANSFORMER_LIKE], ids=KINDS)
+def test_a_compiled_model_learns_the_same(small_dataset, engine, monkeypatch, model):
+    compile_with("aot_eager", monkeypatch)
+    compiled = replace(engine, compile=True)
+    ours, _ = train_steps(small_dataset, compiled, model, steps=(4096,), frozen=0)
+    assert compiled.compile
+    plain, _ = train_steps(small_dataset, replace(engine), model, steps=(4096,), frozen=0)
+    for name, parameter in plain.model.named_parameters():
+        torch.testing.assert_close(ours.model.get_parameter(name), parameter)
 
 
 def test_where_compiling_fails_the_model_runs_as_it_is(small_dataset, engine, monkeypatch):

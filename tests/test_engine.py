@@ -9,10 +9,8 @@ from faults import Shortage
 
 from augment.errors import InputError
 from augment.examples import ExampleStream
-from solver.engine import Engine
 from solver.kinds import new_model
 from solver.loader import batches
-from solver.settings import ModelSettings
 from solver.train import start_training, train_step
 
 
@@ -39,10 +37,3 @@ def test_training_goes_on_with_half_as_much_at_once_when_memory_runs_out(small_d
         assert torch.allclose(ours, theirs, atol=1e-4)
     with pytest.raises(InputError, match="out of memory with one example at a time"):
         train_three_steps(small_dataset, replace(engine, say=printed.append), most=20)
-
-
-def test_heads_that_a_gpu_cannot_read_are_refused():
-    engine = Engine(torch.device("cuda"), torch.bfloat16)
-    model = new_model(ModelSettings(canvas_side=3, dim=24, num_heads=2))
-    with pytest.raises(InputError, match="is 12; on a GPU it must be a multiple of 8"):
-        engine.prepare(model)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from card import ROOT
+from fake_device import HRM, TRANSFORMER
 
 from pipeline.recipes import RECIPES
 from solver.kinds import new_model
@@ -32,6 +33,8 @@ PLANNED = {
     "recompute": ("arc1-fast", {}),
     "gradient_cycles": ("arc1-fast", {"num_cycles": 3, "gradient_cycles": 2}),
     "full canvas": ("arc1-fast", {"canvas": "full"}),
+    "hrm": ("arc1-fast", HRM),
+    "transformer": ("arc1-fast", TRANSFORMER),
 }
 # The first fault of each case with one put in: the operation, and where our code called it.
 PLANTED = {
@@ -78,7 +81,7 @@ def test_the_recipes_are_of_five_kinds():
 def test_steps_and_predictions_neither_mix_devices_nor_wait(cases):
     """At the recipes' sizes, in each arithmetic, alone and among four, and with every option."""
     sound = {name: line["faults"] for name, line in cases.items() if name not in PLANTED}
-    assert len(sound) == 5 * len(NAMES) + 10
+    assert len(sound) == 5 * len(NAMES) + 12
     assert not {name: faults for name, faults in sound.items() if faults}
     assert cases["kaggle training bfloat16 4"]["lanes"] == 32
     assert cases["arc1 training bfloat16 1"]["lanes"] == 768

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL
+from conftest import KINDS, SHORT_TRAINING, SMALL_MODEL
 from passes import fit, packed_examples
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,10 +14,11 @@ from solver.flop import flop_of_prediction, flop_of_training
 from solver.kinds import new_model
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_cycles": 3, "gradient_cycles": 2}])
-def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeypatch, changes):
+@pytest.mark.parametrize(
+    "model", [*KINDS.values(), replace(SMALL_MODEL, num_cycles=3, gradient_cycles=2)]
+)
+def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeypatch, model):
     """Of training and of prediction, without the heads."""
-    model = replace(SMALL_MODEL, **changes)
     monkeypatch.setattr("solver.layers.attend", attend_by_products)
     ours = new_model(model)
     packed, x_ND, state = packed_examples(ours, small_dataset)
@@ -26,12 +27,14 @@ def test_flop_are_those_that_torch_counts(small_dataset, engine: Engine, monkeyp
     def count(compute) -> float:
         with FlopCounterMode(display=False) as counter:
             compute()
-        of_net = counter.get_flop_counts()["TRM.net"]
-        return sum(of_net.values())
+        counts = counter.get_flop_counts()
+        names = (f"{type(ours).__name__}.{network}" for network in ours.NETWORKS)
+        return sum(sum(counts[name].values()) for name in names)
 
     def train_once():
-        logits_NV, halt_B = ours(state, x_ND, packed)[1:3]
-        (logits_NV.sum() + halt_B.sum()).backward()
+        outcome = ours(state, x_ND, packed)
+        ours.look_ahead(outcome, x_ND, packed, np.zeros(3, dtype=bool))
+        (outcome.logits_MV.sum() + outcome.halt_G.sum()).backward()
 
     @torch.no_grad()
     def predict_once():

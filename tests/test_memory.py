@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
+from conftest import KINDS, SHORT_TRAINING, SMALL_MODEL, make_dataset, make_table
 
 from augment.errors import InputError
 from augment.examples import ExampleStream
@@ -73,11 +73,15 @@ def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"canvas": "box"}, {"canvas": "box", "rows_per": "task", "gradient_cycles": 2}],
+    "settings",
+    [
+        *KINDS.values(),
+        replace(SMALL_MODEL, canvas="box"),
+        replace(SMALL_MODEL, canvas="box", rows_per="task", gradient_cycles=2),
+    ],
 )
-def test_what_a_pass_is_planned_to_take_is_what_it_takes(small_tasks, engine, changes):
-    model = new_model(replace(SMALL_MODEL, **changes))
+def test_what_a_pass_is_planned_to_take_is_what_it_takes(small_tasks, engine, settings):
+    model = new_model(settings)
     dataset = make_dataset(small_tasks, model.settings.rows_per)
     settings = replace(SHORT_TRAINING, global_batch=12)
     batch = next(batches(ExampleStream(dataset, 0), settings, model.settings, engine.group, 0))
@@ -87,5 +91,5 @@ def test_what_a_pass_is_planned_to_take_is_what_it_takes(small_tasks, engine, ch
         supervise(model, table, carry, batch, engine)
     positions = int(lengths_of(batch.examples.boxes, model.settings).sum())
     constant, each = peak_bytes_of_pass(model, engine.dtype)
-    states = 2 * engine.dtype.itemsize * model.settings.dim * positions
+    states = len(model.STATES) * engine.dtype.itemsize * model.settings.dim * positions
     assert constant + each * positions + states == pytest.approx(live.peak, rel=0.1)

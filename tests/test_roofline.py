@@ -7,7 +7,7 @@ import pytest
 from commands import workload
 
 from solver.cards import CARDS, Card, choose_card
-from solver.flop import flop_of_pass
+from solver.flop import flop_of_prediction, flop_of_training
 from solver.roofline import prediction_time, training_time
 from solver.settings import ModelSettings, TrainSettings
 
@@ -47,16 +47,30 @@ def test_the_roofline_meets_what_it_was_calibrated_on():
 
 
 @pytest.mark.parametrize(
-    "model", [ModelSettings(), ModelSettings(variant="mlp", canvas_side=9, dim=128, num_heads=4)]
+    "model",
+    [
+        ModelSettings(),
+        ModelSettings(variant="mlp", canvas_side=9, dim=128, num_heads=4),
+        ModelSettings(kind="hrm"),
+        ModelSettings(kind="transformer", num_cycles=1, num_latent_steps=1, num_heads=12),
+    ],
 )
 def test_arithmetic_is_that_of_the_counted_flop(model):
     """A card on which all but arithmetic is free computes at the rate of its products."""
     free = Card("free", "bfloat16", 1, 1, 1, 1e15, 1, launch_us=0, example_us=0, gap_us=0)
     lengths = np.full(3, model.length)
-    passes = 2 * model.num_cycles * (model.num_latent_steps + 1)
-    time = prediction_time(free, model, 2, lengths, ALL_AT_ONCE)
-    assert time.limit == "products"
-    assert time.seconds == pytest.approx(passes * flop_of_pass(model, lengths) / 1e12, rel=1e-3)
+    for time, flop in (
+        (
+            prediction_time(free, model, 2, lengths, ALL_AT_ONCE),
+            flop_of_prediction(model, lengths, 2),
+        ),
+        (
+            training_time(free, model, TrainSettings(global_batch=3), lengths, ALL_AT_ONCE),
+            flop_of_training(model, lengths),
+        ),
+    ):
+        assert time.limit == "products"
+        assert time.seconds == pytest.approx(flop / 1e12, rel=1e-3)
 
 
 def test_what_limits():

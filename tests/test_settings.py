@@ -9,7 +9,6 @@ from conftest import SMALL_MODEL
 from augment.errors import InputError
 from pipeline.recipes import RECIPES, load_recipe
 from pipeline.settings import describe_settings
-from solver.kinds import new_model
 from solver.settings import ModelSettings
 
 
@@ -38,7 +37,11 @@ def test_every_setting_is_explained(recipe, capsys):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"num_heads": 3}, "num_heads"),
+        ({"num_heads": 7}, "model.dim // model.num_heads must be even and not 0, got 73"),
+        ({"num_heads": 600}, "model.num_heads"),
+        ({"kind": "transformer"}, "num_cycles must be 1 with model.kind=transformer, got 3"),
+        ({"kind": "transformer", "num_cycles": 1}, "num_latent_steps must be 1 with model.kind=tr"),
+        ({"kind": "hrm", "gradient_cycles": 2}, "gradient_cycles must be 1 with model.kind=hrm"),
         ({"canvas_side": 31}, "canvas_side"),
         ({"rows_per": "task", "prefix_length": 10}, "prefix_length"),
         ({"num_cycles": 0}, "num_cycles"),
@@ -55,7 +58,7 @@ def test_settings_given_together_are_checked_together():
     for order in (changes, changes[::-1]):
         model = load_recipe("demo", order).model
         assert (model.dim, model.num_heads) == (96, 6)
-    with pytest.raises(InputError, match=r"model\.num_heads must divide model\.dim 128"):
+    with pytest.raises(InputError, match=r"model\.dim // model\.num_heads must be even"):
         load_recipe("demo", changes[1:])
 
 
@@ -74,6 +77,9 @@ def test_sections_given_together_are_checked_together():
     changes = ["model.gradient_cycles=3", "model.num_cycles=3", "adapt.num_cycles=3"]
     assert load_recipe("demo", changes).model.gradient_cycles == 3
     with pytest.raises(InputError, match=r"^model\.gradient_cycles must be at most adapt\.num_cyc"):
+        load_recipe("demo", [*changes, "adapt.num_cycles=2"])
+    changes = ["model.kind=transformer", "model.num_cycles=1", "model.num_latent_steps=1"]
+    with pytest.raises(InputError, match=r"^model\.num_cycles must be 1 with model\.kind=trans"):
         load_recipe("demo", [*changes, "adapt.num_cycles=2"])
 
 
@@ -98,12 +104,6 @@ def test_sections_given_together_are_checked_together():
 def test_sizes_beyond_all_sense_are_refused_with_their_limit(name, limit):
     with pytest.raises(InputError, match=f"{name}[, ].*{limit}"):
         load_recipe("demo", [f"{name}=2147483646"])
-
-
-@pytest.mark.parametrize("change", [{"variant": "mlp"}, {"canvas": "box", "convolution": True}])
-def test_the_parameters_of_the_layers_are_counted(change):
-    settings = replace(SMALL_MODEL, **change)
-    assert settings.num_parameters == sum(p.numel() for p in new_model(settings).net.parameters())
 
 
 @pytest.mark.parametrize(
