@@ -205,7 +205,7 @@ class Model(nn.Module):
         if outcome.continue_G is None:
             return None
         with torch.no_grad():
-            following = self(outcome.state, x_ND, packed)
+            following = self(outcome.state, x_ND.detach(), packed)
             best_G = torch.maximum(following.halt_G, following.continue_G)
             is_last = to_device(is_last_G, x_ND.device)
             return outcome.continue_G, torch.where(is_last, following.halt_G, best_G).sigmoid()

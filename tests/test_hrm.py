@@ -23,11 +23,11 @@ def written_out(model, x_ND, state, layout):
     z_H, z_L = state
     with torch.no_grad():
         for _ in range(3):
-            z_L = model.L(z_L + z_H + x_ND, layout)
+            z_L = model.L(z_L + (z_H + x_ND), layout)
         z_H = model.H(z_H + z_L, layout)
         for _ in range(2):
-            z_L = model.L(z_L + z_H + x_ND, layout)
-    z_L = model.L(z_L + z_H + x_ND, layout)
+            z_L = model.L(z_L + (z_H + x_ND), layout)
+    z_L = model.L(z_L + (z_H + x_ND), layout)
     return model.H(z_H + z_L, layout), z_L
 
 
