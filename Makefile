@@ -51,7 +51,7 @@ EXPERIMENT := PYTHONPATH=.:tests $(PY) experiments
 GPU_FOLDERS := --to "$${TO:-runs/gpu-state}" $(if $(FROM),--from "$$FROM") $(if $(WHEELS),--wheels "$$WHEELS")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data rearc build plan pretrain predict sweep export score report show settings package push status submit \
+.PHONY: help setup data rearc build plan pretrain predict evaluate sweep export score report show settings package push status submit \
 	test kernel-test lint chaos fuzz deadlines bench gpu experiment clean
 
 help: ## List the targets
@@ -88,6 +88,9 @@ pretrain: $(READY) ## Train; the same command goes on where it stopped
 
 predict: $(READY) ## Answer the tasks: runs/RUN/submission.json, and the score
 	@$(LAUNCH) predict $(ARGUMENTS)
+
+evaluate: $(READY) ## Answer the puzzles of RECIPE=sudoku-small, sudoku, maze: runs/RUN/evaluation
+	@$(LAUNCH) evaluate $(ARGUMENTS)
 
 sweep: $(READY) ## Score RECIPE by number of VIEWS= and of supervision STEPS=: runs/RUN/sweep.json
 	@$(LAUNCH) sweep $(ARGUMENTS) --views "$$VIEWS" --steps "$$STEPS"

@@ -6,7 +6,7 @@ Examples are encoded when a batch needs them; no augmented grid is ever stored.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,13 @@ class Examples:
     def take(self, chosen: slice | NDArray[np.int64]) -> "Examples":
         """Return the ``chosen`` examples."""
         return Examples(*(column[chosen] for column in self.columns.values()))
+
+
+class Stream(Protocol):
+    """An endless stream of training examples, of which any part can be asked for."""
+
+    def examples(self, start: int, stop: int) -> Examples:
+        """Return the examples ``start`` to ``stop`` (excluded) of the stream."""
 
 
 class ExampleStream:

@@ -4,6 +4,7 @@ A puzzle is a pair of grids of colors, so its tokens, packing and loss are those
 puzzles of a set share one puzzle row. Their grids fill the canvas, so no end marker is needed.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -70,6 +71,20 @@ class PuzzleSet:
             raise InputError("an answer changes what its question gives")
         if not (np.isfinite(self.ratings) & (self.ratings >= 0)).all():
             raise InputError("a rating is no number from 0 on")
+
+    def take(self, chosen: slice | NDArray[np.int64]) -> "PuzzleSet":
+        """Return the ``chosen`` puzzles."""
+        return PuzzleSet(
+            self.kind, self.questions[chosen], self.answers[chosen], self.ratings[chosen]
+        )
+
+    @property
+    def digest(self) -> str:
+        """A hash of the puzzles."""
+        state = hashlib.sha256(self.kind.encode())
+        for array in (self.questions, self.answers, self.ratings):
+            state.update(np.ascontiguousarray(array).data)
+        return state.hexdigest()
 
     @property
     def canvas_side(self) -> int:

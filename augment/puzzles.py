@@ -107,9 +107,17 @@ class PuzzleIndex:
             for position, key in enumerate(zip(self.task_ids, self.task_digests, strict=True))
         }
 
+    def key(self, position: int) -> tuple[str, str]:
+        """Return the id of a task and the digest of its demonstrations."""
+        return self.task_ids[position], self.task_digests[position]
+
+    def position_of(self, task_id: str, digest: str) -> int | None:
+        """Return the position of the task with this key, None if absent."""
+        return self._positions.get((task_id, digest))
+
     def find(self, task: Task) -> int | None:
         """Return the position of a task with this id and these demonstrations, None if absent."""
-        return self._positions.get((task.task_id, task.demonstrations_digest()))
+        return self.position_of(task.task_id, task.demonstrations_digest())
 
     def rows(
         self, tasks: NDArray[np.int64], views: NDArray[np.int64]

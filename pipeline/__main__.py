@@ -105,6 +105,14 @@ def predict_(recipe: Recipe = "demo", run: RunName = "", changes: Changes = "") 
     predict(*open_run(recipe, run, changes))
 
 
+@app.command("evaluate", epilog=SETTINGS_HELP)
+def evaluate_(recipe: Recipe = "sudoku-small", run: RunName = "", changes: Changes = "") -> None:
+    """Answer Sudoku puzzles or mazes, and score by supervision steps: evaluation/."""
+    from pipeline.stages.evaluate import evaluate
+
+    evaluate(*open_run(recipe, run, changes))
+
+
 @app.command("plan", epilog=SETTINGS_HELP)
 def plan_(
     recipe: Recipe = "demo",

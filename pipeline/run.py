@@ -67,6 +67,11 @@ class Run:
         return bool(round_folders(self.votes))
 
     @property
+    def evaluation(self) -> Path:
+        """What a model answered to the puzzles of ``evaluate``, and how good that is."""
+        return self.folder / "evaluation"
+
+    @property
     def submission(self) -> Path:
         """The two attempts at every test."""
         return self.folder / "submission.json"

@@ -22,6 +22,7 @@ from solver.settings import (
     require,
 )
 
+_MAX_PUZZLES = 10_000_000  # over twice the largest published set
 _LONGEST_TEXT = 4096  # characters of a value, or of one of several; no path is longer
 
 
@@ -65,6 +66,35 @@ class DataSettings(Section):
             at_least={"views_per_task": 0, "seed": 0, "num_evaluated": 1, "max_side": 1},
             at_most={"views_per_task": NUM_VIEWS - 1, "max_side": MAX_SIDE},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PuzzleSettings(Section):
+    """Sudoku puzzles or mazes: how many, and when a model's answers are looked at."""
+
+    SECTION = "puzzles"
+
+    num_trained: Annotated[
+        int, "puzzles of data.trained that are drawn from its file, or generated; 0 = all"
+    ] = 1000
+    num_evaluated: Annotated[
+        int, "puzzles of data.predicted that evaluate answers, drawn likewise; 0 = all"
+    ] = 1000
+    symmetries: Annotated[
+        bool, "train on each puzzle under a symmetry drawn anew, not as it stands"
+    ] = True
+    steps: Annotated[
+        tuple[int, ...], "numbers of supervision steps after which evaluate looks at the answers"
+    ] = (1, 2, 4, 8, 16)
+
+    def __post_init__(self) -> None:
+        self.require_numbers(
+            at_least={"num_trained": 0, "num_evaluated": 0},
+            at_most={"num_trained": _MAX_PUZZLES, "num_evaluated": _MAX_PUZZLES},
+        )
+        ascend = list(self.steps) == sorted({*self.steps} - {0}) != []
+        good = ascend and 0 < self.steps[0] <= self.steps[-1] <= MAX_DEPTH
+        self._require(good, "steps", f"ascending numbers of 1 to {MAX_DEPTH}", self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +269,7 @@ class Settings:
     adapt: AdaptSettings
     predict: PredictSettings
     engine: EngineSettings
+    puzzles: PuzzleSettings = PuzzleSettings()
     kaggle: KaggleSettings = KaggleSettings()
     log: LogSettings = LogSettings()
     weights: Annotated[

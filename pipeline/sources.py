@@ -21,6 +21,7 @@ from augment.files import read_json
 from augment.leakage import content_keys
 from augment.task import Task, tasks_by_id
 from augment.task_files import list_task_files, parse_challenges, read_challenges, read_task_folder
+from pipeline.puzzle_sources import are_puzzles, files_of_puzzles
 
 if TYPE_CHECKING:
     import pooch
@@ -49,6 +50,8 @@ _CONCEPT_REGISTRY = Path(__file__).with_name("conceptarc_b22ef526.registry")
 def load_source(name: str) -> list[Task]:
     """Return the tasks of one source, with their solutions where the source has them."""
     kind, _, folder = name.partition(":")
+    if are_puzzles([name]):
+        raise InputError(f"source {name!r} holds puzzles, which make pretrain and evaluate take")
     if name == "arc2-new":
         return without_known(load_source("arc2/training"), load_sources(_ARC1))
     if name in BUNDLED:
@@ -79,6 +82,8 @@ def _files_of(name: str) -> Iterator[Path]:
     kind, _, folder = name.partition(":")
     if kind == "folder" and folder:
         yield from list_task_files(Path(folder))
+    elif are_puzzles([name]):
+        yield from filter(os.path.lexists, files_of_puzzles(name))
     elif kind.startswith("kaggle/") and folder:
         files = _kaggle_files(kind.removeprefix("kaggle/"), Path(folder))
         yield from filter(os.path.lexists, files)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from augment.dataset import Dataset
 from augment.errors import InputError, OtherFormatError
-from augment.examples import ExampleStream
+from augment.examples import ExampleStream, Stream
+from augment.puzzle_set import PuzzleSet, PuzzleStream
 from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from pipeline.console import say, warn
@@ -69,7 +70,7 @@ class TrainingRun:
     run: Run
     engine: Engine
     index: PuzzleIndex
-    stream: ExampleStream
+    stream: Stream
     train_settings: TrainSettings
     """Their learning rates are halved after numbers that left their range."""
     start: Callable[[TrainSettings], Training]
@@ -242,20 +243,27 @@ def _rank(values: Mapping[str, float | None]) -> tuple[float, ...]:
 
 
 def open_pretraining(
-    settings: Settings, run: Run, engine: Engine, dataset: Dataset, evaluated: Sequence[Task]
+    settings: Settings,
+    run: Run,
+    engine: Engine,
+    dataset: Dataset | PuzzleSet,
+    evaluated: Sequence[Task],
 ) -> TrainingRun:
     """Return the pretraining of ``settings``, evaluated on the tests of ``evaluated``."""
     weights, trained_on = None, dataset.trained_on
     if settings.train.start_from:
         weights = load_weights(Path(settings.train.start_from))
-        hidden = [t for t in dataset.tasks if t.solutions is None]
+        tasks = () if isinstance(dataset, PuzzleSet) else dataset.tasks
+        hidden = [task for task in tasks if task.solutions is None]
         if leak := describe_leak(hidden, weights):
             raise InputError(leak)
         trained_on = np.union1d(trained_on, weights.trained_on)
 
     def start(train_settings: TrainSettings) -> Training:
         if weights is not None:
-            return start_from_weights(weights, dataset, settings.model, train_settings, engine)
+            return start_from_weights(
+                weights, dataset.index, settings.model, train_settings, engine
+            )
         table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
         model = new_model(settings.model, train_settings.seed)
         return start_training(model, table, train_settings, engine)
@@ -267,14 +275,20 @@ def open_pretraining(
         return values
 
     evaluation = None
-    if settings.train.eval_every:
+    if settings.train.eval_every and isinstance(dataset, Dataset):
         evaluation = Evaluation.of(evaluated, dataset, settings.train.eval_views, engine)
     writer = _open_writer(run.checkpoints, dataset.index, trained_on, settings, engine)
     return TrainingRun(
         "pretrain", settings, run, engine, dataset.index,
-        ExampleStream(dataset, settings.train.seed), settings.train, start, identity, writer,
+        _open_stream(dataset, settings), settings.train, start, identity, writer,
         evaluation,
     )  # fmt: skip
+
+
+def _open_stream(dataset: Dataset | PuzzleSet, settings: Settings) -> Stream:
+    if isinstance(dataset, PuzzleSet):
+        return PuzzleStream(dataset, settings.train.seed, settings.puzzles.symmetries)
+    return ExampleStream(dataset, settings.train.seed)
 
 
 def _open_writer(

@@ -48,17 +48,17 @@ def start_adaptation(
     The recursion is the one that ``settings`` name, where they name one.
     """
     model = settings.adapted_model(weights.model.settings)
-    return start_from_weights(weights, dataset, model, settings, engine)
+    return start_from_weights(weights, dataset.index, model, settings, engine)
 
 
 def start_from_weights(
     weights: Weights,
-    dataset: Dataset,
+    index: PuzzleIndex,
     model: ModelSettings,
     settings: TrainSettings,
     engine: Engine,
 ) -> Training:
-    """Return the beginning of training a copy of ``weights`` on ``dataset``, as ``model`` says.
+    """Return the beginning of training a copy of ``weights`` as ``model`` says, on ``index``.
 
     The recursion may be another one, and boxes on a grid may lie on a larger canvas. Raises
     :class:`InputError` where anything else of the architecture differs.
@@ -80,17 +80,17 @@ def start_from_weights(
         )
     copy = new_model(model)
     copy.load_state_dict(weights.model.state_dict())
-    table = PuzzleTable(dataset.index.num_rows, weights.table.mean_row)
-    for position, task in enumerate(dataset.tasks):
-        _copy_trained_rows(weights, task, dataset.index, position, table)
+    table = PuzzleTable(index.num_rows, weights.table.mean_row)
+    for position in range(len(index.task_ids)):
+        _copy_trained_rows(weights, index, position, table)
     return start_training(copy, table, settings, engine)
 
 
 def _copy_trained_rows(
-    weights: Weights, task: Task, index: PuzzleIndex, position: int, table: PuzzleTable
+    weights: Weights, index: PuzzleIndex, position: int, table: PuzzleTable
 ) -> None:
-    """Copy the rows that ``weights`` have trained for views of the task into ``table``."""
-    old_position = weights.index.find(task)
+    """Copy the rows that ``weights`` have trained for views of a task into ``table``."""
+    old_position = weights.index.position_of(*index.key(position))
     if old_position is None:
         return
     rows, codes = _rows_of_task(index, position)

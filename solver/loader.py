@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from augment.examples import Examples, ExampleStream
+from augment.examples import Examples, Stream
 from solver.packing import boxes_for
 from solver.process_group import ProcessGroup
 from solver.settings import ModelSettings, TrainSettings
@@ -42,7 +42,7 @@ def draw_min_steps(
 
 
 def batches(
-    stream: ExampleStream,
+    stream: Stream,
     settings: TrainSettings,
     model: ModelSettings,
     group: ProcessGroup,

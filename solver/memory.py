@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 
 from augment.boxes import full_boxes
 from augment.errors import InputError
-from augment.examples import Examples, ExampleStream
+from augment.examples import Examples, Stream
 from solver.engine import Engine
 from solver.kinds import new_model
 from solver.loss import compute_losses
@@ -185,7 +185,7 @@ class LiveBytes(TorchDispatchMode):
 def plan_training(
     model: Model,
     num_rows: int,
-    stream: ExampleStream,
+    stream: Stream,
     settings: TrainSettings,
     engine: Engine,
     limit_gb: float,
@@ -214,7 +214,7 @@ def plan_training(
     return require_memory(plan, engine, available)
 
 
-def expected_positions(model: Model, stream: ExampleStream, lanes: int) -> int:
+def expected_positions(model: Model, stream: Stream, lanes: int) -> int:
     """Return how many positions the examples of ``lanes`` have together, seldom exceeded."""
     boxes = boxes_for(model.settings, stream.examples(0, _SAMPLED).boxes)
     return most_positions(lengths_of(boxes, model.settings), lanes, model.settings.length)

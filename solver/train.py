@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from augment.examples import ExampleStream
+from augment.examples import Stream
 from solver.carry import Carry, StateWriter, gather_state, refill, start_carry
 from solver.device import begin_fetch, to_device
 from solver.ema import EMA
@@ -267,7 +267,7 @@ def take_metrics(training: Training, settings: TrainSettings, group: ProcessGrou
 
 def train(
     training: Training,
-    stream: ExampleStream,
+    stream: Stream,
     settings: TrainSettings,
     engine: Engine,
     progress: TrainingProgress,

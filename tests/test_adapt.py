@@ -93,7 +93,7 @@ def test_a_canvas_grows_without_changing_what_is_computed(small_tasks, engine):
         dataset = make_dataset(small_tasks[:6], canvas_side=side)
         weights = random_weights(make_dataset(small_tasks[:6]), grid)
         model = replace(grid, canvas_side=side)
-        training = start_from_weights(weights, dataset, model, SHORT_ADAPTATION, engine)
+        training = start_from_weights(weights, dataset.index, model, SHORT_ADAPTATION, engine)
         examples = examples_of(dataset, start=0)
         first = np.flatnonzero((examples.boxes[:, :2] == 0).all(1))
         examples = examples.take(first[:3])
@@ -116,4 +116,4 @@ def test_training_does_not_go_on_from_another_architecture(small_tasks, engine, 
     weights, dataset = random_weights(make_dataset(small_tasks)), make_dataset(small_tasks)
     model = replace(weights.model.settings, **changes)
     with pytest.raises(InputError, match=message):
-        start_from_weights(weights, dataset, model, SHORT_ADAPTATION, engine)
+        start_from_weights(weights, dataset.index, model, SHORT_ADAPTATION, engine)

@@ -4,18 +4,22 @@ import shutil
 import time
 from dataclasses import asdict
 
+import numpy as np
+
 from augment.dataset import Dataset
 from augment.errors import InputError
+from augment.puzzle_set import PuzzleSet
 from augment.puzzles import PuzzleIndex
 from pipeline.console import ProgressBar, say, say_table, warn
 from pipeline.fingerprint import fingerprint
 from pipeline.inputs import choose_trained_tasks
+from pipeline.puzzle_sources import are_puzzles, load_puzzles
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.sources import fingerprint_sources
 
 
-def build(settings: Settings, run: Run) -> Dataset:
+def build(settings: Settings, run: Run) -> Dataset | PuzzleSet:
     """Return the data set of ``settings``, which is in the run afterwards.
 
     An intact one with the same fingerprint is kept.
@@ -24,7 +28,13 @@ def build(settings: Settings, run: Run) -> Dataset:
         return keep_dataset(settings, run)
 
 
-def keep_dataset(settings: Settings, run: Run) -> Dataset:
+def load_dataset(settings: Settings, run: Run, digest: str | None = None) -> Dataset | PuzzleSet:
+    """Return the data set in the run, with the fingerprint ``digest`` if one is given."""
+    kind = PuzzleSet if are_puzzles(settings.data.trained) else Dataset
+    return kind.load(run.dataset, digest)
+
+
+def keep_dataset(settings: Settings, run: Run) -> Dataset | PuzzleSet:
     """Do what :func:`build` does, for a command that has the lock of the run."""
     for unfinished in run.folder.glob(f".{run.dataset.name}.*.tmp"):  # of a killed process
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -32,16 +42,28 @@ def keep_dataset(settings: Settings, run: Run) -> Dataset:
     digest = _fingerprint(settings)
     if run.dataset.exists():
         try:
-            dataset = Dataset.load(run.dataset, digest)
+            dataset = load_dataset(settings, run, digest)
             say(f"build: {run.dataset} is intact and built from the same: kept")
             return dataset
         except InputError as error:
             warn(f"build: {error}; building it anew")
-    dataset = make_dataset(settings)
+    if are_puzzles(settings.data.trained):
+        dataset = load_puzzles(settings, "trained")
+        _require_fit(dataset, settings)
+    else:
+        dataset = make_dataset(settings)
     dataset.save(run.dataset, digest)
     run.record("build", asdict(settings))
-    tasks, index = dataset.tasks, dataset.index
     num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
+    seconds = time.monotonic() - start
+    if isinstance(dataset, PuzzleSet):
+        columns = {"kind": "", "puzzles": ",", "lowest rating": "g", "median": "g", "highest": "g",
+                   "MB": ".1f", "seconds": ".1f"}  # fmt: skip
+        ratings = np.quantile(dataset.ratings, (0, 0.5, 1))
+        row = (dataset.kind, len(dataset.questions), *ratings, num_bytes / 1e6, seconds)
+        say_table("build", columns, [row])
+        return dataset
+    tasks, index = dataset.tasks, dataset.index
     columns = {"tasks": ",", "pairs": ",", "views": ",", "rows": ",", "fewest views": ",",
                "MB": ".1f", "seconds": ".1f"}  # fmt: skip
     say_table("build", columns, [(
@@ -51,9 +73,19 @@ def keep_dataset(settings: Settings, run: Run) -> Dataset:
         index.num_rows,
         int(index.num_views.min()),
         num_bytes / 1e6,
-        time.monotonic() - start,
+        seconds,
     )])  # fmt: skip
     return dataset
+
+
+def _require_fit(puzzles: PuzzleSet, settings: Settings) -> None:
+    """Raise :class:`InputError` where the model is for grids of another size, or for views."""
+    side, model = puzzles.canvas_side, settings.model
+    if (model.canvas_side, model.rows_per) != (side, "view"):
+        raise InputError(
+            f"model.canvas_side is {model.canvas_side} and model.rows_per {model.rows_per}; these "
+            f"puzzles need {side} and view"
+        )
 
 
 def make_dataset(settings: Settings) -> Dataset:

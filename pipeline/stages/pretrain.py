@@ -3,14 +3,13 @@
 import math
 from dataclasses import asdict
 
-from augment.dataset import Dataset
 from augment.errors import InputError
 from pipeline.console import say, say_anywhere
 from pipeline.deadline import Deadline, Leg
 from pipeline.inputs import choose_evaluated_tasks
 from pipeline.run import Run
 from pipeline.settings import Settings
-from pipeline.stages.build import keep_dataset
+from pipeline.stages.build import keep_dataset, load_dataset
 from pipeline.training_run import open_pretraining
 from solver.checkpoint_files import checkpoint_step, latest_checkpoint
 from solver.engine import open_engine
@@ -29,7 +28,7 @@ def pretrain(settings: Settings, run: Run) -> None:
         group.share(settings.train.global_batch)  # an impossible share is an error before any work
         dataset = keep_dataset(settings, run) if group.is_rank0 else None
         group.barrier()
-        dataset = dataset or Dataset.load(run.dataset)
+        dataset = dataset or load_dataset(settings, run)
         evaluated = choose_evaluated_tasks(settings.data) if settings.train.eval_every else []
         training_run = open_pretraining(settings, run, engine, dataset, evaluated)
         parameters = sum(p.numel() for p in training_run.training.model.parameters())

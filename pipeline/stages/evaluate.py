@@ -1,0 +1,220 @@
+"""The stage evaluate: answer Sudoku puzzles or mazes and score the answers.
+
+Answers are kept in parts below ``evaluation/`` in the run's folder, and the same command goes on
+from those that the same weights and code gave to the same puzzles.
+
+Shapes: K numbers of supervision steps, N puzzles, S side of the grids.
+"""
+
+import io
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augment.arrays import read_arrays
+from augment.errors import InputError
+from augment.files import write_atomic, write_json
+from augment.puzzle_set import PuzzleSet, encode_questions
+from augment.tokens import FIRST_COLOR
+from pipeline.console import ProgressBar, say, say_anywhere, say_table, warn
+from pipeline.deadline import Deadline
+from pipeline.fingerprint import fingerprint, fingerprint_code
+from pipeline.inputs import find_weights
+from pipeline.puzzle_sources import load_puzzles
+from pipeline.run import Run
+from pipeline.settings import Settings
+from solver.by_step import predict_by_step
+from solver.engine import Engine, open_engine
+from solver.process_group import leave_process_group
+from solver.weights import Weights
+from submission.puzzle_page import write_puzzle_page
+from submission.puzzle_score import Means, score_puzzles
+
+_PUZZLES_OF_A_PART = 64
+_MARGIN = 1.3  # a part may take so many times as long as the longest before
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """The answers to a set of puzzles, part by part, on disk."""
+
+    folder: Path
+    """Of these weights and puzzles alone."""
+    puzzles: PuzzleSet
+    num_steps: int
+
+    @property
+    def parts(self) -> range:
+        """The number of the first puzzle of each part."""
+        return range(0, len(self.puzzles.questions), _PUZZLES_OF_A_PART)
+
+    def puzzles_of(self, part: int) -> PuzzleSet:
+        """Return the puzzles of a part."""
+        return self.puzzles.take(slice(part, part + _PUZZLES_OF_A_PART))
+
+    def write(self, part: int, answers_KNSS: NDArray[np.uint8]) -> None:
+        """Keep the answers of a part."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, answers=answers_KNSS)
+        write_atomic(self._path(part), buffer.getvalue())
+
+    def read(self, part: int) -> NDArray[np.uint8] | None:
+        """Return the answers of a part; None where they are missing or damaged."""
+        path = self._path(part)
+        if not path.exists():
+            return None
+        try:
+            answers_KNSS = read_arrays(path, {"answers": (np.uint8, 4)})["answers"]
+        except InputError as error:
+            warn(f"{error}; answered again")
+            return None
+        shape = (self.num_steps, *self.puzzles_of(part).answers.shape)
+        return answers_KNSS if answers_KNSS.shape == shape else None
+
+    def _path(self, part: int) -> Path:
+        return self.folder / f"{part:08}.npz"
+
+
+def evaluate(settings: Settings, run: Run) -> None:
+    """Answer the puzzles of ``data.predicted``, and write and print how good the answers are.
+
+    When the time is over, those answered until then are scored.
+    """
+    start = time.monotonic()
+    seconds = settings.predict.time_limit_seconds or math.inf
+    with run.lock(), Deadline(seconds) as deadline:
+        puzzles = load_puzzles(settings, "predicted")
+        engine = open_engine(settings.engine, say_anywhere)
+        _, weights = find_weights(settings, run, engine.group)
+        _require_fit(puzzles, weights, settings)
+        digest = fingerprint(
+            fingerprint_code(), str(engine.dtype), weights.digest, settings.puzzles.steps,
+            puzzles.digest,
+        )  # fmt: skip
+        answers = _Answers(run.evaluation / digest[:16], puzzles, len(settings.puzzles.steps))
+        say(
+            f"evaluate: {len(puzzles.questions):,} puzzles with {weights.source}, "
+            f"{engine.describe()}"
+        )
+        if engine.group.is_rank0:
+            for other in run.evaluation.glob("*/"):
+                if other != answers.folder:  # by other weights
+                    rmtree(other)
+        flop = _answer(answers, weights, settings, engine, deadline)
+        flop = engine.group.sum(flop)
+        if engine.group.is_rank0:
+            _score(answers, weights, settings, run, flop, time.monotonic() - start)
+        engine.group.barrier()
+        leave_process_group()
+    if deadline.has_signal:
+        warn("evaluate: stopped; the same command goes on from here")
+        raise KeyboardInterrupt
+
+
+def _require_fit(puzzles: PuzzleSet, weights: Weights, settings: Settings) -> None:
+    """Raise :class:`InputError` for puzzles of another size, or that were trained on."""
+    side = weights.model.settings.canvas_side
+    if side != puzzles.canvas_side:
+        raise InputError(
+            f"{weights.source}: for grids of {side}x{side}, and these are of "
+            f"{puzzles.canvas_side}x{puzzles.canvas_side}"
+        )
+    known = np.intersect1d(weights.trained_on, puzzles.trained_on)
+    if len(known):
+        line = (
+            f"{weights.source}: trained on {len(known):,} of the {len(puzzles.questions):,} "
+            "puzzles to evaluate, or on what a symmetry makes of them"
+        )
+        if settings.predict.refuse_leaks:
+            raise InputError(line)
+        warn(line)
+
+
+def _answer(
+    answers: _Answers, weights: Weights, settings: Settings, engine: Engine, deadline: Deadline
+) -> float:
+    """Answer what is not answered yet as long as there is time; return this process' FLOP."""
+    group = engine.group
+    left = [part for part in answers.parts if answers.read(part) is None]
+    if len(left) < len(answers.parts):
+        say(f"evaluate: going on, {len(answers.parts) - len(left)} of {len(answers.parts)} parts")
+    group.barrier()  # before one of them writes
+    mine, flop, longest = left[group.rank :: group.size], 0.0, 0.0
+    with ProgressBar(
+        "evaluate", "part", len(mine), settings.log, budget=lambda: deadline.seconds_left
+    ) as bar:
+        for part in mine:
+            if deadline.is_over or longest * _MARGIN > deadline.seconds_left:
+                break
+            begin = time.monotonic()
+            puzzles = answers.puzzles_of(part)
+            questions = encode_questions(puzzles, with_labels=False)
+            tokens_KNC, more = predict_by_step(weights, questions, settings.puzzles.steps, engine)
+            colors_KNC = np.maximum(tokens_KNC, FIRST_COLOR) - FIRST_COLOR
+            answers.write(part, colors_KNC.reshape(-1, *puzzles.questions.shape))
+            flop += more
+            longest = max(longest, time.monotonic() - begin)
+            bar.update()
+    return flop
+
+
+def _score(
+    answers: _Answers,
+    weights: Weights,
+    settings: Settings,
+    run: Run,
+    flop: float,
+    seconds: float,
+) -> None:
+    """Score what is answered: a table, ``evaluation.json`` and the page."""
+    read = [(part, answers.read(part)) for part in answers.parts]
+    answered = [(part, grids) for part, grids in read if grids is not None]
+    if not answered:
+        raise InputError("evaluate: the time was over before any puzzle was answered")
+    members = np.concatenate([
+        np.arange(part, part + grids.shape[1]) for part, grids in answered
+    ])  # fmt: skip
+    puzzles = answers.puzzles.take(members)
+    answers_KNSS = np.concatenate([grids for _, grids in answered], axis=1)
+    score = score_puzzles(puzzles, answers_KNSS, settings.puzzles.steps)
+    by_step, by_rating = list(score.by_step()), list(score.by_rating(puzzles.ratings))
+    content = {
+        "kind": puzzles.kind,
+        "puzzles": len(answers.puzzles.questions),
+        "answered": len(members),
+        "weights": weights.source,
+        "flop": flop,
+        "seconds": seconds,
+        "by_step": by_step,
+        "by_rating": by_rating,
+        "settings": asdict(replace(settings, model=weights.model.settings)),
+    }
+    write_json(run.evaluation / "evaluation.json", content)
+    page = run.evaluation / "index.html"
+    write_puzzle_page(page, run.folder.name, puzzles, answers_KNSS, score)
+    _say(puzzles, by_step, by_rating)
+    if len(members) < len(answers.puzzles.questions):
+        say(
+            f"evaluate: {len(members):,} of {len(answers.puzzles.questions):,} puzzles are "
+            "answered; the same command goes on from here"
+        )
+    say(f"{page}: {page.stat().st_size / 1e3:,.0f} kB, to be opened in a browser")
+
+
+def _say(puzzles: PuzzleSet, by_step: Sequence[Means], by_rating: Sequence[Means]) -> None:
+    """Print both tables."""
+    shares = {"exact": ".2%", "cells": ".2%"}
+    if puzzles.kind == "maze":
+        shares["shortest"] = ".2%"
+    for name, leading, lines in (
+        ("by_step", {"steps": ""}, by_step),
+        ("by_rating", {"from": "g", "to": "g", "puzzles": ","}, by_rating),
+    ):
+        columns = {**leading, **shares}
+        say_table(name, columns, [[line[column] for column in columns] for line in lines])

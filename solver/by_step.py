@@ -1,0 +1,61 @@
+"""What a model predicts after each of several numbers of supervision steps, cell by cell.
+
+Shapes: N examples, K numbers of steps, S cells of the canvas, C cells of a position.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from augment.examples import Examples
+from solver.device import begin_fetch
+from solver.engine import Engine
+from solver.flop import flop_of_prediction
+from solver.packing import Packed, lengths_of, pack, plan_passes
+from solver.weights import Weights
+
+
+@torch.no_grad()
+def predict_by_step(
+    weights: Weights, examples: Examples, steps: Sequence[int], engine: Engine
+) -> tuple[NDArray[np.uint8], float]:
+    """Return the tokens (K, N, S) after each of the numbers of ``steps``, ascending, and the FLOP.
+
+    No example halts before the last of them. Nothing is predicted outside of the examples' boxes.
+    """
+    model = engine.prepare(weights.model).eval()
+    settings = model.settings
+    lengths_N = lengths_of(examples.boxes, settings)
+    tokens_KNS = np.zeros((len(steps), *examples.inputs.shape), dtype=np.uint8)
+
+    def predict(members: NDArray[np.int64]) -> None:
+        packed = pack(settings, engine.device, examples, members)
+        rows_GD = weights.table.look_up(examples.rows[members]).to(engine.device)
+        x_PD = model.embed(packed, rows_GD).to(engine.dtype)
+        state, fetches = model.start(len(x_PD), engine.dtype), []
+        for step in range(1, steps[-1] + 1):
+            outcome = model(state, x_PD, packed)
+            state = outcome.state
+            if step in steps:
+                fetches.append(begin_fetch(outcome.logits_MV.argmax(-1).to(torch.uint8)))
+        examples_PC, cells_PC, on_canvas_PC = _places(packed)
+        for number, fetch in enumerate(fetches):
+            tokens_PC = fetch().numpy().reshape(on_canvas_PC.shape)
+            tokens_KNS[number, examples_PC, cells_PC] = tokens_PC[on_canvas_PC]
+
+    for members in plan_passes(lengths_N, engine.tokens_per_pass):
+        engine.retry(model, partial(predict, members))
+    return tokens_KNS, flop_of_prediction(settings, lengths_N, steps[-1])
+
+
+def _places(packed: Packed) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return example and cell of each cell that stands for one of the canvas, and which those are.
+
+    The last is (P, C).
+    """
+    on_canvas_PC = packed.cells_NC >= 0
+    examples_PC = np.broadcast_to(packed.examples_N[:, None], on_canvas_PC.shape)
+    return examples_PC[on_canvas_PC], packed.cells_NC[on_canvas_PC], on_canvas_PC

@@ -1,0 +1,44 @@
+"""Predictions after several numbers of supervision steps."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from conftest import SMALL_MODEL
+
+from augment.puzzle_set import PuzzleSet, encode_questions
+from augment.sudoku import generate_sudokus
+from solver.by_step import predict_by_step
+from solver.engine import Engine
+from solver.flop import flop_of_prediction
+from solver.kinds import new_model
+from solver.packing import pack
+from solver.puzzle_table import PuzzleTable
+from solver.weights import Weights
+
+MODEL = replace(SMALL_MODEL, canvas_side=9, prefix_length=2)
+
+
+def test_each_number_of_steps_has_its_own_predictions_in_any_passes():
+    puzzles = PuzzleSet("sudoku", *generate_sudokus(3, 0, (30, 30)))
+    examples = encode_questions(puzzles, with_labels=False)
+    model = new_model(MODEL).eval()
+    table = PuzzleTable(puzzles.index.num_rows, torch.ones(MODEL.dim))
+    weights = Weights(model, table, puzzles.index, np.empty(0, np.uint64), "", "")
+    whole = Engine(torch.device("cpu"), torch.float32)
+    tokens_KNC, flop = predict_by_step(weights, examples, (1, 2, 4), whole)
+    assert tokens_KNC.shape == (3, 3, 81)
+    assert flop == flop_of_prediction(MODEL, np.full(3, 83), 4)
+    one_by_one = Engine(torch.device("cpu"), torch.float32, planned_tokens=1)
+    assert np.array_equal(predict_by_step(weights, examples, (1, 2, 4), one_by_one)[0], tokens_KNC)
+
+    packed = pack(MODEL, torch.device("cpu"), examples, np.array([1]))
+    with torch.no_grad():
+        x_ND = model.embed(packed, table.look_up(examples.rows[[1]]))
+        state = model.start(len(x_ND), torch.float32)
+        expected = []
+        for _ in range(4):
+            outcome = model(state, x_ND, packed)
+            state = outcome.state
+            expected.append(outcome.logits_MV.argmax(-1)[2:83].numpy())
+    assert np.array_equal(tokens_KNC[:, 1], np.array(expected)[[0, 1, 3]])
