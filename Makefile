@@ -137,7 +137,7 @@ chaos: $(READY) ## Try kills and faults on 200 runs in an hour, on four kinds of
 	$(EXPERIMENT)/chaos.py
 
 fuzz: $(READY) ## Try hostile inputs against an oracle in 5 minutes [INPUTS=100000 SEED=0 KEEP=folder]
-	$(EXPERIMENT)/fuzz.py --inputs "$$INPUTS" --seed "$$SEED" $(if $(KEEP),--keep "$$KEEP")
+	$(EXPERIMENT)/fuzz/fuzz.py --inputs "$$INPUTS" --seed "$$SEED" $(if $(KEEP),--keep "$$KEEP")
 
 deadlines: $(READY) ## Try 20 time limits in 25 minutes
 	$(EXPERIMENT)/deadlines.py

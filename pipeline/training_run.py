@@ -28,6 +28,7 @@ from pipeline.deadline import Leg
 from pipeline.evaluation import EXACT, LOSS, PASS2, Evaluation
 from pipeline.fingerprint import fingerprint, fingerprint_code, fingerprint_visible
 from pipeline.inputs import describe_leak
+from pipeline.puzzle_sources import are_puzzles
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.training_log import TrainingLog, read_metrics
@@ -55,6 +56,7 @@ _ATTEMPTS = 4  # at training that leaves the range of numbers, each at half the 
 # Settings of a run that pretraining does not depend on, and those of train.* that may change.
 _UNUSED_BY_PRETRAINING = (
     "checkpoint", "adapt", "predict", "weights", "shipped_weights", "engine", "kaggle", "log",
+    "puzzles",
 )  # fmt: skip
 _FREE_TO_CHANGE = (
     "num_steps", "time_limit_seconds", "ends_in_seconds", "log_every", "eval_every", "eval_views",
@@ -311,6 +313,9 @@ def _settings_of_pretraining(settings: Settings, engine: Engine, step: int) -> d
     """
     values = {k: v for k, v in asdict(settings).items() if k not in _UNUSED_BY_PRETRAINING}
     del values["model"]  # compared as the architecture
+    if are_puzzles(settings.data.trained):
+        puzzles = settings.puzzles
+        values["puzzles"] = [puzzles.num_trained, puzzles.symmetries]
     for name in _FREE_TO_CHANGE:
         del values["train"][name]
     progress = step / max(1, settings.train.num_steps)

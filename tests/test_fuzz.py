@@ -21,7 +21,7 @@ PAIR = f'{{"input": {GRID}, "output": {GRID}}}'
 
 def test_hostile_inputs_are_read_right_or_refused_in_a_line():
     """In processes of their own, so that a hang or an end of the process is found too."""
-    command = [sys.executable, "experiments/fuzz.py", "--inputs", "1500", "--seed", "1"]
+    command = [sys.executable, "experiments/fuzz/fuzz.py", "--inputs", "1500", "--seed", "1"]
     done = subprocess.run(
         [*command, "--seconds", "60"],
         cwd=ROOT,
@@ -183,7 +183,7 @@ def test_planted_hangs_and_ends_of_the_process_are_found():
         results = list(fuzz.fuzz(1, range(5), ["settings"], 2, 10))
         print(sorted((r.number, r.outcome) for r in results if 0 < r.number < 4), len(results))
     """
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'experiments'}"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'experiments' / 'fuzz'}"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
