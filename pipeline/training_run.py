@@ -39,6 +39,7 @@ from solver.checkpoint_files import (
     checkpoint_step,
     find_checkpoints,
     latest_checkpoint,
+    remove_checkpoint,
     set_aside,
 )
 from solver.engine import Engine
@@ -209,11 +210,12 @@ class TrainingRun:
             return
         for checkpoint in find_checkpoints(self.run.best):
             if checkpoint_step(checkpoint) > self.step:
-                rmtree(checkpoint)
+                remove_checkpoint(checkpoint)
         best = latest_checkpoint(self.run.best)
         with suppress(InputError):  # damaged or missing: the next evaluation is the best so far
             for line in read_metrics(metrics):
-                if best is not None and line["step"] == checkpoint_step(best) and LOSS in line:
+                is_evaluation = line.keys() >= {LOSS, EXACT, PASS2}
+                if best and is_evaluation and line["step"] == checkpoint_step(best):
                     self._best = _rank(line)
 
     def _evaluate(self, evaluation: Evaluation, log: TrainingLog) -> None:

@@ -26,8 +26,10 @@ from solver.checkpoint_files import (
     CARRY,
     TRAINING,
     checkpoint_folder,
+    checkpoint_step,
     find_checkpoints,
     is_carry,
+    remove_checkpoint,
     verify_checkpoint,
 )
 from solver.optimizer import optimizer_tensors, outline_optimizer, restore_optimizer
@@ -85,7 +87,7 @@ class CheckpointWriter:
             temporary.rename(checkpoint)
             flush_to_disk(self.folder)
             for old in find_checkpoints(self.folder)[: -self.keep]:
-                shutil.rmtree(old)
+                remove_checkpoint(old)
 
         self._attempt(temporary, lambda: self._make_room(temporary), takes_part=group.is_rank0)
         self._attempt(temporary, write_carry, takes_part=self.saves_carry)
@@ -93,7 +95,7 @@ class CheckpointWriter:
 
     def _make_room(self, temporary: Path) -> None:
         for unfinished in self.folder.glob(".step_*.tmp"):
-            shutil.rmtree(unfinished)
+            remove_checkpoint(unfinished)
         temporary.mkdir(parents=True)
 
     def _write(self, folder: Path, training: Training, settings: Mapping[str, object]) -> None:
@@ -140,6 +142,8 @@ def restore_training(
     stays as it is then. Lanes without a saved carry start with new examples.
     """
     description = verify_checkpoint(checkpoint)
+    if description["step"] != checkpoint_step(checkpoint):
+        raise InputError(f"{checkpoint}: its step is {description['step']}, not that of its name")
     differences = [
         *_differences("model", description["architecture"], asdict(training.model.settings)),
         *_differences("", description["settings"], settings),
@@ -159,9 +163,13 @@ def restore_training(
     )
     require_like(checkpoint / TRAINING, saved, expected)
     factor, good_steps = saved["loss_scale"].tolist()
-    num_steps = [tensor for name, tensor in of_optimizer.items() if name.endswith(".steps")]
-    if factor <= 0 or any(count < 0 for count in (good_steps, saved["passed"], *num_steps)):
-        raise InputError(f"{checkpoint / TRAINING}: a count is less than 0")
+    if not 1 <= factor <= training.scale.largest:
+        raise InputError(f"{checkpoint / TRAINING}: loss_scale: the factor is {factor}")
+    not_negative = [
+        tensor for name, tensor in of_optimizer.items() if not name.endswith(".exp_avg")
+    ]
+    if good_steps < 0 or any((t < 0).any() for t in (saved["passed"], *not_negative)):
+        raise InputError(f"{checkpoint / TRAINING}: a count or a mean square is less than 0")
     average = read_weights(checkpoint, model.settings)
     table = read_rows(checkpoint, model.settings, index)
     carries = [checkpoint / name for name in sorted(description["files"]) if is_carry(name)]

@@ -113,9 +113,17 @@ def load_newest(
     return None
 
 
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint, or the link or file that lies there; what a link leads to stays."""
+    if folder.is_dir() and not folder.is_symlink():
+        rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
+
+
 def set_aside(checkpoint: Path, error: InputError, warn: Callable[[str], object]) -> None:
     """Rename a damaged checkpoint, whose name gets the suffix ``.broken``, with a warning."""
     aside = checkpoint.with_name(f"{checkpoint.name}.broken")
-    rmtree(aside, ignore_errors=True)
+    remove_checkpoint(aside)
     checkpoint.rename(aside)
     warn(f"{error}; set aside as {aside.name}, going on from what was before it")

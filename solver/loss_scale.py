@@ -20,6 +20,11 @@ class LossScale:
         self.factor = self._FIRST if self.is_used else 1.0
         self.good_steps = 0
 
+    @property
+    def largest(self) -> float:
+        """The largest factor there is; the least is 1."""
+        return self._LARGEST if self.is_used else 1.0
+
     def update(self, finite: bool) -> bool:
         """Adapt the factor to whether gradients were ``finite``; return whether the step counts.
 

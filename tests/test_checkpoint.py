@@ -69,7 +69,9 @@ CHANGES = [
     ("training", "optimizer.token_embedding.exp_avg_sq", None),
     ("training", "optimizer.token_embedding.steps", lambda t: -t),
     ("training", "sums", lambda t: t[1:]),
+    ("training", "optimizer.token_embedding.exp_avg_sq", lambda t: t - 1),
     ("training", "loss_scale", lambda t: t * 0),
+    ("training", "loss_scale", lambda t: t + 1),
     ("training", "passed", lambda t: -1 - t),
     ("weights", "token_embedding", lambda t: t * math.inf),
     ("rows", "rows", None),
@@ -103,6 +105,16 @@ def test_a_state_that_no_run_has_is_one_line_and_changes_nothing(
         session.restore()
     assert len(str(caught.value).splitlines()) == 1
     assert all(map(torch.equal, everything(session), before))
+
+
+def test_a_step_that_is_not_that_of_the_name_is_damage(small_dataset, engine, tmp_path):
+    """Steps that a description makes up would be skipped, or taken twice."""
+    Session(tmp_path, small_dataset, engine).go_on(4)
+    latest_checkpoint(tmp_path).rename(tmp_path / "step_000000009")
+    session = Session(tmp_path, small_dataset, engine)
+    with pytest.raises(InputError, match="step_000000009: its step is 4, not that of its name"):
+        session.restore()
+    assert session.training.step == 0
 
 
 def test_weights_that_are_not_finite_are_not_kept(small_dataset, engine, tmp_path):

@@ -3,9 +3,11 @@
 import json
 from dataclasses import asdict
 
+import pytest
 from conftest import SMALL_MODEL
 from sessions import DECIDING, Session
 
+from augment.errors import InputError
 from solver.checkpoint_files import (
     can_resume,
     checkpoint_folder,
@@ -13,6 +15,7 @@ from solver.checkpoint_files import (
     find_checkpoints,
     latest_checkpoint,
     load_newest,
+    set_aside,
     verify_checkpoint,
 )
 
@@ -36,6 +39,25 @@ def test_a_checkpoint_says_what_it_is(small_dataset, engine, tmp_path):
     assert description["rows_digest"] == small_dataset.index.digest
     written = {path.name for path in folder.iterdir()} - {"checkpoint.json"}
     assert description["files"].keys() == written
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_links_and_files_in_place_of_old_checkpoints_keep_no_new_one_away(
+    small_dataset, engine, tmp_path, is_link
+):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+    for path in (elsewhere, folder):
+        path.mkdir()
+    (elsewhere / "file").touch()
+    for name in (".step_000000001.tmp", "step_000000000", "step_000000008.broken"):
+        path = folder / name
+        path.symlink_to(elsewhere) if is_link else path.touch()
+    Session(folder, small_dataset, engine, keep=2).go_on()
+    latest = checkpoint_folder(folder, 8)
+    assert find_checkpoints(folder) == [checkpoint_folder(folder, 6), latest]
+    set_aside(latest, InputError("damaged"), print)
+    assert latest_checkpoint(folder) == checkpoint_folder(folder, 6)
+    assert (elsewhere / "file").exists()
 
 
 def test_damaged_checkpoints_are_renamed_until_an_intact_one_is_found(

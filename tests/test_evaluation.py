@@ -46,6 +46,15 @@ def test_held_out_tests_are_measured_every_so_many_steps(run_here, capsys):
     assert len(rest[0]) == 2
 
 
+def test_lines_that_are_no_evaluation_name_no_best_one(run_here, capsys):
+    changes = [*EVALUATED, "checkpoint.keep_best=true"]
+    assert call("pretrain", "--run-name", "a", changes=[*changes, "train.num_steps=4"]) == 0
+    metrics = Run.named("a").metrics_of("pretrain")
+    metrics.write_text('{"step":2,"eval_loss":1}\n{"step":4,"eval_loss":1}\n')
+    assert call("pretrain", "--run-name", "a", changes=[*changes, "train.num_steps=6"]) == 0
+    assert checkpoint_step(find_checkpoints(Run.named("a").best)[0]) == 6
+
+
 def test_the_best_weights_are_kept_across_calls(run_here, monkeypatch, capsys):
     """Scores are given; the second call goes on from the first, and knows its best."""
     scores = iter([0.1, 0.3, 0.2, 0.25, 0.4])
