@@ -249,12 +249,12 @@ class KaggleSettings(Section):
 
     def __post_init__(self) -> None:
         self.require_numbers(at_least={"smoke_tasks": 1, "smoke_seconds": 1})
-        is_slug = re.fullmatch("[a-z0-9-]{1,50}", self.competition) is not None
+        is_slug = re.fullmatch("[a-z0-9][a-z0-9-]{0,49}", self.competition) is not None
         shown = shorten(self.competition)
         require(
             is_slug, f"kaggle.competition is the end of its address, of 1 to 50 signs, not {shown}"
         )
-        is_user = re.fullmatch("[A-Za-z0-9_-]{0,50}", self.owner) is not None
+        is_user = re.fullmatch("([A-Za-z0-9_][A-Za-z0-9_-]{0,49})?", self.owner) is not None
         self._require(is_user, "owner", "a Kaggle user name", self.owner)
 
 

@@ -179,10 +179,10 @@ def export_weights(source: Path, destination: Path, precision: Precision = "floa
     ``precision``: rounded to that; whoever loads them computes as before. What lies there is
     replaced if it is such an export, and is an :class:`InputError` if it is anything else.
     """
-    place = destination.resolve()
+    place = Path(os.path.realpath(destination))  # resolve() raises for a link to itself
     if is_of_training_run(place):
         raise InputError(f"{destination}: a checkpoint of a training run has this name; it stays")
-    if place.exists() and not is_export(place):
+    if os.path.lexists(place) and not is_export(place):
         raise InputError(f"{destination}: exists and is no export; it is left as it is")
     with replace_folder(place) as temporary:
         copy_weights(source, temporary, precision=precision)

@@ -34,6 +34,17 @@ def test_patience_ends(server, client, pauses):
     assert pauses == [5.0, 15.0, 45.0, 120.0]
 
 
+@pytest.mark.parametrize("text", ["", "a warning\n{}", "[1]", "7", '{"status":"ready"}', '"ready"'])
+def test_replies_of_another_form_are_one_line(client, monkeypatch, text):
+    done = subprocess.CompletedProcess([], 0, text, "")
+    monkeypatch.setattr("kernels_kaggle.at_home.client._call", lambda arguments: done)
+    with pytest.raises(KaggleError, match=r"^kaggle datasets status: "):
+        client.get_dataset_state(DATASET)
+    if "status" not in text:
+        with pytest.raises(KaggleError, match=r"^kaggle competitions submission-limits: "):
+            client.count_submissions_left(COMPETITION)
+
+
 def test_secrets_reach_no_log(server, folder, client, capsys, monkeypatch):
     monkeypatch.setenv("VERBOSE", "1")
     monkeypatch.setenv("VERBOSE_OUTPUT", "1")

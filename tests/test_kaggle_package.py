@@ -125,6 +125,8 @@ def test_a_run_whose_name_kaggle_would_change_is_refused(run, tmp_path, monkeypa
         ("kaggle.competition=" + 51 * "a", "of 1 to 50 signs"),
         ("adapt.start=scratch", "leave out weights="),
         ("kaggle.owner=someone/x", "kaggle.owner must be a Kaggle user name, got 'someone/x'"),
+        ("kaggle.owner=--help", "kaggle.owner must be a Kaggle user name, got '--help'"),
+        ("kaggle.competition=--help", "the end of its address"),
         ("kaggle.licence=MIT-0", "Input should be 'CC0-1.0', "),
         ("kaggle.machine_shape=NvidiaP100", "Input should be 'NvidiaL4', 'NvidiaTeslaT4', "),
     ],

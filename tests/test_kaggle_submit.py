@@ -28,6 +28,13 @@ def test_the_first_submission_of_all_is_possible(server, done, client):
     assert "not known" in questions[0]
 
 
+@pytest.mark.parametrize("message", ["-h", "--sandbox", "a 'word'\nand $(another)"])
+def test_a_message_is_taken_as_it_is(server, done, client, message):
+    submit(done, client, message, agree)
+    (body,) = list_calls(server, "CreateCodeSubmission")
+    assert body["submissionDescription"] == message
+
+
 def test_only_what_was_seen_to_work_is_submitted(server, folder, client):
     push(folder, client)
     leave_output(server, folder)

@@ -16,6 +16,17 @@ def test_exported_weights_answer_the_same(run_here):
     assert call("export", "--run-name", "b", "--to", "kept", changes=()) == 2
 
 
+def test_a_link_to_itself_is_one_line(run_here, capfd):
+    assert call("pretrain", "--run-name", "a") == 0
+    (run_here / "loop").symlink_to("loop")
+    for place, message in (("loop", "exists and is no export"), ("loop/x", "Too many levels")):
+        capfd.readouterr()
+        assert call("export", "--run-name", "a", "--to", place, changes=()) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert message in line
+    assert (run_here / "loop").is_symlink()
+
+
 def test_rounded_weights_take_fewer_bytes(run_here):
     assert call("pretrain", "--run-name", "a", changes=[*SHORT, "model.dim=64"]) == 0
     sizes = []

@@ -92,8 +92,11 @@ class Client:
             if _BUSY_OR_LOST.search(str(error)) or _NO_CREDENTIALS in str(error):
                 raise
             return None
-        state = json.loads(text)
-        return DatasetState(state["status"], state["current_version_number"])
+        try:
+            state = json.loads(text)
+            return DatasetState(str(state["status"]), int(state["current_version_number"]))
+        except (KeyError, TypeError, ValueError):
+            raise _make_error("datasets status", text) from None
 
     def create_dataset(self, folder: Path) -> None:
         """Upload a folder as a new, private data set."""
@@ -139,14 +142,17 @@ class Client:
         It does not for somebody on no team yet, whose first submission makes them one.
         """
         text = self._run("competitions", "submission-limits", "--json", competition)
-        limits: dict[str, int] = json.loads(text)  # counts of 0 are left out
-        return limits.get("numAllowedNow", 0) if limits else None
+        try:
+            limits = dict(json.loads(text))  # counts of 0 are left out
+            return int(limits.get("numAllowedNow", 0)) if limits else None
+        except (TypeError, ValueError):
+            raise _make_error("competitions submission-limits", text) from None
 
     def submit(self, competition: str, notebook: str, version: int, message: str) -> str:
         """Submit a version of a notebook, in one try only; return what Kaggle says."""
         text = self._run(
             "competitions", "submit", competition, "-f", "submission.json", "-k", notebook,
-            "-v", str(version), "-m", message, retry_on=None,
+            "-v", str(version), f"--message={message}", retry_on=None,
         )  # fmt: skip
         if "Successfully submitted" not in text:
             error = _make_error("competitions submit", text)
