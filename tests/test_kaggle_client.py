@@ -34,7 +34,18 @@ def test_patience_ends(server, client, pauses):
     assert pauses == [5.0, 15.0, 45.0, 120.0]
 
 
-@pytest.mark.parametrize("text", ["", "a warning\n{}", "[1]", "7", '{"status":"ready"}', '"ready"'])
+REPLIES = [
+    "",
+    "a warning\n{}",
+    "[1]",
+    "7",
+    "[" * 100_000,
+    '{"numAllowedNow":1e999}',
+    '{"status":1}',
+]
+
+
+@pytest.mark.parametrize("text", REPLIES)
 def test_replies_of_another_form_are_one_line(client, monkeypatch, text):
     done = subprocess.CompletedProcess([], 0, text, "")
     monkeypatch.setattr("kernels_kaggle.at_home.client._call", lambda arguments: done)

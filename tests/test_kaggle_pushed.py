@@ -52,3 +52,6 @@ def test_a_file_that_is_not_as_expected_is_an_error_of_one_line(folder):
     folder.pushed.write_text(json.dumps({**PUSHED, "version": "two"}))
     with pytest.raises(InputError, match=r"pushed\.json: version: .*, got 'two'$"):
         PushedState.read(folder)
+    folder.pushed.write_text(json.dumps({**PUSHED, "competition": ["c", "d"]}))
+    with pytest.raises(InputError, match=r"pushed\.json: competition\."):
+        PushedState.read(folder)

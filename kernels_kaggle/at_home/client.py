@@ -4,7 +4,6 @@ The client ends with status 0 even where the server refused, and goes on without
 could not upload. So every command here is judged by what it printed.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -13,9 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from augment.errors import InputError
+from augment.files import parse_json
 from kernels_kaggle.at_home.credentials import read_secrets
 from pipeline.console import say
 
@@ -93,7 +93,7 @@ class Client:
                 raise
             return None
         try:
-            state = json.loads(text)
+            state: Any = parse_json(text.encode(), "status")
             return DatasetState(str(state["status"]), int(state["current_version_number"]))
         except (KeyError, TypeError, ValueError):
             raise _make_error("datasets status", text) from None
@@ -143,9 +143,9 @@ class Client:
         """
         text = self._run("competitions", "submission-limits", "--json", competition)
         try:
-            limits = dict(json.loads(text))  # counts of 0 are left out
+            limits: Any = parse_json(text.encode(), "limits")  # counts of 0 are left out
             return int(limits.get("numAllowedNow", 0)) if limits else None
-        except (TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise _make_error("competitions submission-limits", text) from None
 
     def submit(self, competition: str, notebook: str, version: int, message: str) -> str:

@@ -32,7 +32,7 @@ class NotebookMetadata:
     enable_internet: Literal[False] = False
     machine_shape: str = ""
     dataset_sources: tuple[str]
-    competition_sources: tuple[str, ...]
+    competition_sources: tuple[()] | tuple[str]
     kernel_sources: tuple[str, ...] = ()
     model_sources: tuple[str, ...] = ()
 

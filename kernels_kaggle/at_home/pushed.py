@@ -24,7 +24,7 @@ class PushedState:
     """The notebook that was pushed last; empty where none was since the upload."""
     version: int = 0
     """The version that the last push made of it."""
-    competition: tuple[str, ...] = ()
+    competition: tuple[()] | tuple[str] = ()
     """The competition that the notebook can be submitted to; none for one that pretrains."""
     is_checked: bool = False
     """Whether this version was seen to end well and its output has come home."""
@@ -59,7 +59,9 @@ class PushedState:
         """Return the state after Kaggle has the package with this digest as a data set."""
         return PushedState(package, dataset_version, self.notebooks)
 
-    def pushed(self, notebook: str, version: int, competition: tuple[str, ...]) -> "PushedState":
+    def pushed(
+        self, notebook: str, version: int, competition: tuple[()] | tuple[str]
+    ) -> "PushedState":
         """Return the state after a notebook was pushed, which now runs there."""
         return PushedState(
             self.package,
