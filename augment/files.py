@@ -25,8 +25,11 @@ _MAX_JSON_BYTES = 50_000_000
 _MOST = 2**63
 """Where the whole numbers of a description end."""
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[][{},]', re.DOTALL)
-"""What the structure of JSON is known by; strings, so that brackets in them are none."""
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[][{},]', re.DOTALL)
+"""What the structure of JSON is known by; strings, so that brackets in them are none.
+
+A string that nobody closes ends with the file; else all of its quotes would be tried.
+"""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 

@@ -1,6 +1,9 @@
 """Hidden tasks that are not valid cost no other: in the notebook's cell and in what it calls."""
 
 import json
+import os
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -66,6 +69,7 @@ DEEP = "[" * 5000 + "]" * 5000
         (f'"x": {{"train": [], "test": [{ONE}, {{"input": [[[]]]}}, {DEEP}]}}', 3),
         (f'"x": {{"train": [], "test": [{ONE}]}}, "x": {{"test": [{ONE}, {ONE}]}}', 2),
         ('"x": ', 1),
+        (f'"x": {{"train": [], "te\\u0073t": [{ONE}, {ONE}]}}', 2),
     ],
 )
 def test_one_bad_task_costs_itself_alone(kaggle, capsys, task, count):
@@ -81,6 +85,19 @@ def test_one_bad_task_costs_itself_alone(kaggle, capsys, task, count):
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all("task 'x'" in line and line.endswith("it keeps its guess") for line in lines)
+
+
+def test_a_string_that_nobody_closes_costs_no_hours(kaggle):
+    """However many quotes are in it."""
+    program = (
+        "import sys; from pathlib import Path; from test_kaggle_hidden_tasks import *\n"
+        "kaggle, content = Path(sys.argv[1]), b'{\"' + b'\\\\\"' * 400_000\n"
+        "guess(kaggle, content)\n"
+        "with pytest.raises(InputError, match='no valid task'): read_valid(kaggle)\n"
+    )
+    command = [sys.executable, "-c", program, kaggle]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    subprocess.run(command, env=environment, timeout=120, check=True)
 
 
 def test_a_task_that_comes_twice_keeps_its_guess(kaggle, capsys):
