@@ -215,7 +215,7 @@ def _check_sudokus(
         _Problem(counts == 2, "question", "has more than one solution"),
         _Problem(counts < 0, "question", f"is not solved in {MOST_GUESSES:,} guesses"),
         _Problem((questions > 0) & (answers != questions), "answer", "changes a given digit"),
-        _Problem(answers != grids, "answer", "has a digit twice in a row, column or box, wrong"),
+        _Problem(answers != grids, "answer", "breaks the rules, and differs from the solution"),
     ]
 
 
