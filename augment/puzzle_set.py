@@ -35,8 +35,8 @@ _COLUMNS = {"questions": (np.uint8, 3), "answers": (np.uint8, 3), "ratings": (np
 _HIGHEST = {"sudoku": SIDE, "maze": PATH}  # color of a kind
 # Orders of epochs that a stream keeps; a batch can reach over several small ones.
 _EPOCHS_KEPT = 4
-# Parts of the seeds of these random generators; see augment.examples.
-_ORDER, _SYMMETRIES = 4, 5
+# Parts of the seeds of these random generators; others, such as solver.train's, have other numbers.
+_ORDER, _SYMMETRIES = 5, 6
 
 
 @dataclass(frozen=True, eq=False)
