@@ -1,4 +1,4 @@
-"""The optimiser of the model: AdamATan2, or NorMuon for the matrices of its network."""
+"""The optimiser of the model: AdamATan2, or NorMuon for the matrices of its networks."""
 
 import math
 from collections import defaultdict
@@ -8,29 +8,30 @@ from typing import Any
 import torch
 from adam_atan2_pytorch import AdamAtan2, MuonAdamAtan2
 from adam_atan2_pytorch.muon_adam_atan2 import neuronwise_normalize, newtonschulz5
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from solver.layers import Linear
+from solver.model import Model
 from solver.settings import TrainSettings
 
 
 def make_optimizer(
-    model: nn.Module, settings: TrainSettings, dtype: torch.dtype = torch.float32
+    model: Model, settings: TrainSettings, dtype: torch.dtype = torch.float32
 ) -> Optimizer:
     """Return the optimiser of ``settings``; groups keep their initial rate as ``initial_lr``.
 
-    NorMuon (arXiv 2510.05491) takes the matrices of the network ``model.net``. Its steps are scaled
-    to the size of Adam's, so that both take about the same learning rates. ``dtype``: that in which
-    the model computes.
+    NorMuon (arXiv 2510.05491) takes the matrices of the networks. Its steps are scaled to the size
+    of Adam's, so that both take about the same learning rates. ``dtype``: that in which the model
+    computes.
     """
     common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "a": settings.atan2_scale}
     optimizer: AdamAtan2 | BatchedMuon
     if settings.optimizer == "adam_atan2":
         optimizer = AdamAtan2(list(model.parameters()), betas=settings.betas, **common)
     else:
-        net = model.get_submodule("net")
-        matrices = {m.weight for m in net.modules() if isinstance(m, Linear)}
+        networks = [model.get_submodule(name) for name in model.NETWORKS]
+        matrices = {m.weight for net in networks for m in net.modules() if isinstance(m, Linear)}
         optimizer = BatchedMuon(
             [p for p in model.parameters() if p in matrices],
             [p for p in model.parameters() if p not in matrices],
@@ -104,7 +105,7 @@ class BatchedMuon(MuonAdamAtan2):  # type: ignore[misc]
         torch._foreach_add_(parameters, list(updates_PIJ), alpha=-rate)
 
 
-def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Optimizer, model: Model) -> dict[str, Tensor]:
     """Return the optimiser's state as named tensors, for a checkpoint."""
     tensors = {}
     for name, parameter in model.named_parameters():
@@ -114,7 +115,7 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
 
 
 def outline_optimizer(
-    optimizer: Optimizer, model: nn.Module, saved: Iterable[str]
+    optimizer: Optimizer, model: Model, saved: Iterable[str]
 ) -> dict[str, Tensor]:
     """Return tensors such as :func:`optimizer_tensors` returns for the parameters in ``saved``.
 
@@ -135,9 +136,7 @@ def outline_optimizer(
     return tensors
 
 
-def restore_optimizer(
-    optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
-) -> None:
+def restore_optimizer(optimizer: Optimizer, model: Model, tensors: Mapping[str, Tensor]) -> None:
     """Put back what :func:`optimizer_tensors` returned."""
     for name, parameter in model.named_parameters():
         state = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from adam_atan2_pytorch import AdamAtan2, MuonAdamAtan2
-from conftest import SMALL_MODEL, seeded
+from conftest import KINDS, SMALL_MODEL, seeded
 
 from solver.kinds import new_model
 from solver.optimizer import make_optimizer
@@ -57,10 +57,11 @@ def test_bfloat16_rounds_the_steps_of_matrices_but_does_not_turn_them():
     assert torch.cosine_similarity(exact, rounded, dim=0) > 0.999
 
 
-def test_normuon_takes_the_matrices_of_the_network():
+@pytest.mark.parametrize("kind", KINDS)
+def test_normuon_takes_the_matrices_of_the_networks(kind):
     """All other weights step as under AdamATan2."""
     settings = TrainSettings(optimizer="normuon", lr=1e-3, matrix_lr=1e-2, weight_decay=0.0)
-    model = new_model(replace(SMALL_MODEL, rows_per="task"))
+    model = new_model(replace(KINDS[kind], rows_per="task"))
     plain = new_model(model.settings)
     names = {id(p): n for n, p in model.named_parameters()}
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
@@ -77,7 +78,7 @@ def test_normuon_takes_the_matrices_of_the_network():
     others = dict(plain.named_parameters())
     for n, p in model.named_parameters():
         step = before[n] - p.detach()
-        if n.startswith("net.") and n.endswith("weight"):
+        if n.startswith(("net.", "H.", "L.")) and n.endswith("weight"):
             # Of the size of Adam's steps.
             assert step.square().mean().sqrt().item() == pytest.approx(0.2 * 5e-3, rel=0.2)
         else:
