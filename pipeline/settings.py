@@ -146,9 +146,9 @@ class PredictSettings(Section):
 
     num_views: Annotated[int, "views predicted per test, the identity first"] = 1000
     num_supervision_steps: Annotated[int, "supervision steps; 0 = as many as in training"] = 0
-    stop_when_halted: Annotated[
-        bool, "a view whose halt logit is positive takes no further supervision steps"
-    ] = False
+    stop_when_halted: Annotated[bool, "a view that halts takes no further supervision steps"] = (
+        False
+    )
     adapt: Annotated[
         Literal["unseen", "all"],
         "train before predicting: on the tasks that the weights do not know, or on all",

@@ -80,12 +80,14 @@ def compute_losses(
     divisor_G = count_G.clamp(min=1)
     exact_G = hits_G == count_G
     cross_entropy = stablemax_cross_entropy if output == "stablemax" else softmax_cross_entropy
-    halt_G = F.binary_cross_entropy_with_logits(halt_G, exact_G.to(halt_G.dtype), reduction="none")
+    halting_G = F.binary_cross_entropy_with_logits(
+        halt_G, exact_G.to(halt_G.dtype), reduction="none"
+    )
     if going_on is not None:
-        halt_G = halt_G + F.binary_cross_entropy_with_logits(*going_on, reduction="none")
+        halting_G = halting_G + F.binary_cross_entropy_with_logits(*going_on, reduction="none")
     return Losses(
         tokens=sum_of_examples(cross_entropy(logits_MV, labels_M)) / divisor_G,
-        halt=halt_G,
+        halt=halting_G,
         accuracy=hits_G / divisor_G,
         exact=exact_G,
     )

@@ -1,8 +1,8 @@
 """What the models share: embedding, layers, the steps that carry a state, and what is read from it.
 
-A model updates its state several times with one question x: a *latent recursion*, which each kind
-has its own (solver/trm.py, hrm.py, transformer.py). Several of these, only the last ones with a
-gradient, make the *deep recursion* of a supervision step.
+A model updates its state with the question x in a *latent recursion*, which is each kind's own
+(solver/trm.py, hrm.py, transformer.py). Several of these, only the last ones with a gradient, make
+the *deep recursion* of a supervision step.
 
 Shapes: N positions of a packed batch, G examples in it, P prefix tokens before the cells of each, D
 width, V tokens, F features of a view, C cells of a position, M = N C cells.
@@ -36,7 +36,7 @@ State = tuple[Tensor, ...]
 
 
 class Outcome(NamedTuple):
-    """What a deep recursion leaves and says."""
+    """The outcome of a deep recursion."""
 
     state: State
     """Detached."""
@@ -173,7 +173,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def forward(self, state: State, x_ND: Tensor, packed: Packed) -> Outcome:
-        """Deep recursion: return the outcome of T latent recursions, the last with a gradient."""
+        """Return the outcome of T latent recursions, the last with a gradient: a deep recursion."""
         settings = self.settings
         layout = self.layout(packed, x_ND.dtype)
         with torch.no_grad():
