@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from answering import as_lists, plan_of
+from commands import SHORT, call
 from conftest import KINDS, SHORT_TRAINING, SMALL_MODEL, rewrite_description
 from passes import fit
 from sessions import Session, everything
@@ -106,3 +107,24 @@ def test_weights_are_of_the_kind_that_they_name(small_dataset, engine, tmp_path)
     rewrite_description(path, architecture=asdict(replace(SMALL_MODEL, kind="hrm")))
     with pytest.raises(InputError, match=r"weights\.safetensors: "):
         load_weights(path.parent)
+
+
+@pytest.mark.parametrize("kind", ["hrm", "transformer"])
+def test_every_command_takes_every_kind(run_here, capsys, kind):
+    """Pretraining with evaluation, then test-time training and prediction; and its plan."""
+    changes = [*SHORT, f"model.kind={kind}", "model.num_cycles=1", "model.num_latent_steps=1"]
+    changes += ["data.evaluated=arc1/evaluation", "train.eval_every=3", "predict.adapt=all"]
+    for command in ("pretrain", "predict"):
+        assert call(command, "--run-name", "a", changes=changes) == 0
+    assert (run_here / "runs" / "a" / "submission.json").exists()
+    capsys.readouterr()
+    assert call("plan", "--gpu", "t4x2", changes=changes) == 0
+    assert "pretrain" in capsys.readouterr().out
+
+
+def test_a_combination_that_cannot_be_is_one_line(run_here, capsys):
+    changes = [*SHORT, "model.kind=transformer", "model.num_cycles=2"]
+    assert call("pretrain", "--run-name", "a", changes=changes) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("model.num_cycles must be 1 with model.kind=transformer, got 2")
+    assert not (run_here / "runs").exists()
