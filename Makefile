@@ -48,6 +48,9 @@ SCORE_FILES := $(if $(SUBMISSION),--submission "$$SUBMISSION" --challenges "$$CH
 # The programs that measure: they import the packages, and the oracle of the tests.
 EXPERIMENT := PYTHONPATH=.:tests $(PY) experiments
 
+# Tests are shared among processes, a file to each.
+SHARED := -n auto --maxprocesses 4 --dist loadfile
+
 GPU_FOLDERS := --to "$${TO:-runs/gpu-state}" $(if $(FROM),--from "$$FROM") $(if $(WHEELS),--wheels "$$WHEELS")
 
 .DEFAULT_GOAL := help
@@ -123,10 +126,10 @@ submit: $(READY) ## To Kaggle, 4: submit that version, after a question; YES=1 a
 	@$(PY) -m kernels_kaggle submit $(THE_RUN) --message "$$MESSAGE" $(if $(filter 1,$(YES)),--yes)
 
 test: $(READY_DEV) ## Run all tests but those of kernel-test
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q $(SHARED)
 
 kernel-test: $(READY_DEV) ## Execute the notebooks as Kaggle does, without a network
-	$(PY) -m pytest -q -m kernel
+	$(PY) -m pytest -q -m kernel $(SHARED)
 
 lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/ruff check .

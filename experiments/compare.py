@@ -84,7 +84,12 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "views15": ("data.views_per_task=15",),
     "others": ("data.trained=arc1/training",),
     "fresh": ("data.trained=arc1/training", "data.fresh=folder:rearc"),
-}
+    "hrm": ("model.kind=hrm", "model.num_cycles=2", "model.num_latent_steps=2",
+            "model.max_supervision_steps=2"),
+    "transformer": ("model.kind=transformer", "model.num_layers=4",
+                    "model.max_supervision_steps=2"),
+    "direct": ("model.kind=transformer", "model.num_layers=4"),
+}  # fmt: skip
 
 
 class Job(NamedTuple):

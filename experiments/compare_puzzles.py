@@ -30,16 +30,15 @@ from solver.flop import flop_of_training
 
 FOLDER = Path("runs/puzzles")
 RECIPE = "sudoku-small"
+_DEEP = ("model.kind=transformer", "model.num_layers=8")
 ARMS: Mapping[str, tuple[str, ...]] = {
     "trm-mlp": (),
     "trm-attention": ("model.variant=attention",),
-    "hrm": ("model.kind=hrm", "model.variant=attention", "model.num_cycles=2",
-            "model.num_latent_steps=2"),
-    "transformer": ("model.kind=transformer", "model.variant=attention", "model.num_layers=8",
-                    "model.num_cycles=1", "model.num_latent_steps=1"),
-    "direct": ("model.kind=transformer", "model.variant=attention", "model.num_layers=8",
-               "model.num_cycles=1", "model.num_latent_steps=1", "model.max_supervision_steps=1"),
-}  # fmt: skip
+    "hrm": ("model.kind=hrm", "model.num_cycles=2", "model.num_latent_steps=2"),
+    "transformer": _DEEP,
+    "direct": (*_DEEP, "model.max_supervision_steps=1"),
+}
+"""All but one mix positions with an MLP, so that they differ in their recursion alone."""
 
 
 def run_of(arm: str, seed: int, flop: float, changes: Sequence[str]) -> dict[str, Any]:
@@ -51,9 +50,10 @@ def run_of(arm: str, seed: int, flop: float, changes: Sequence[str]) -> dict[str
     name = f"puzzles-{arm}-{seed}"
     folder = Run.named(name)
     shutil.rmtree(folder.folder, ignore_errors=True)
-    options = ["--recipe", RECIPE, "--run-name", name, "--set",
-               " ".join([*changes, f"train.num_steps={num_steps}", "train.log_every=20",
-                         "log.form=quiet"])]  # fmt: skip
+    every = min(20, num_steps)
+    changed = [*changes, f"train.num_steps={num_steps}", f"train.log_every={every}",
+               "log.form=quiet"]  # fmt: skip
+    options = ["--recipe", RECIPE, "--run-name", name, "--set", " ".join(changed)]
     for stage in ("pretrain", "evaluate"):
         subprocess.run([sys.executable, "-m", "pipeline", stage, *options], check=True)
     evaluation = json.loads((folder.evaluation / "evaluation.json").read_text())

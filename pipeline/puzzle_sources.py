@@ -10,14 +10,13 @@ all are the same under a symmetry.
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from augment.errors import InputError
-from augment.maze import generate_mazes
-from augment.puzzle_files import read_puzzles
-from augment.puzzle_set import Kind, PuzzleSet
-from augment.sudoku import generate_sudokus
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:  # these import numba, which some commands do without
+    from augment.puzzle_set import Kind, PuzzleSet
 
 Part = Literal["trained", "predicted"]
 
@@ -40,8 +39,10 @@ def files_of_puzzles(name: str) -> Iterator[Path]:
         yield from (Path(name.partition(":")[2]) / file for file in _FILES.values())
 
 
-def load_puzzles(settings: Settings, part: Part) -> PuzzleSet:
+def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
     """Return the puzzles of ``data.trained`` or ``data.predicted``, as many as are asked for."""
+    from augment.puzzle_files import read_puzzles
+
     names, puzzles = getattr(settings.data, part), settings.puzzles
     name = names[0] if len(names) == 1 else ""
     match = _NAME.fullmatch(name)
@@ -59,7 +60,11 @@ def load_puzzles(settings: Settings, part: Part) -> PuzzleSet:
     return _generate(kind, size, first + most, seed).take(slice(first, None))
 
 
-def _generate(kind: Kind, size: int, count: int, seed: int) -> PuzzleSet:
+def _generate(kind: "Kind", size: int, count: int, seed: int) -> "PuzzleSet":
+    from augment.maze import generate_mazes
+    from augment.puzzle_set import PuzzleSet
+    from augment.sudoku import generate_sudokus
+
     if kind == "sudoku":
         return PuzzleSet(kind, *generate_sudokus(count, seed, (size, size)))
     return PuzzleSet(kind, *generate_mazes(count, seed, size, 2 * size))

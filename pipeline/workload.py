@@ -17,6 +17,7 @@ from augment.puzzles import PuzzleIndex
 from augment.task import Pair, Task, tasks_by_id
 from pipeline.console import say
 from pipeline.inputs import choose_fresh_pairs
+from pipeline.puzzle_sources import are_puzzles
 from pipeline.settings import Settings
 from pipeline.sources import load_sources, needs_download, within_side
 from solver.settings import AdaptSettings, ModelSettings, TrainSettings
@@ -87,6 +88,8 @@ def without_absent_sources(settings: Settings) -> Settings:
 def read_workload(settings: Settings) -> Workload:
     """Return what ``settings`` compute; their sources must be on this machine."""
     trained, predicted = settings.data.trained, settings.data.predicted
+    if are_puzzles((*trained, *predicted)):
+        return _puzzle_workload(settings)
     tasks = within_side(load_sources(predicted), settings.data.max_side)
     tasks = [task.without_solutions() for task in tasks]
     # A prediction leaves out what the canvas does not hold.
@@ -101,6 +104,16 @@ def read_workload(settings: Settings) -> Workload:
     model = settings.adapt.adapted_model(settings.model)
     training = _training(settings, settings.adapt, model, [], predicted_tasks)
     return Workload(training, _prediction(settings, model, predicted_tasks))
+
+
+def _puzzle_workload(settings: Settings) -> Workload:
+    """Return the work of puzzles, each of which fills the canvas."""
+    model, puzzles = settings.model, settings.puzzles
+    lengths = np.array([model.length])
+    training = TrainingWork(settings.train, model, 2, max(1, puzzles.num_trained), lengths)
+    num_answers = max(1, puzzles.num_evaluated)
+    prediction = PredictionWork(model, puzzles.steps[-1], num_answers, 1, lengths)
+    return Workload(training, prediction)
 
 
 def trains_before(settings: Settings) -> bool:

@@ -77,3 +77,23 @@ def test_an_experiment_trains_its_arms_and_is_not_made_again(tmp_path):
     table = (tmp_path / "runs" / "experiment" / "table.md").read_text()
     assert printed[1].strip() == table.strip()
     assert table.strip() in printed[0]
+
+
+def test_models_are_compared_on_puzzles_and_not_trained_again(tmp_path):
+    script = ROOT / "experiments" / "compare_puzzles.py"
+    command = [sys.executable, script, "--arms", "trm-mlp", "direct", "--seeds", "0", "--flop"]
+    command += ["1e8", "--workers", "1", "--set", "data.trained=sudoku/30",
+                "data.predicted=sudoku/30", "puzzles.num_trained=8", "puzzles.num_evaluated=4",
+                "train.global_batch=4", "model.dim=16", "puzzles.steps=1,2"]  # fmt: skip
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    tables = []
+    for _ in range(2):
+        subprocess.run(
+            command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=600
+        )
+        tables.append((tmp_path / "runs" / "puzzles" / "table.md").read_text())
+    assert tables[0] == tables[1]
+    lines = (tmp_path / "runs" / "puzzles" / "curves.jsonl").read_text().splitlines()
+    runs = [json.loads(line) for line in lines]
+    assert [run["arm"] for run in runs] == ["trm-mlp", "direct"]
+    assert all(run["steps"] > 0 and 0 <= run["exact@2"] <= 1 for run in runs)

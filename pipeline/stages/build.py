@@ -3,12 +3,12 @@
 import shutil
 import time
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from augment.dataset import Dataset
 from augment.errors import InputError
-from augment.puzzle_set import PuzzleSet
 from augment.puzzles import PuzzleIndex
 from pipeline.console import ProgressBar, say, say_table, warn
 from pipeline.fingerprint import fingerprint
@@ -18,8 +18,11 @@ from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.sources import fingerprint_sources
 
+if TYPE_CHECKING:  # it imports numba, which tasks do without
+    from augment.puzzle_set import PuzzleSet
 
-def build(settings: Settings, run: Run) -> Dataset | PuzzleSet:
+
+def build(settings: Settings, run: Run) -> "Dataset | PuzzleSet":
     """Return the data set of ``settings``, which is in the run afterwards.
 
     An intact one with the same fingerprint is kept.
@@ -28,13 +31,16 @@ def build(settings: Settings, run: Run) -> Dataset | PuzzleSet:
         return keep_dataset(settings, run)
 
 
-def load_dataset(settings: Settings, run: Run, digest: str | None = None) -> Dataset | PuzzleSet:
+def load_dataset(settings: Settings, run: Run, digest: str | None = None) -> "Dataset | PuzzleSet":
     """Return the data set in the run, with the fingerprint ``digest`` if one is given."""
-    kind = PuzzleSet if are_puzzles(settings.data.trained) else Dataset
-    return kind.load(run.dataset, digest)
+    if are_puzzles(settings.data.trained):
+        from augment.puzzle_set import PuzzleSet
+
+        return PuzzleSet.load(run.dataset, digest)
+    return Dataset.load(run.dataset, digest)
 
 
-def keep_dataset(settings: Settings, run: Run) -> Dataset | PuzzleSet:
+def keep_dataset(settings: Settings, run: Run) -> "Dataset | PuzzleSet":
     """Do what :func:`build` does, for a command that has the lock of the run."""
     for unfinished in run.folder.glob(f".{run.dataset.name}.*.tmp"):  # of a killed process
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -42,11 +48,12 @@ def keep_dataset(settings: Settings, run: Run) -> Dataset | PuzzleSet:
     digest = _fingerprint(settings)
     if run.dataset.exists():
         try:
-            dataset = load_dataset(settings, run, digest)
+            kept = load_dataset(settings, run, digest)
             say(f"build: {run.dataset} is intact and built from the same: kept")
-            return dataset
+            return kept
         except InputError as error:
             warn(f"build: {error}; building it anew")
+    dataset: Dataset | PuzzleSet
     if are_puzzles(settings.data.trained):
         dataset = load_puzzles(settings, "trained")
         _require_fit(dataset, settings)
@@ -56,7 +63,7 @@ def keep_dataset(settings: Settings, run: Run) -> Dataset | PuzzleSet:
     run.record("build", asdict(settings))
     num_bytes = sum(path.stat().st_size for path in run.dataset.iterdir())
     seconds = time.monotonic() - start
-    if isinstance(dataset, PuzzleSet):
+    if not isinstance(dataset, Dataset):
         columns = {"kind": "", "puzzles": ",", "lowest rating": "g", "median": "g", "highest": "g",
                    "MB": ".1f", "seconds": ".1f"}  # fmt: skip
         ratings = np.quantile(dataset.ratings, (0, 0.5, 1))
@@ -78,7 +85,7 @@ def keep_dataset(settings: Settings, run: Run) -> Dataset | PuzzleSet:
     return dataset
 
 
-def _require_fit(puzzles: PuzzleSet, settings: Settings) -> None:
+def _require_fit(puzzles: "PuzzleSet", settings: Settings) -> None:
     """Raise :class:`InputError` where the model is for grids of another size, or for views."""
     side, model = puzzles.canvas_side, settings.model
     if (model.canvas_side, model.rows_per) != (side, "view"):
