@@ -9,6 +9,7 @@ import pytest
 from augment.errors import InputError
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
+from pipeline.settings import change_settings
 from pipeline.stages import evaluate as stage
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.predict import predict
@@ -99,19 +100,15 @@ def test_puzzles_that_were_trained_on_are_refused(trained):
     known = small("data.predicted=sudoku/30", "puzzles.num_trained=1", "puzzles.num_evaluated=10")
     with pytest.raises(InputError, match="trained on 10 of the 10 puzzles to evaluate"):
         evaluate(known, trained)
-    evaluate(load_with(known, "predict.refuse_leaks=false"), trained)
+    evaluate(change_settings(known, ["predict.refuse_leaks=false"]), trained)
     assert read(trained)["answered"] == 10
-
-
-def load_with(settings, change):
-    from pipeline.settings import change_settings
-
-    return change_settings(settings, [change])
 
 
 def test_grids_of_another_size_and_tasks_are_one_line(trained, run_here):
     with pytest.raises(InputError, match=r"for grids of 9x9, and these are of 6x6"):
         evaluate(small("data.predicted=maze/6", "puzzles.num_evaluated=2"), trained)
+    with pytest.raises(InputError, match="not trained on the kind maze"):
+        evaluate(small("data.predicted=maze/9", "puzzles.num_evaluated=2"), trained)
     with pytest.raises(InputError, match=r"model\.canvas_side is 9"):
         pretrain(small(name="maze/6"), Run.named("b"))
     with pytest.raises(InputError, match="holds puzzles"):

@@ -29,6 +29,7 @@ from pipeline.inputs import find_weights
 from pipeline.puzzle_sources import load_puzzles
 from pipeline.run import Run
 from pipeline.settings import Settings
+from pipeline.version import code_version
 from solver.by_step import predict_by_step
 from solver.engine import Engine, open_engine
 from solver.process_group import leave_process_group
@@ -118,13 +119,15 @@ def evaluate(settings: Settings, run: Run) -> None:
 
 
 def _require_fit(puzzles: PuzzleSet, weights: Weights, settings: Settings) -> None:
-    """Raise :class:`InputError` for puzzles of another size, or that were trained on."""
+    """Raise :class:`InputError` for puzzles of another size or kind, or that were trained on."""
     side = weights.model.settings.canvas_side
     if side != puzzles.canvas_side:
         raise InputError(
             f"{weights.source}: for grids of {side}x{side}, and these are of "
             f"{puzzles.canvas_side}x{puzzles.canvas_side}"
         )
+    if weights.index.position_of(*puzzles.index.key(0)) is None:
+        raise InputError(f"{weights.source}: not trained on the kind {puzzles.kind}")
     known = np.intersect1d(weights.trained_on, puzzles.trained_on)
     if len(known):
         line = (
@@ -189,6 +192,7 @@ def _score(
         "puzzles": len(answers.puzzles.questions),
         "answered": len(members),
         "weights": weights.source,
+        "code_version": code_version(),
         "flop": flop,
         "seconds": seconds,
         "by_step": by_step,
