@@ -1,6 +1,7 @@
 """What a model predicts after each of several numbers of supervision steps, cell by cell.
 
-Shapes: N examples, K numbers of steps, S cells of the canvas, C cells of a position.
+Shapes: N examples, K numbers of steps, S cells of the canvas, G examples of a pass, P positions of
+it, D width.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from augment.examples import Examples
 from solver.device import begin_fetch
 from solver.engine import Engine
 from solver.flop import flop_of_prediction
-from solver.packing import Packed, lengths_of, pack, plan_passes
+from solver.packing import lengths_of, pack, plan_passes, write_cells
 from solver.weights import Weights
 
 
@@ -41,21 +42,9 @@ def predict_by_step(
             state = outcome.state
             if step in steps:
                 fetches.append(begin_fetch(outcome.logits_MV.argmax(-1).to(torch.uint8)))
-        examples_PC, cells_PC, on_canvas_PC = _places(packed)
         for number, fetch in enumerate(fetches):
-            tokens_PC = fetch().numpy().reshape(on_canvas_PC.shape)
-            tokens_KNS[number, examples_PC, cells_PC] = tokens_PC[on_canvas_PC]
+            write_cells(packed, fetch().numpy(), tokens_KNS[number])
 
     for members in plan_passes(lengths_N, engine.tokens_per_pass):
         engine.retry(model, partial(predict, members))
     return tokens_KNS, flop_of_prediction(settings, lengths_N, steps[-1])
-
-
-def _places(packed: Packed) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return example and cell of each cell that stands for one of the canvas, and which those are.
-
-    The last is (P, C).
-    """
-    on_canvas_PC = packed.cells_NC >= 0
-    examples_PC = np.broadcast_to(packed.examples_N[:, None], on_canvas_PC.shape)
-    return examples_PC[on_canvas_PC], packed.cells_NC[on_canvas_PC], on_canvas_PC

@@ -179,6 +179,14 @@ def _lay_end_to_end(  # type: ignore[no-untyped-def]
                         neighbors_9N[k, n] = n + (k // 3 - 1) * width + k % 3 - 1
 
 
+def write_cells(packed: Packed, values_M: NDArray[np.uint8], canvases: NDArray[np.uint8]) -> None:
+    """Write what the cells of a pass hold onto the canvases (examples, S) of all examples."""
+    on_canvas = packed.cells_NC >= 0
+    examples_NC = np.broadcast_to(packed.examples_N[:, None], on_canvas.shape)
+    at = (examples_NC[on_canvas], packed.cells_NC[on_canvas])
+    canvases[at] = values_M.reshape(on_canvas.shape)[on_canvas]
+
+
 def upload(arrays: Sequence[NDArray[np.integer]], device: torch.device) -> list[Tensor]:
     """Return integer arrays as int32 tensors of the same shapes on ``device``, sent in one copy."""
     step = _ALIGNMENT // np.dtype(np.int32).itemsize

@@ -3,7 +3,7 @@
 A predictor takes a plan group by group, so that its caller can look at the deadline in between.
 
 Shapes: N queries, G queries of one pass, P positions of a pass, M cells of these, S cells of the
-canvas, C cells of a position, V tokens.
+canvas, V tokens.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ from solver.device import begin_fetch, to_device
 from solver.engine import Engine
 from solver.flop import flop_of_prediction
 from solver.model import Outcome
-from solver.packing import Packed, pack, plan_passes, upload
+from solver.packing import Packed, pack, plan_passes, upload, write_cells
 from solver.queries import Group, Plan, share_groups
 from solver.weights import Weights
 
@@ -164,10 +164,7 @@ class Predictor:
                 again = list(self._begin_pass(packed.members, torch.float32))
                 flop += self._finish(again, torch.float32)
                 continue
-            on_canvas = packed.cells_NC >= 0
-            examples_PC = np.broadcast_to(packed.examples_N[:, None], on_canvas.shape)
-            at = (examples_PC[on_canvas], packed.cells_NC[on_canvas])
-            self._canvases[at] = output.tokens().numpy().reshape(on_canvas.shape)[on_canvas]
+            write_cells(packed, output.tokens().numpy(), self._canvases)
             self._q[packed.members] = output.q().numpy()
             self._is_done[packed.members] = 1
         return flop
