@@ -240,9 +240,9 @@ class MLPLayer(nn.Module):
         self.mlp = SwiGLU(settings.dim, settings.expansion, generator)
         self.dropout = nn.Dropout(settings.dropout) if settings.dropout else nn.Identity()
 
-    def forward(self, x_ND: Tensor, layout: Layout) -> Tensor:
-        """Return (N, D); N is a multiple of the one length, so no layout is needed."""
-        x_BDL = x_ND.view(-1, self.length, x_ND.shape[-1]).transpose(1, 2)
+    def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
+        """Return (B, L, D); all examples have the one length, so no layout is needed."""
+        x_BDL = x_BLD.transpose(1, 2)
         x_BDL = rms_norm(x_BDL + self.dropout(self.position_mlp(x_BDL)), self.eps)
-        x_ND = x_BDL.transpose(1, 2).flatten(0, 1)
-        return rms_norm(x_ND + self.dropout(self.mlp(x_ND)), self.eps)
+        x_BLD = x_BDL.transpose(1, 2)
+        return rms_norm(x_BLD + self.dropout(self.mlp(x_BLD)), self.eps)

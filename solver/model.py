@@ -168,6 +168,15 @@ class Model(nn.Module):
             return output
         return network(x, layout)  # type: ignore[no-any-return]
 
+    def by_example(self, x_ND: Tensor) -> Tensor:
+        """Return what the layers take: (B, L, D) for an MLP over positions, else (N, D).
+
+        Such views between the layers would keep a compiler busy for minutes with N // L, times L.
+        """
+        if self.settings.variant == "mlp":
+            return x_ND.unflatten(0, (-1, self.settings.length))
+        return x_ND
+
     def latent_recursion(self, x: Tensor, state: State, layout: Layout) -> State:
         """Return the state after all its updates."""
         raise NotImplementedError
@@ -176,13 +185,15 @@ class Model(nn.Module):
         """Return the outcome of T latent recursions, the last with a gradient: a deep recursion."""
         settings = self.settings
         layout = self.layout(packed, x_ND.dtype)
+        x, state = self.by_example(x_ND), tuple(map(self.by_example, state))
         with torch.no_grad():
             # Detached, so that one compiled graph serves, whatever x comes from.
-            without_gradient = x_ND.detach()
+            without_gradient = x.detach()
             for _ in range(settings.num_cycles - settings.gradient_cycles):
                 state = self.recursion(self, without_gradient, state, layout)
         for _ in range(settings.gradient_cycles):
-            state = self.recursion(self, x_ND, state, layout)
+            state = self.recursion(self, x, state, layout)
+        state = tuple(tensor.flatten(0, -2) for tensor in state)
         logits_MV = self.output_head(state[0]).view(-1, NUM_TOKENS)
         first_GD = state[0][packed.bounds_E[:-2]].float()
         if settings.max_supervision_steps == 1:
