@@ -174,7 +174,7 @@ class Model(nn.Module):
         Such views between the layers would keep a compiler busy for minutes with N // L, times L.
         """
         if self.settings.variant == "mlp":
-            return x_ND.unflatten(0, (-1, self.settings.length))
+            return x_ND.view(-1, self.settings.length, self.settings.dim)
         return x_ND
 
     def latent_recursion(self, x: Tensor, state: State, layout: Layout) -> State:
