@@ -60,9 +60,12 @@ class _Problem(NamedTuple):
     reason: str
 
 
-def read_puzzles(path: Path, kind: Kind, most: int | None = None, seed: int = 0) -> PuzzleSet:
+def read_puzzles(
+    path: Path, kind: Kind, most: int | None = None, seed: int = 0, after: int = 0
+) -> PuzzleSet:
     """Return the puzzles of a CSV file, or ``most`` of them, drawn by the seed, in their order.
 
+    Those that are drawn come ``after`` so many others that the same seed draws first.
     The file is regular, in UTF-8 and of any size; its mazes have one side. Raises
     :class:`InputError` with file, line and value for a grid of another length or with another sign,
     a question without exactly one solution, and an answer that does not solve its question, each
@@ -73,7 +76,7 @@ def read_puzzles(path: Path, kind: Kind, most: int | None = None, seed: int = 0)
         num_lines = sum(1 for _ in _read_lines(path))
         rng = np.random.default_rng([seed, _DRAWING])
         is_taken = np.zeros(num_lines, np.bool_)
-        is_taken[rng.permutation(num_lines)[:most]] = True
+        is_taken[rng.permutation(num_lines)[after:][:most]] = True
         lines = compress(lines, is_taken.tolist())
     side = SIDE if kind == "sudoku" else 0
     parts = []
@@ -81,7 +84,7 @@ def read_puzzles(path: Path, kind: Kind, most: int | None = None, seed: int = 0)
         side = side or _find_side(path, part[0])
         parts.append(_parse(path, kind, side, part))
     if not parts:
-        raise InputError(f"{path}: no puzzle")
+        raise InputError(f"{path}: no puzzle" + (f" after {after:,} others" if after else ""))
     return PuzzleSet(kind, *(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 

@@ -101,9 +101,14 @@ class PuzzleSet:
         return PuzzleIndex((self.kind,), (self.kind,), starts, codes, "view")
 
     @cached_property
+    def keys(self) -> NDArray[np.uint64]:
+        """(N,) the leak keys of the puzzles; those that a symmetry makes equal have one key."""
+        return (sudoku_keys if self.kind == "sudoku" else maze_keys)(self.questions)
+
+    @property
     def trained_on(self) -> NDArray[np.uint64]:
-        """The sorted leak keys of the puzzles; those that a symmetry makes equal have one key."""
-        return np.unique((sudoku_keys if self.kind == "sudoku" else maze_keys)(self.questions))
+        """The leak keys, sorted, each once."""
+        return np.unique(self.keys)
 
     def save(self, folder: Path, fingerprint: str = "") -> None:
         """Write the set as ``folder``, which is replaced only when the new one is complete.
@@ -192,12 +197,15 @@ class PuzzleStream:
         return np.random.Generator(philox).random((count, each))
 
 
-def encode_questions(puzzles: PuzzleSet, *, with_labels: bool) -> Examples:
-    """Return an example of each puzzle as it is; without labels nothing is to be learned."""
-    examples = _encode(puzzles.questions, puzzles.answers)
-    if with_labels:
-        return examples
+def encode_questions(puzzles: PuzzleSet) -> Examples:
+    """Return an example of each puzzle as it is, without labels: nothing is to be learned."""
+    examples = encode_puzzles(puzzles)
     return Examples.without_labels(examples.inputs, examples.rows, examples.codes, examples.boxes)
+
+
+def encode_puzzles(puzzles: PuzzleSet) -> Examples:
+    """Return an example of each puzzle as it is, with its answer."""
+    return _encode(puzzles.questions, puzzles.answers)
 
 
 def _turn(grids: NDArray[np.uint8], dihedrals: NDArray[np.int64]) -> NDArray[np.uint8]:

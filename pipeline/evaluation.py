@@ -1,4 +1,4 @@
-"""The evaluation of a pretraining run on held-out tests, whose solutions are never trained on.
+"""The evaluation of a pretraining run on held-out tests or puzzles, which are never trained on.
 
 Shapes: N held-out pairs under their views, G of them in a pass, P positions of a pass, M cells of
 these, V tokens.
@@ -13,6 +13,7 @@ import torch
 
 from augment.dataset import Dataset
 from augment.examples import Examples, encode_test_pairs
+from augment.puzzle_set import PuzzleSet, encode_puzzles
 from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from solver.engine import Engine
@@ -34,24 +35,33 @@ LOSS, EXACT, PASS2 = "eval_loss", "eval_exact_accuracy", "eval_pass@2"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """Held-out tasks of a data set, and the first views of each under which they are predicted."""
+    """Held-out pairs, and for tasks the first views of each under which they are predicted."""
 
-    tasks: Sequence[Task]
-    """With their solutions."""
-    index: PuzzleIndex
-    num_views: int
+    examples: Examples
     engine: Engine
+    tasks: Sequence[Task] = ()
+    """With their solutions; none where puzzles are evaluated, which have no votes."""
+    index: PuzzleIndex | None = None
+    """The rows of the tasks."""
+    num_views: int = 1
 
     @classmethod
     def of(
         cls, tasks: Sequence[Task], dataset: Dataset, num_views: int, engine: Engine
     ) -> "Evaluation":
         """Return the evaluation on the tests of ``tasks``, whose demonstrations are trained on."""
-        return cls([t for t in tasks if dataset.index.find(t) is not None], dataset.index,
-                   num_views, engine)  # fmt: skip
+        index = dataset.index
+        known = [task for task in tasks if index.find(task) is not None]
+        examples = _encode_tests(known, index, num_views, dataset.canvas_side)
+        return cls(examples, engine, known, index, num_views)
+
+    @classmethod
+    def of_puzzles(cls, puzzles: PuzzleSet, engine: Engine) -> "Evaluation":
+        """Return the evaluation on puzzles that are not trained on, each as it is."""
+        return cls(encode_puzzles(puzzles), engine)
 
     def measure(self, training: Training) -> dict[str, float]:
-        """Return held-out loss, exact accuracy and pass@2 of the averaged model.
+        """Return held-out loss, exact accuracy and, of tasks, pass@2 of the averaged model.
 
         Loss and exact accuracy are means over pairs under their views, with the true box, after all
         supervision steps. pass@2 is the share of outputs that the two best candidates by votes
@@ -59,16 +69,19 @@ class Evaluation:
         """
         model = training.ema.averaged(training.model).eval()
         loss, _, exact = self.measure_loss(model, training.table)
-        by_votes = self.score(model, training.table).oracle_pass_at(2)
-        assert by_votes is not None
-        return {LOSS: loss, EXACT: exact, PASS2: by_votes[1]}
+        measured = {LOSS: loss, EXACT: exact}
+        if self.tasks:
+            by_votes = self.score(model, training.table).oracle_pass_at(2)
+            assert by_votes is not None
+            measured[PASS2] = by_votes[1]
+        return measured
 
     @torch.no_grad()
     def measure_loss(self, model: Model, table: PuzzleTable) -> tuple[float, float, float]:
         """Return held-out loss, accuracy and exact accuracy of a model that does not train."""
         engine, settings = self.engine, model.settings
-        examples = self._examples(settings.canvas_side)
-        examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
+        boxes = boxes_for(settings, self.examples.boxes)
+        examples = replace(self.examples, boxes=boxes)
         passes = plan_passes(lengths_of(examples.boxes, settings), engine.tokens_per_pass)
         sums = np.zeros(3)
         for members in passes[engine.group.rank :: engine.group.size]:
@@ -90,6 +103,7 @@ class Evaluation:
 
     def score(self, model: Model, table: PuzzleTable) -> Score:
         """Return the score of the votes."""
+        assert self.index is not None, "puzzles have no votes"
         weights = Weights(model, table, self.index, np.empty(0, np.uint64), "evaluation", "")
         queries = list_queries(weights, self.tasks, self.num_views)
         settings = model.settings
@@ -98,16 +112,19 @@ class Evaluation:
         submission, _ = build_submission(self.tasks, candidates)
         return score_submission(submission, self.tasks, candidates)
 
-    def _examples(self, canvas_side: int) -> Examples:
-        """Return the test pairs of all tasks under their first views, never translated."""
-        pairs, positions, views = [], [], []
-        for task in self.tasks:
-            position = self.index.find(task)
-            assert position is not None, task.task_id
-            num_views = min(self.num_views, int(self.index.num_views[position]))
-            for pair, view in product(task.test_pairs, range(num_views)):
-                pairs.append(pair)
-                positions.append(position)
-                views.append(view)
-        rows, codes = self.index.rows(np.array(positions), np.array(views))
-        return encode_test_pairs(pairs, rows, codes, canvas_side)
+
+def _encode_tests(
+    tasks: Sequence[Task], index: PuzzleIndex, num_views: int, canvas_side: int
+) -> Examples:
+    """Return the test pairs of all tasks under their first views, never translated."""
+    pairs, positions, views = [], [], []
+    for task in tasks:
+        position = index.find(task)
+        assert position is not None, task.task_id
+        known_views = min(num_views, int(index.num_views[position]))
+        for pair, view in product(task.test_pairs, range(known_views)):
+            pairs.append(pair)
+            positions.append(position)
+            views.append(view)
+    rows, codes = index.rows(np.array(positions), np.array(views))
+    return encode_test_pairs(pairs, rows, codes, canvas_side)

@@ -1,10 +1,10 @@
 """Where Sudoku puzzles and mazes come from, by name.
 
 ``sudoku:FOLDER``, ``maze:FOLDER``: ``train.csv`` of a folder for training, ``test.csv`` for
-evaluation, as Sudoku-Extreme and Maze-Hard are published. ``sudoku/BLANKS``: generated puzzles with
+prediction, as Sudoku-Extreme and Maze-Hard are published. ``sudoku/BLANKS``: generated puzzles with
 so many blanks, or as many as leave one solution. ``maze/SIDE``: generated mazes whose paths are at
-least two sides long. The generated puzzles to evaluate come after those to train on, and no two of
-all are the same under a symmetry.
+least two sides long. The generated puzzles to predict come after those to train on, those that
+pretraining is evaluated on after both, and no two of all are the same under a symmetry.
 """
 
 import re
@@ -12,16 +12,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from augment.errors import InputError
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:  # these import numba, which some commands do without
     from augment.puzzle_set import Kind, PuzzleSet
 
-Part = Literal["trained", "predicted"]
+Part = Literal["trained", "predicted", "evaluated"]
 
-_FILES: dict[Part, str] = {"trained": "train.csv", "predicted": "test.csv"}
-_COUNTS: dict[Part, str] = {"trained": "num_trained", "predicted": "num_evaluated"}
+_FILES: dict[Part, str] = {
+    "trained": "train.csv", "predicted": "test.csv", "evaluated": "train.csv"
+}  # fmt: skip
 _NAME = re.compile(r"(sudoku|maze)(?::(?P<folder>.+)|/(?P<size>[1-9][0-9]?))", re.DOTALL)
 _MOST = {"sudoku": 64, "maze": 30}
 """The most blanks, and the longest side, that are generated."""
@@ -40,7 +44,7 @@ def files_of_puzzles(name: str) -> Iterator[Path]:
 
 
 def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
-    """Return the puzzles of ``data.trained`` or ``data.predicted``, as many as are asked for."""
+    """Return the puzzles of a part of the data, as many as are asked for."""
     from augment.puzzle_files import read_puzzles
 
     names, puzzles = getattr(settings.data, part), settings.puzzles
@@ -50,14 +54,37 @@ def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
         shown = ",".join(names)
         raise InputError(f"data.{part} is {shown!r}; for puzzles it is one of {_CHOICES}")
     kind: Kind = match[1]  # type: ignore[assignment]
-    seed, most = settings.data.seed, getattr(puzzles, _COUNTS[part])
+    seed, trained = settings.data.seed, puzzles.num_trained
+    count, first = {
+        "trained": (trained, 0),
+        "predicted": (puzzles.num_evaluated, trained),
+        "evaluated": (settings.data.num_evaluated, trained + puzzles.num_evaluated),
+    }[part]
     if match["folder"]:
-        return read_puzzles(Path(match["folder"]) / _FILES[part], kind, most or None, seed)
+        path = Path(match["folder"]) / _FILES[part]
+        return read_puzzles(path, kind, count or None, seed, trained if part == "evaluated" else 0)
     size = int(match["size"])
     if size > _MOST[kind]:
         raise InputError(f"data.{part} is {name!r}: at most {kind}/{_MOST[kind]}")
-    first = 0 if part == "trained" else puzzles.num_trained
-    return _generate(kind, size, first + most, seed).take(slice(first, None))
+    return _generate(kind, size, first + count, seed).take(slice(first, None))
+
+
+def load_evaluated_puzzles(settings: Settings, trained_on: NDArray[np.uint64]) -> "PuzzleSet":
+    """Return the puzzles that pretraining is evaluated on: others of the source it trains on.
+
+    None of them is, under a symmetry, one of the leak keys ``trained_on``.
+    """
+    data = settings.data
+    if data.evaluated != data.trained:
+        shown = ",".join(data.evaluated)
+        raise InputError(
+            f"data.evaluated is {shown!r}; for puzzles it is data.trained, whose other puzzles it "
+            "takes"
+        )
+    if settings.puzzles.num_trained == 0:
+        raise InputError("data.evaluated: puzzles.num_trained=0 leaves no puzzle to evaluate")
+    puzzles = load_puzzles(settings, "evaluated")
+    return puzzles.take(np.flatnonzero(~np.isin(puzzles.keys, trained_on)))
 
 
 def _generate(kind: "Kind", size: int, count: int, seed: int) -> "PuzzleSet":

@@ -53,9 +53,10 @@ class DataSettings(Section):
     seed: Annotated[int, "seed of the views, and of which tasks are evaluated"] = 0
     evaluated: Annotated[
         tuple[str, ...],
-        "sources from which tasks are drawn whose tests are never trained on: train.eval_every",
+        "sources from which tasks are drawn whose tests are never trained on: train.eval_every;"
+        " of puzzles as data.trained, of which others are taken",
     ] = ()
-    num_evaluated: Annotated[int, "tasks drawn from data.evaluated"] = 40
+    num_evaluated: Annotated[int, "tasks or puzzles drawn from data.evaluated"] = 40
 
     def __post_init__(self) -> None:
         require(

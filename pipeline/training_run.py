@@ -214,7 +214,7 @@ class TrainingRun:
         best = latest_checkpoint(self.run.best)
         with suppress(InputError):  # damaged or missing: the next evaluation is the best so far
             for line in read_metrics(metrics):
-                is_evaluation = line.keys() >= {LOSS, EXACT, PASS2}
+                is_evaluation = line.keys() >= {LOSS, EXACT}
                 if best and is_evaluation and line["step"] == checkpoint_step(best):
                     self._best = _rank(line)
 
@@ -243,7 +243,7 @@ class TrainingRun:
 
 def _rank(values: Mapping[str, float | None]) -> tuple[float, ...]:
     """Return what is larger for the better evaluation."""
-    return values[PASS2] or 0.0, values[EXACT] or 0.0, -(values[LOSS] or 0.0)
+    return values.get(PASS2) or 0.0, values[EXACT] or 0.0, -(values[LOSS] or 0.0)
 
 
 def open_pretraining(
@@ -251,9 +251,9 @@ def open_pretraining(
     run: Run,
     engine: Engine,
     dataset: Dataset | PuzzleSet,
-    evaluated: Sequence[Task],
+    evaluated: Sequence[Task] | PuzzleSet,
 ) -> TrainingRun:
-    """Return the pretraining of ``settings``, evaluated on the tests of ``evaluated``."""
+    """Return the pretraining of ``settings``, evaluated on ``evaluated``: tests, or puzzles."""
     weights, trained_on = None, dataset.trained_on
     if settings.train.start_from:
         weights = load_weights(Path(settings.train.start_from))
@@ -279,7 +279,9 @@ def open_pretraining(
         return values
 
     evaluation = None
-    if settings.train.eval_every and isinstance(dataset, Dataset):
+    if isinstance(evaluated, PuzzleSet):
+        evaluation = Evaluation.of_puzzles(evaluated, engine)
+    elif evaluated and isinstance(dataset, Dataset):
         evaluation = Evaluation.of(evaluated, dataset, settings.train.eval_views, engine)
     writer = _open_writer(run.checkpoints, dataset.index, trained_on, settings, engine)
     return TrainingRun(

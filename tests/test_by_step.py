@@ -21,7 +21,7 @@ MODEL = replace(SMALL_MODEL, canvas_side=9, prefix_length=2)
 
 def test_each_number_of_steps_has_its_own_predictions_in_any_passes():
     puzzles = PuzzleSet("sudoku", *generate_sudokus(3, 0, (30, 30)))
-    examples = encode_questions(puzzles, with_labels=False)
+    examples = encode_questions(puzzles)
     model = new_model(MODEL).eval()
     table = PuzzleTable(puzzles.index.num_rows, torch.ones(MODEL.dim))
     weights = Weights(model, table, puzzles.index, np.empty(0, np.uint64), "", "")

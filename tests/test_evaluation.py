@@ -75,6 +75,24 @@ def test_the_best_weights_are_kept_across_calls(run_here, monkeypatch, capsys):
     assert call("predict", "--run-name", "a", changes=more) == 0
 
 
+def test_puzzles_are_evaluated_while_training(run_here, capsys):
+    source = "sudoku/30"
+    changes = [
+        f"data.trained={source}", f"data.predicted={source}", f"data.evaluated={source}",
+        "puzzles.num_trained=20", "data.num_evaluated=5", "train.num_steps=4",
+        "train.eval_every=2", "train.log_every=2", "train.global_batch=4", "model.dim=16",
+        "model.num_heads=2", "checkpoint.keep_best=true",
+    ]  # fmt: skip
+    assert call("pretrain", "--recipe", "sudoku-small", "--run-name", "a", changes=changes) == 0
+    found = evaluations(Run.named("a"))
+    assert list(found) == [2, 4]
+    for line in found.values():
+        assert line[LOSS] > 0
+        assert 0 <= line[EXACT] <= 1
+        assert PASS2 not in line
+    assert len(find_checkpoints(Run.named("a").best)) == 1
+
+
 def test_several_processes_measure_what_one_does(run_here):
     assert call("pretrain", "--run-name", "alone", changes=EVALUATED) == 0
     call_in_processes(2, "pretrain", "--run-name", "two", changes=EVALUATED)

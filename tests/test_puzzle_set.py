@@ -10,7 +10,7 @@ from conftest import rewrite_description
 from augment.errors import InputError
 from augment.leakage import training_keys
 from augment.maze import PATH, are_shortest_paths, generate_mazes, maze_keys
-from augment.puzzle_set import PuzzleSet, PuzzleStream, encode_questions
+from augment.puzzle_set import PuzzleSet, PuzzleStream, encode_puzzles, encode_questions
 from augment.puzzles import PuzzleIndex
 from augment.sudoku import are_solved, generate_sudokus, solve_sudokus, sudoku_keys
 from augment.tokens import FIRST_COLOR, NUM_TOKENS, decode_grids
@@ -120,8 +120,8 @@ def test_every_cell_is_a_color_on_the_whole_canvas_in_row_1(sets, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_questions_are_encoded_as_they_are(sets, kind):
     puzzles = sets[kind]
-    shown = encode_questions(puzzles, with_labels=True)
-    asked = encode_questions(puzzles, with_labels=False)
+    shown = encode_puzzles(puzzles)
+    asked = encode_questions(puzzles)
     for examples in (shown, asked):
         assert np.array_equal(grids_of(examples.inputs), puzzles.questions)
         assert set(examples.rows) == {1}

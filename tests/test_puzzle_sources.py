@@ -5,7 +5,7 @@ import pytest
 
 from augment.errors import InputError
 from augment.puzzle_files import write_puzzles
-from pipeline.puzzle_sources import are_puzzles, load_puzzles
+from pipeline.puzzle_sources import are_puzzles, load_evaluated_puzzles, load_puzzles
 from pipeline.recipes import load_recipe
 from pipeline.sources import fingerprint_sources, load_source
 
@@ -24,6 +24,38 @@ def test_generated_puzzles_to_evaluate_are_none_of_those_trained_on(name, kind, 
     assert len(evaluated.questions) == 4
     assert not np.intersect1d(trained.trained_on, evaluated.trained_on).size
     assert load_puzzles(both, "trained").digest == trained.digest
+
+
+NONE = np.empty(0, np.uint64)
+
+
+@pytest.mark.parametrize("name", ["sudoku/30", "maze/6"])
+def test_pretraining_is_evaluated_on_puzzles_of_neither_part(name):
+    changes = ["puzzles.num_trained=6", "puzzles.num_evaluated=4", "data.num_evaluated=3"]
+    every = settings(name, *changes, f"data.evaluated={name}")
+    others = np.union1d(*(load_puzzles(every, part).keys for part in ("trained", "predicted")))
+    evaluated = load_evaluated_puzzles(every, NONE)
+    assert len(evaluated.questions) == 3
+    assert not np.isin(evaluated.keys, others).any()
+    left = load_evaluated_puzzles(every, evaluated.keys[:1])  # as if that were trained on
+    assert left.digest == evaluated.take(slice(1, None)).digest
+
+
+def test_a_file_is_evaluated_on_the_lines_that_are_not_trained_on(tmp_path):
+    puzzles = load_puzzles(settings("sudoku/30", "puzzles.num_trained=9"), "trained")
+    write_puzzles(tmp_path / "train.csv", puzzles)
+    name = f"sudoku:{tmp_path}"
+    changes = [f"data.evaluated={name}", "data.num_evaluated=3"]
+    every = settings(name, *changes, "puzzles.num_trained=4")
+    trained, evaluated = load_puzzles(every, "trained"), load_evaluated_puzzles(every, NONE)
+    assert (len(trained.keys), len(evaluated.keys)) == (4, 3)
+    assert not np.isin(evaluated.keys, trained.keys).any()
+    assert np.isin(evaluated.keys, puzzles.keys).all()
+    for number, message in ((9, "train.csv: no puzzle after 9 others"), (0, "leaves no puzzle")):
+        with pytest.raises(InputError, match=message):
+            load_evaluated_puzzles(settings(name, *changes, f"puzzles.num_trained={number}"), NONE)
+    with pytest.raises(InputError, match=r"'maze/5'; for puzzles it is data.trained"):
+        load_evaluated_puzzles(settings(name, "data.evaluated=maze/5"), NONE)
 
 
 def test_files_are_those_of_the_part(tmp_path):

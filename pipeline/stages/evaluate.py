@@ -157,7 +157,7 @@ def _answer(
                 break
             begin = time.monotonic()
             puzzles = answers.puzzles_of(part)
-            questions = encode_questions(puzzles, with_labels=False)
+            questions = encode_questions(puzzles)
             tokens_KNC, more = predict_by_step(weights, questions, settings.puzzles.steps, engine)
             colors_KNC = np.maximum(tokens_KNC, FIRST_COLOR) - FIRST_COLOR
             answers.write(part, colors_KNC.reshape(-1, *puzzles.questions.shape))

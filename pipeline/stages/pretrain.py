@@ -1,12 +1,17 @@
 """The stage pretrain: train the model of a recipe on its data set; the same command goes on."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from augment.dataset import Dataset
 from augment.errors import InputError
+from augment.puzzle_set import PuzzleSet
+from augment.task import Task
 from pipeline.console import say, say_anywhere
 from pipeline.deadline import Deadline, Leg
 from pipeline.inputs import choose_evaluated_tasks
+from pipeline.puzzle_sources import load_evaluated_puzzles
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.stages.build import keep_dataset, load_dataset
@@ -29,7 +34,7 @@ def pretrain(settings: Settings, run: Run) -> None:
         dataset = keep_dataset(settings, run) if group.is_rank0 else None
         group.barrier()
         dataset = dataset or load_dataset(settings, run)
-        evaluated = choose_evaluated_tasks(settings.data) if settings.train.eval_every else []
+        evaluated = _choose_evaluated(settings, dataset) if settings.train.eval_every else ()
         training_run = open_pretraining(settings, run, engine, dataset, evaluated)
         parameters = sum(p.numel() for p in training_run.training.model.parameters())
         resumed = training_run.resumed_from
@@ -53,3 +58,11 @@ def pretrain(settings: Settings, run: Run) -> None:
         leave_process_group()
     if step and (latest is None or checkpoint_step(latest) < step):
         raise InputError(f"{run.checkpoints}: step {step} could not be kept, see the warnings")
+
+
+def _choose_evaluated(
+    settings: Settings, dataset: Dataset | PuzzleSet
+) -> Sequence[Task] | PuzzleSet:
+    if isinstance(dataset, PuzzleSet):
+        return load_evaluated_puzzles(settings, dataset.trained_on)
+    return choose_evaluated_tasks(settings.data)
