@@ -7,7 +7,6 @@ A step goes up, left, right or down. All compiled loops stand in this file, as i
 """
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,14 +71,14 @@ def generate_mazes(
     side: int = MAX_SIDE,
     least_steps: int = 111,
     walls: tuple[float, float] = (0.3, 0.45),
-    on_maze: Callable[[], object] = lambda: None,
+    first: int = 0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
     """Return questions and answers (N, side, side) and the steps (N,) of the shortest paths.
 
     Each cell is a wall with a probability that is drawn from the range ``walls`` for each maze; the
     start is a random open cell, the goal a random one that is ``least_steps`` or more away. Mazes
     without such a cell are drawn again. So is one that would be another under a dihedral, else
-    maze i is a function of the seed and i alone. ``on_maze`` is called after each.
+    maze i, counted from ``first``, is a function of the seed and i alone.
     """
     if not LEAST_SIDE <= side <= MAX_SIDE:
         raise InputError(f"a maze of side {side}: not {LEAST_SIDE}..{MAX_SIDE}")
@@ -89,7 +88,7 @@ def generate_mazes(
         raise InputError(f"a share of walls of {walls[0]}..{walls[1]}: not a range in [0, 1)")
     questions, seen = np.empty((count, side, side), np.uint8), set[int]()
     for number in range(count):
-        rng = np.random.default_rng([seed, _GENERATING, number])
+        rng = np.random.default_rng([seed, _GENERATING, first + number])
         for _ in range(_MOST_TRIES // _DRAWN_AT_ONCE):
             found = _draw_maze(rng, side, least_steps, walls)
             if found is not None and _key(found) not in seen:
@@ -101,7 +100,6 @@ def generate_mazes(
             )
         questions[number] = found
         seen.add(_key(found))
-        on_maze()
     answers, steps = solve_mazes(questions)
     return questions, answers, steps.astype(np.float64)
 

@@ -27,7 +27,7 @@ from augment.view import IDENTITY_CODE, NUM_DIHEDRALS, transform
 
 Kind = Literal["sudoku", "maze"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the same puzzles would be saved, or their symmetries drawn, differently."""
 _DESCRIPTION = "puzzle_set.json"
 _PUZZLES = "puzzles.npz"

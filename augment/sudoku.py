@@ -5,7 +5,6 @@ compiled loops stand in this file, as in :mod:`augment.tokens`.
 """
 
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -136,15 +135,15 @@ def generate_sudokus(
     seed: int,
     blanks: tuple[int, int] = (30, 55),
     ratings: tuple[int, int] | None = None,
-    on_puzzle: Callable[[], object] = lambda: None,
+    first: int = 0,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
     """Return questions and answers (N, 9, 9) with one solution each, and ratings (N,).
 
     Each begins with a random full grid, which loses digits in random order as long as its solution
     stays the only one, until it has a random number of ``blanks`` of that range, both ends
     included, or as many as that order allows. Only puzzles with ``ratings`` of that range are
-    taken. No two are the same under symmetry: one that would be is drawn again, else puzzle i is a
-    function of the seed and i alone. ``on_puzzle`` is called after each.
+    taken. No two are the same under symmetry: one that would be is drawn again, else puzzle i,
+    counted from ``first``, is a function of the seed and i alone.
     """
     fewest, most = blanks
     if not 1 <= fewest <= most <= _CELLS - _LEAST_GIVENS:
@@ -155,7 +154,7 @@ def generate_sudokus(
     questions, answers = (np.empty((count, SIDE, SIDE), np.uint8) for _ in range(2))
     rated, seen = np.empty(count), set[int]()
     for number in range(count):
-        rng = np.random.default_rng([seed, _GENERATING, number])
+        rng = np.random.default_rng([seed, _GENERATING, first + number])
         question, answer = (grids[number].reshape(_CELLS) for grids in (questions, answers))
         for _ in range(_MOST_TRIES):
             num_blanks = rng.integers(fewest, most + 1)
@@ -172,7 +171,6 @@ def generate_sudokus(
                 f"rated {lowest}..{highest}"
             )
         seen.add(key)
-        on_puzzle()
     return questions, answers, rated
 
 

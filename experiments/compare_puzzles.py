@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +39,21 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "transformer": _DEEP,
     "direct": (*_DEEP, "model.max_supervision_steps=1"),
 }
-"""All but one mix positions with an MLP, so that they differ in their recursion alone."""
+"""All but one mix positions with an MLP: two layers, for HRM two and two, eight in transformers."""
+
+
+def changes_of(arm: str, seed: int, changes: Sequence[str]) -> list[str]:
+    """Return what an arm and a seed change of the recipe, besides ``changes`` for every arm."""
+    return [*ARMS[arm], *changes, f"train.seed={seed}"]
 
 
 def run_of(arm: str, seed: int, flop: float, changes: Sequence[str]) -> dict[str, Any]:
     """Train an arm, evaluate it, and return what came out."""
-    changes = [*ARMS[arm], *changes, f"train.seed={seed}"]
+    changes = changes_of(arm, seed, changes)
     settings = load_recipe(RECIPE, changes)
     lengths = np.full(settings.train.global_batch, settings.model.length)
     num_steps = max(1, round(flop / flop_of_training(settings.model, lengths)))
-    name = f"puzzles-{arm}-{seed}"
+    name = f"puzzles-{arm}-{round(flop)}-{seed}"
     folder = Run.named(name)
     shutil.rmtree(folder.folder, ignore_errors=True)
     every = min(20, num_steps)
@@ -107,19 +113,18 @@ def main() -> None:
     curves.touch()
     lines = [json.loads(line) for line in curves.read_text().splitlines()]
 
-    def key(line: Mapping[str, Any]) -> tuple[Any, ...]:
-        return line["arm"], line["seed"], line["flop"], *line["changes"]
+    jobs = list(product(options.arms, options.seeds, options.flop))
 
-    made = {key(line) for line in lines}
-    jobs = [
-        (arm, seed, flop, options.changes)
-        for seed in options.seeds
-        for flop in options.flop
-        for arm in options.arms
-        if (arm, seed, flop, *ARMS[arm], *options.changes, f"train.seed={seed}") not in made
-    ]
+    def job_of(line: Mapping[str, Any]) -> tuple[str, int, float] | None:
+        job = line["arm"], line["seed"], line["flop"]
+        is_asked = job in jobs and line["changes"] == changes_of(*job[:2], options.changes)
+        return job if is_asked else None
+
+    lines = [line for line in lines if job_of(line)]
+    made = {job_of(line) for line in lines}
+    left = sorted((job for job in jobs if job not in made), key=lambda job: job[1])  # by seed
     with ThreadPoolExecutor(options.workers) as pool:
-        for finished in as_completed([pool.submit(run_of, *job) for job in jobs]):
+        for finished in as_completed([pool.submit(run_of, *job, options.changes) for job in left]):
             line = finished.result()
             lines.append(line)
             with curves.open("a") as file:

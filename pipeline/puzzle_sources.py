@@ -3,17 +3,14 @@
 ``sudoku:FOLDER``, ``maze:FOLDER``: ``train.csv`` of a folder for training, ``test.csv`` for
 prediction, as Sudoku-Extreme and Maze-Hard are published. ``sudoku/BLANKS``: generated puzzles with
 so many blanks, or as many as leave one solution. ``maze/SIDE``: generated mazes whose paths are at
-least two sides long. The generated puzzles to predict come after those to train on, those that
-pretraining is evaluated on after both, and no two of all are the same under a symmetry.
+least two sides long. The generated puzzles to predict come after those to train on, and no two of
+all are the same under a symmetry. Those that pretraining is evaluated on come far behind both.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from augment.errors import InputError
 from pipeline.settings import Settings
@@ -29,6 +26,8 @@ _FILES: dict[Part, str] = {
 _NAME = re.compile(r"(sudoku|maze)(?::(?P<folder>.+)|/(?P<size>[1-9][0-9]?))", re.DOTALL)
 _MOST = {"sudoku": 64, "maze": 30}
 """The most blanks, and the longest side, that are generated."""
+_FIRST_EVALUATED = 2**32
+"""The number of the first generated puzzle that pretraining is evaluated on."""
 _CHOICES = "sudoku:FOLDER, sudoku/BLANKS, maze:FOLDER, maze/SIDE"
 
 
@@ -40,7 +39,7 @@ def are_puzzles(names: Iterable[str]) -> bool:
 def files_of_puzzles(name: str) -> Iterator[Path]:
     """Yield the files that a source reads; none where it generates."""
     if ":" in name:
-        yield from (Path(name.partition(":")[2]) / file for file in _FILES.values())
+        yield from (Path(name.partition(":")[2]) / file for file in dict.fromkeys(_FILES.values()))
 
 
 def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
@@ -54,26 +53,27 @@ def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
         shown = ",".join(names)
         raise InputError(f"data.{part} is {shown!r}; for puzzles it is one of {_CHOICES}")
     kind: Kind = match[1]  # type: ignore[assignment]
-    seed, trained = settings.data.seed, puzzles.num_trained
-    count, first = {
-        "trained": (trained, 0),
-        "predicted": (puzzles.num_evaluated, trained),
-        "evaluated": (settings.data.num_evaluated, trained + puzzles.num_evaluated),
+    seed, num_trained = settings.data.seed, puzzles.num_trained
+    count = {
+        "trained": num_trained,
+        "predicted": puzzles.num_predicted,
+        "evaluated": settings.data.num_evaluated,
     }[part]
     if match["folder"]:
         path = Path(match["folder"]) / _FILES[part]
-        return read_puzzles(path, kind, count or None, seed, trained if part == "evaluated" else 0)
+        after = num_trained if part == "evaluated" else 0
+        return read_puzzles(path, kind, count or None, seed, after)
     size = int(match["size"])
     if size > _MOST[kind]:
         raise InputError(f"data.{part} is {name!r}: at most {kind}/{_MOST[kind]}")
+    if part == "evaluated":
+        return _generate(kind, size, count, seed, _FIRST_EVALUATED)
+    first = num_trained if part == "predicted" else 0
     return _generate(kind, size, first + count, seed).take(slice(first, None))
 
 
-def load_evaluated_puzzles(settings: Settings, trained_on: NDArray[np.uint64]) -> "PuzzleSet":
-    """Return the puzzles that pretraining is evaluated on: others of the source it trains on.
-
-    None of them is, under a symmetry, one of the leak keys ``trained_on``.
-    """
+def load_evaluated_puzzles(settings: Settings) -> "PuzzleSet":
+    """Return the puzzles that pretraining is evaluated on: others of the source it trains on."""
     data = settings.data
     if data.evaluated != data.trained:
         shown = ",".join(data.evaluated)
@@ -83,15 +83,14 @@ def load_evaluated_puzzles(settings: Settings, trained_on: NDArray[np.uint64]) -
         )
     if settings.puzzles.num_trained == 0:
         raise InputError("data.evaluated: puzzles.num_trained=0 leaves no puzzle to evaluate")
-    puzzles = load_puzzles(settings, "evaluated")
-    return puzzles.take(np.flatnonzero(~np.isin(puzzles.keys, trained_on)))
+    return load_puzzles(settings, "evaluated")
 
 
-def _generate(kind: "Kind", size: int, count: int, seed: int) -> "PuzzleSet":
+def _generate(kind: "Kind", size: int, count: int, seed: int, first: int = 0) -> "PuzzleSet":
     from augment.maze import generate_mazes
     from augment.puzzle_set import PuzzleSet
     from augment.sudoku import generate_sudokus
 
     if kind == "sudoku":
-        return PuzzleSet(kind, *generate_sudokus(count, seed, (size, size)))
-    return PuzzleSet(kind, *generate_mazes(count, seed, size, 2 * size))
+        return PuzzleSet(kind, *generate_sudokus(count, seed, (size, size), first=first))
+    return PuzzleSet(kind, *generate_mazes(count, seed, size, 2 * size, first=first))

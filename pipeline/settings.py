@@ -78,7 +78,7 @@ class PuzzleSettings(Section):
     num_trained: Annotated[
         int, "puzzles of data.trained that are drawn from its file, or generated; 0 = all"
     ] = 1000
-    num_evaluated: Annotated[
+    num_predicted: Annotated[
         int, "puzzles of data.predicted that evaluate answers, drawn likewise; 0 = all"
     ] = 1000
     symmetries: Annotated[
@@ -90,8 +90,8 @@ class PuzzleSettings(Section):
 
     def __post_init__(self) -> None:
         self.require_numbers(
-            at_least={"num_trained": 0, "num_evaluated": 0},
-            at_most={"num_trained": _MAX_PUZZLES, "num_evaluated": _MAX_PUZZLES},
+            at_least={"num_trained": 0, "num_predicted": 0},
+            at_most={"num_trained": _MAX_PUZZLES, "num_predicted": _MAX_PUZZLES},
         )
         ascend = list(self.steps) == sorted({*self.steps} - {0}) != []
         good = ascend and 0 < self.steps[0] <= self.steps[-1] <= MAX_DEPTH
@@ -100,7 +100,7 @@ class PuzzleSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class PretrainSettings(TrainSettings):
-    """Pretraining: a training run that is evaluated on the tests of ``data.evaluated``."""
+    """Pretraining: a training run that is evaluated on tests or puzzles of ``data.evaluated``."""
 
     ends_in_seconds: Annotated[
         float,
@@ -110,7 +110,7 @@ class PretrainSettings(TrainSettings):
     start_from: Annotated[
         str, "checkpoint whose trunk and puzzle rows training starts from; empty: new ones"
     ] = ""
-    eval_every: Annotated[int, "steps between evaluations on held-out tests; 0 = never"] = 0
+    eval_every: Annotated[int, "steps between evaluations on data.evaluated; 0 = never"] = 0
     eval_views: Annotated[int, "views of each held-out test that an evaluation predicts"] = 4
 
     def __post_init__(self) -> None:
@@ -283,7 +283,7 @@ class Settings:
     def __post_init__(self) -> None:
         require(
             self.train.eval_every == 0 or bool(self.data.evaluated),
-            "train.eval_every needs data.evaluated: sources with tests to evaluate on",
+            "train.eval_every needs data.evaluated: sources to evaluate on",
         )
         require(
             not self.checkpoint.keep_best or self.train.eval_every > 0,

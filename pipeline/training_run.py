@@ -280,7 +280,12 @@ def open_pretraining(
 
     evaluation = None
     if isinstance(evaluated, PuzzleSet):
-        evaluation = Evaluation.of_puzzles(evaluated, engine)
+        unknown = np.flatnonzero(~np.isin(evaluated.keys, trained_on))
+        if not len(unknown):
+            raise InputError(
+                "data.evaluated: every puzzle, or one of its symmetries, is trained on"
+            )
+        evaluation = Evaluation.of_puzzles(evaluated.take(unknown), engine)
     elif evaluated and isinstance(dataset, Dataset):
         evaluation = Evaluation.of(evaluated, dataset, settings.train.eval_views, engine)
     writer = _open_writer(run.checkpoints, dataset.index, trained_on, settings, engine)
@@ -318,7 +323,8 @@ def _settings_of_pretraining(settings: Settings, engine: Engine, step: int) -> d
     values = {k: v for k, v in asdict(settings).items() if k not in _UNUSED_BY_PRETRAINING}
     del values["model"]  # compared as the architecture
     if are_puzzles(settings.data.trained):
-        puzzles = settings.puzzles
+        data, puzzles = settings.data, settings.puzzles
+        values["data"] = {"trained": data.trained, "seed": data.seed}
         values["puzzles"] = [puzzles.num_trained, puzzles.symmetries]
     for name in _FREE_TO_CHANGE:
         del values["train"][name]

@@ -111,7 +111,7 @@ def _puzzle_workload(settings: Settings) -> Workload:
     model, puzzles = settings.model, settings.puzzles
     lengths = np.array([model.length])
     training = TrainingWork(settings.train, model, 2, max(1, puzzles.num_trained), lengths)
-    num_answers = max(1, puzzles.num_evaluated)
+    num_answers = max(1, puzzles.num_predicted)
     prediction = PredictionWork(model, puzzles.steps[-1], num_answers, 1, lengths)
     return Workload(training, prediction)
 

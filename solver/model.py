@@ -32,7 +32,10 @@ _HALT_BIAS = -5.0
 
 
 State = tuple[Tensor, ...]
-"""What a lane keeps between supervision steps, (N, D) each; the first is what is read."""
+"""What a lane keeps between supervision steps; the first is what is read.
+
+(N, D) each, which :meth:`Model.by_example` shapes for a latent recursion.
+"""
 
 
 class Outcome(NamedTuple):

@@ -83,7 +83,7 @@ def test_models_are_compared_on_puzzles_and_not_trained_again(tmp_path):
     script = ROOT / "experiments" / "compare_puzzles.py"
     command = [sys.executable, script, "--arms", "trm-mlp", "direct", "--seeds", "0", "--flop"]
     command += ["1e8", "--workers", "1", "--set", "data.trained=sudoku/30",
-                "data.predicted=sudoku/30", "puzzles.num_trained=8", "puzzles.num_evaluated=4",
+                "data.predicted=sudoku/30", "puzzles.num_trained=8", "puzzles.num_predicted=4",
                 "train.global_batch=4", "model.dim=16", "puzzles.steps=1,2"]  # fmt: skip
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     tables = []

@@ -42,3 +42,20 @@ def test_each_number_of_steps_has_its_own_predictions_in_any_passes():
             state = outcome.state
             expected.append(outcome.logits_MV.argmax(-1)[2:83].numpy())
     assert np.array_equal(tokens_KNC[:, 1], np.array(expected)[[0, 1, 3]])
+
+
+def test_numbers_beyond_float16_are_computed_again_in_float32():
+    puzzles = PuzzleSet("sudoku", *generate_sudokus(3, 0, (30, 30)))
+    model = new_model(MODEL).eval()
+    with torch.no_grad():
+        model.output_head.weight.mul_(1e8)
+    table = PuzzleTable(puzzles.index.num_rows, torch.ones(MODEL.dim))
+    weights = Weights(model, table, puzzles.index, np.empty(0, np.uint64), "", "")
+    exact, half = (
+        predict_by_step(
+            weights, encode_questions(puzzles), (1, 2), Engine(torch.device("cpu"), dtype)
+        )[0]
+        for dtype in (torch.float32, torch.float16)
+    )
+    assert np.array_equal(half, exact)
+    assert len(np.unique(exact)) > 1

@@ -7,8 +7,11 @@ import pytest
 from commands import SHORT, call, call_in_processes
 
 from augment.leakage import scoring_keys, training_keys
+from augment.puzzle_files import write_puzzles
 from pipeline.evaluation import EXACT, LOSS, PASS2
 from pipeline.inputs import choose_evaluated_tasks, choose_trained_tasks
+from pipeline.puzzle_sources import load_puzzles
+from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.settings import DataSettings
 from pipeline.training_log import read_metrics
@@ -81,7 +84,7 @@ def test_puzzles_are_evaluated_while_training(run_here, capsys):
         f"data.trained={source}", f"data.predicted={source}", f"data.evaluated={source}",
         "puzzles.num_trained=20", "data.num_evaluated=5", "train.num_steps=4",
         "train.eval_every=2", "train.log_every=2", "train.global_batch=4", "model.dim=16",
-        "model.num_heads=2", "checkpoint.keep_best=true",
+        "model.num_heads=2", "checkpoint.keep_best=true", "train.schedule=constant",
     ]  # fmt: skip
     assert call("pretrain", "--recipe", "sudoku-small", "--run-name", "a", changes=changes) == 0
     found = evaluations(Run.named("a"))
@@ -90,7 +93,33 @@ def test_puzzles_are_evaluated_while_training(run_here, capsys):
         assert line[LOSS] > 0
         assert 0 <= line[EXACT] <= 1
         assert PASS2 not in line
-    assert len(find_checkpoints(Run.named("a").best)) == 1
+    best = find_checkpoints(Run.named("a").best)
+    assert f'evaluate SET="weights={best[0]}"' in capsys.readouterr().out
+    # What decides nothing about the training may change, and the run goes on.
+    more = [*changes, "train.num_steps=6", "data.num_evaluated=7", "puzzles.num_predicted=9"]
+    assert call("pretrain", "--recipe", "sudoku-small", "--run-name", "a", changes=more) == 0
+    assert list(evaluations(Run.named("a"))) == [2, 4, 6]
+
+
+def test_puzzles_that_the_first_weights_were_trained_on_are_not_evaluated(run_here, capsys):
+    """The second run evaluates on the lines of the file that the first was trained on."""
+    name = "sudoku:puzzles"
+    (run_here / "puzzles").mkdir()
+    few = ["data.trained=sudoku/30", "data.predicted=sudoku/30", "puzzles.num_trained=6"]
+    puzzles = load_puzzles(load_recipe("sudoku-small", few), "trained")
+    write_puzzles(run_here / "puzzles" / "train.csv", puzzles)
+    changes = [
+        f"data.trained={name}", f"data.predicted={name}", "puzzles.num_trained=0",
+        "train.num_steps=2", "train.global_batch=4", "model.dim=16", "model.num_heads=2",
+    ]  # fmt: skip
+    assert call("pretrain", "--recipe", "sudoku-small", "--run-name", "a", changes=changes) == 0
+    first = find_checkpoints(Run.named("a").checkpoints)[0]
+    more = [
+        *changes, "puzzles.num_trained=2", f"data.evaluated={name}", "train.eval_every=1",
+        f"train.start_from={first}",
+    ]  # fmt: skip
+    assert call("pretrain", "--recipe", "sudoku-small", "--run-name", "b", changes=more) == 2
+    assert "data.evaluated: every puzzle, or one of its symm" in capsys.readouterr().err
 
 
 def test_several_processes_measure_what_one_does(run_here):

@@ -155,11 +155,11 @@ def test_generated_mazes_have_long_paths(mazes):
 
 
 def test_a_maze_is_a_function_of_seed_and_number(mazes):
-    calls = []
-    fewer = generate_mazes(7, 1, 12, 15, on_maze=lambda: calls.append(1))
-    assert len(calls) == 7
-    for column, whole in zip(fewer, mazes, strict=True):
-        assert np.array_equal(column, whole[:7])
+    fewer = generate_mazes(7, 1, 12, 15)
+    later = generate_mazes(4, 1, 12, 15, first=3)
+    for few, late, whole in zip(fewer, later, mazes, strict=True):
+        assert np.array_equal(few, whole[:7])
+        assert np.array_equal(late, whole[3:7])
     assert not np.array_equal(generate_mazes(7, 2, 12, 15)[0], fewer[0])
 
 

@@ -181,7 +181,7 @@ def test_damaged_sets_are_refused(sets, tmp_path):
     with pytest.raises(InputError, match=r"puzzles\.npz: cannot be read"):
         PuzzleSet.load(tmp_path)
     (tmp_path / "puzzle_set.json").write_text("{}")
-    with pytest.raises(InputError, match="not a puzzle set of format 1"):
+    with pytest.raises(InputError, match="not a puzzle set of format 2"):
         PuzzleSet.load(tmp_path)
 
 

@@ -118,5 +118,10 @@ def make_dataset(settings: Settings) -> Dataset:
 def _fingerprint(settings: Settings) -> str:
     """Return a fingerprint of all that decides which data set ``settings`` give."""
     data, model = settings.data, settings.model
+    if are_puzzles(data.trained):
+        files = fingerprint_sources(data.trained)
+        return fingerprint(
+            data.trained, data.seed, settings.puzzles.num_trained, model.canvas_side, files
+        )
     files = fingerprint_sources((*data.trained, *data.fresh, *data.predicted, *data.evaluated))
     return fingerprint(asdict(data), model.rows_per, model.canvas_side, files)

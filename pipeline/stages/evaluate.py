@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shutil import rmtree
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,14 @@ _PUZZLES_OF_A_PART = 64
 _MARGIN = 1.3  # a part may take so many times as long as the longest before
 
 
+class _Part(NamedTuple):
+    """The answers to some puzzles, and what they took."""
+
+    answers_KNSS: NDArray[np.uint8]
+    flop: float
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Answers:
     """The answers to a set of puzzles, part by part, on disk."""
@@ -59,24 +68,27 @@ class _Answers:
         """Return the puzzles of a part."""
         return self.puzzles.take(slice(part, part + _PUZZLES_OF_A_PART))
 
-    def write(self, part: int, answers_KNSS: NDArray[np.uint8]) -> None:
-        """Keep the answers of a part."""
+    def write(self, part: int, answered: "_Part") -> None:
+        """Keep the answers of a part, and what they took."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, answers=answers_KNSS)
+        cost = np.array([answered.flop, answered.seconds])
+        np.savez_compressed(buffer, answers=answered.answers_KNSS, cost=cost)
         write_atomic(self._path(part), buffer.getvalue())
 
-    def read(self, part: int) -> NDArray[np.uint8] | None:
+    def read(self, part: int) -> "_Part | None":
         """Return the answers of a part; None where they are missing or damaged."""
         path = self._path(part)
         if not path.exists():
             return None
         try:
-            answers_KNSS = read_arrays(path, {"answers": (np.uint8, 4)})["answers"]
+            arrays = read_arrays(path, {"answers": (np.uint8, 4), "cost": (np.float64, 1)})
         except InputError as error:
             warn(f"{error}; answered again")
             return None
         shape = (self.num_steps, *self.puzzles_of(part).answers.shape)
-        return answers_KNSS if answers_KNSS.shape == shape else None
+        if (arrays["answers"].shape, arrays["cost"].shape) != (shape, (2,)):
+            return None
+        return _Part(arrays["answers"], *arrays["cost"].tolist())
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:08}.npz"
@@ -87,7 +99,6 @@ def evaluate(settings: Settings, run: Run) -> None:
 
     When the time is over, those answered until then are scored.
     """
-    start = time.monotonic()
     seconds = settings.predict.time_limit_seconds or math.inf
     with run.lock(), Deadline(seconds) as deadline:
         puzzles = load_puzzles(settings, "predicted")
@@ -107,10 +118,10 @@ def evaluate(settings: Settings, run: Run) -> None:
             for other in run.evaluation.glob("*/"):
                 if other != answers.folder:  # by other weights
                     rmtree(other)
-        flop = _answer(answers, weights, settings, engine, deadline)
-        flop = engine.group.sum(flop)
+        _answer(answers, weights, settings, engine, deadline)
+        engine.group.barrier()
         if engine.group.is_rank0:
-            _score(answers, weights, settings, run, flop, time.monotonic() - start)
+            _score(answers, weights, settings, run)
         engine.group.barrier()
         leave_process_group()
     if deadline.has_signal:
@@ -141,14 +152,14 @@ def _require_fit(puzzles: PuzzleSet, weights: Weights, settings: Settings) -> No
 
 def _answer(
     answers: _Answers, weights: Weights, settings: Settings, engine: Engine, deadline: Deadline
-) -> float:
-    """Answer what is not answered yet as long as there is time; return this process' FLOP."""
+) -> None:
+    """Answer what is not answered yet as long as there is time."""
     group = engine.group
     left = [part for part in answers.parts if answers.read(part) is None]
     if len(left) < len(answers.parts):
         say(f"evaluate: going on, {len(answers.parts) - len(left)} of {len(answers.parts)} parts")
     group.barrier()  # before one of them writes
-    mine, flop, longest = left[group.rank :: group.size], 0.0, 0.0
+    mine, longest = left[group.rank :: group.size], 0.0
     with ProgressBar(
         "evaluate", "part", len(mine), settings.log, budget=lambda: deadline.seconds_left
     ) as bar:
@@ -158,33 +169,26 @@ def _answer(
             begin = time.monotonic()
             puzzles = answers.puzzles_of(part)
             questions = encode_questions(puzzles)
-            tokens_KNC, more = predict_by_step(weights, questions, settings.puzzles.steps, engine)
+            tokens_KNC, flop = predict_by_step(weights, questions, settings.puzzles.steps, engine)
             colors_KNC = np.maximum(tokens_KNC, FIRST_COLOR) - FIRST_COLOR
-            answers.write(part, colors_KNC.reshape(-1, *puzzles.questions.shape))
-            flop += more
-            longest = max(longest, time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            colors_KNSS = colors_KNC.reshape(-1, *puzzles.questions.shape)
+            answers.write(part, _Part(colors_KNSS, flop, seconds))
+            longest = max(longest, seconds)
             bar.update()
-    return flop
 
 
-def _score(
-    answers: _Answers,
-    weights: Weights,
-    settings: Settings,
-    run: Run,
-    flop: float,
-    seconds: float,
-) -> None:
+def _score(answers: _Answers, weights: Weights, settings: Settings, run: Run) -> None:
     """Score what is answered: a table, ``evaluation.json`` and the page."""
     read = [(part, answers.read(part)) for part in answers.parts]
-    answered = [(part, grids) for part, grids in read if grids is not None]
+    answered = [(first, part) for first, part in read if part is not None]
     if not answered:
         raise InputError("evaluate: the time was over before any puzzle was answered")
     members = np.concatenate([
-        np.arange(part, part + grids.shape[1]) for part, grids in answered
+        np.arange(first, first + part.answers_KNSS.shape[1]) for first, part in answered
     ])  # fmt: skip
     puzzles = answers.puzzles.take(members)
-    answers_KNSS = np.concatenate([grids for _, grids in answered], axis=1)
+    answers_KNSS = np.concatenate([part.answers_KNSS for _, part in answered], axis=1)
     score = score_puzzles(puzzles, answers_KNSS, settings.puzzles.steps)
     by_step, by_rating = list(score.by_step()), list(score.by_rating(puzzles.ratings))
     content = {
@@ -193,8 +197,8 @@ def _score(
         "answered": len(members),
         "weights": weights.source,
         "code_version": code_version(),
-        "flop": flop,
-        "seconds": seconds,
+        "flop": sum(part.flop for _, part in answered),
+        "process_seconds": sum(part.seconds for _, part in answered),
         "by_step": by_step,
         "by_rating": by_rating,
         "settings": asdict(replace(settings, model=weights.model.settings)),

@@ -54,7 +54,8 @@ def pretrain(settings: Settings, run: Run) -> None:
         )
         best = latest_checkpoint(run.best)
         if best is not None:
-            say(f'pretrain: the best evaluation was that of {best}: predict SET="weights={best}"')
+            command = "evaluate" if isinstance(dataset, PuzzleSet) else "predict"
+            say(f'pretrain: the best evaluation was that of {best}: {command} SET="weights={best}"')
         leave_process_group()
     if step and (latest is None or checkpoint_step(latest) < step):
         raise InputError(f"{run.checkpoints}: step {step} could not be kept, see the warnings")
@@ -64,5 +65,5 @@ def _choose_evaluated(
     settings: Settings, dataset: Dataset | PuzzleSet
 ) -> Sequence[Task] | PuzzleSet:
     if isinstance(dataset, PuzzleSet):
-        return load_evaluated_puzzles(settings, dataset.trained_on)
+        return load_evaluated_puzzles(settings)
     return choose_evaluated_tasks(settings.data)
