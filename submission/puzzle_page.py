@@ -30,7 +30,7 @@ def write_puzzle_page(
     path: Path,
     name: str,
     puzzles: PuzzleSet,
-    answers_KNSS: NDArray[np.uint8],
+    predicted_KNSS: NDArray[np.uint8],
     score: PuzzleScore,
 ) -> None:
     """Replace ``path`` by the page of the evaluation of a run called ``name``."""
@@ -55,7 +55,7 @@ def write_puzzle_page(
         shown = members[:_SHOWN]
         parts.append(f"<h2>{title}: {len(members):,}</h2>")
         parts.append(f"<p>The first {len(shown)}. Wrong cells are red or crossed out.</p>")
-        parts.extend(_draw(puzzles, answers_KNSS, score.steps, number) for number in shown)
+        parts.extend(_draw(puzzles, predicted_KNSS, score.steps, number) for number in shown)
     parts.append("</main></body></html>")
     write_atomic(path, "\n".join(parts).encode())
 
@@ -78,15 +78,15 @@ def _show(key: str, value: float | None) -> str:
 
 
 def _draw(
-    puzzles: PuzzleSet, answers_KNSS: NDArray[np.uint8], steps: Sequence[int], number: int
+    puzzles: PuzzleSet, predicted_KNSS: NDArray[np.uint8], steps: Sequence[int], number: int
 ) -> str:
-    """Return a picture of a puzzle: question, answer after each number of steps, right answer."""
+    """Return a picture of a puzzle: question, prediction after each number of steps, answer."""
     question, answer = puzzles.questions[number], puzzles.answers[number]
     columns = [
         [Labelled("question", question)],
         *(
             [Labelled(f"step {step}", grids[number], answer)]
-            for step, grids in zip(steps, answers_KNSS, strict=True)
+            for step, grids in zip(steps, predicted_KNSS, strict=True)
         ),
         [Labelled("answer", answer)],
     ]

@@ -1,4 +1,4 @@
-"""How good the answers to Sudoku puzzles and mazes are, after each number of supervision steps.
+"""How good the predictions of Sudoku puzzles and mazes are, after each number of supervision steps.
 
 Shapes: K numbers of steps, N puzzles, S side of the grids.
 """
@@ -20,7 +20,7 @@ _MOST_GROUPS = 6  # of puzzles by their rating
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PuzzleScore:
-    """What the answers to a set of puzzles are worth."""
+    """What the predictions of a set of puzzles are worth."""
 
     steps: Sequence[int]
     exact_KN: NDArray[np.bool_]
@@ -28,7 +28,7 @@ class PuzzleScore:
     cells_KN: NDArray[np.float64]
     """The share of right cells."""
     shortest_KN: NDArray[np.bool_] | None
-    """Of mazes, whether the answer is any shortest path: theirs is one of many."""
+    """Of mazes, whether the prediction is any shortest path: the answer is one of many."""
 
     def by_step(self) -> Iterator[Means]:
         """Yield the means over all puzzles after each number of supervision steps."""
@@ -55,12 +55,12 @@ class PuzzleScore:
 
 
 def score_puzzles(
-    puzzles: PuzzleSet, answers_KNSS: NDArray[np.uint8], steps: Sequence[int]
+    puzzles: PuzzleSet, predicted_KNSS: NDArray[np.uint8], steps: Sequence[int]
 ) -> PuzzleScore:
-    """Return what ``answers_KNSS``, colors as those of the puzzles, are worth."""
-    right_KNSS = answers_KNSS == puzzles.answers
+    """Return what ``predicted_KNSS``, colors as those of the puzzles, are worth."""
+    right_KNSS = predicted_KNSS == puzzles.answers
     shortest = None
     if puzzles.kind == "maze":
-        paths = [are_shortest_paths(puzzles.questions, grids_NSS) for grids_NSS in answers_KNSS]
+        paths = [are_shortest_paths(puzzles.questions, grids_NSS) for grids_NSS in predicted_KNSS]
         shortest = np.stack(paths)
     return PuzzleScore(steps, right_KNSS.all(axis=(2, 3)), right_KNSS.mean(axis=(2, 3)), shortest)

@@ -14,11 +14,11 @@ from submission.puzzle_score import score_puzzles
 def test_the_page_draws_solved_and_unsolved_puzzles(kind, tmp_path):
     made = generate_sudokus(3, 0, (30, 30)) if kind == "sudoku" else generate_mazes(3, 0, 6, 4)
     puzzles = PuzzleSet(kind, *made)
-    answers_KNSS = np.stack([puzzles.questions, puzzles.answers])
-    answers_KNSS[1, 2] = puzzles.questions[2]
+    predicted_KNSS = np.stack([puzzles.questions, puzzles.answers])
+    predicted_KNSS[1, 2] = puzzles.questions[2]
     path = tmp_path / "index.html"
-    score = score_puzzles(puzzles, answers_KNSS, (1, 2))
-    write_puzzle_page(path, "<b>odd", puzzles, answers_KNSS, score)
+    score = score_puzzles(puzzles, predicted_KNSS, (1, 2))
+    write_puzzle_page(path, "<b>odd", puzzles, predicted_KNSS, score)
     page = path.read_text()
     assert "&lt;b&gt;odd" in page
     assert "<b>" not in page

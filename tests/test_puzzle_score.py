@@ -16,9 +16,9 @@ def sudokus():
 
 
 def test_a_puzzle_is_solved_when_every_cell_is_right(sudokus):
-    answers_KNSS = np.stack([sudokus.questions, sudokus.answers])
-    answers_KNSS[1, 3, 0, 0] = 0
-    score = score_puzzles(sudokus, answers_KNSS, (1, 16))
+    predicted_KNSS = np.stack([sudokus.questions, sudokus.answers])
+    predicted_KNSS[1, 3, 0, 0] = 0
+    score = score_puzzles(sudokus, predicted_KNSS, (1, 16))
     first, last = score.by_step()
     assert first == {"steps": 1, "exact": 0, "cells": pytest.approx(51 / 81), "shortest": None}
     assert last["exact"] == 0.75
@@ -26,9 +26,9 @@ def test_a_puzzle_is_solved_when_every_cell_is_right(sudokus):
 
 
 def test_puzzles_are_grouped_by_rating(sudokus):
-    answers_KNSS = sudokus.answers[None].copy()
-    answers_KNSS[0, 3] = 1
-    lines = list(score_puzzles(sudokus, answers_KNSS, (2,)).by_rating(sudokus.ratings))
+    predicted_KNSS = sudokus.answers[None].copy()
+    predicted_KNSS[0, 3] = 1
+    lines = list(score_puzzles(sudokus, predicted_KNSS, (2,)).by_rating(sudokus.ratings))
     assert sum(line["puzzles"] for line in lines) == 4
     assert [line["from"] for line in lines] == sorted(line["from"] for line in lines)
     assert (lines[0]["from"], lines[0]["exact"]) == (0, 1)

@@ -43,7 +43,7 @@ def read(run):
 def test_answers_are_scored_by_steps_and_rating_and_kept(trained, monkeypatch):
     evaluate(small(), trained)
     result = read(trained)
-    assert (result["kind"], result["puzzles"], result["answered"]) == ("sudoku", 70, 70)
+    assert (result["kind"], result["puzzles"], result["predicted"]) == ("sudoku", 70, 70)
     assert [line["steps"] for line in result["by_step"]] == [1, 3]
     assert all(0 < line["cells"] < 1 for line in result["by_step"])
     assert sum(line["puzzles"] for line in result["by_rating"]) == 70
@@ -89,14 +89,14 @@ def test_when_the_time_is_over_what_is_answered_counts(trained, monkeypatch):
     monkeypatch.setattr(stage, "predict_by_step", once)
     with pytest.raises(KeyboardInterrupt):
         evaluate(small(), trained)
-    assert read(trained)["answered"] == 64
+    assert read(trained)["predicted"] == 64
     monkeypatch.setattr(stage, "predict_by_step", predict_by_step)
     evaluate(small(), trained)
-    assert read(trained)["answered"] == 70
+    assert read(trained)["predicted"] == 70
 
 
 def test_without_time_nothing_is_said_to_be_scored(trained):
-    with pytest.raises(InputError, match="before any puzzle was answered"):
+    with pytest.raises(InputError, match="before any puzzle was predicted"):
         evaluate(small("predict.time_limit_seconds=0.0001"), trained)
     assert not (trained.evaluation / "evaluation.json").exists()
 
@@ -114,7 +114,7 @@ def test_puzzles_that_were_trained_on_are_refused(trained):
     with pytest.raises(InputError, match="trained on 10 of the 10 puzzles to evaluate"):
         evaluate(known, trained)
     evaluate(change_settings(known, ["predict.refuse_leaks=false"]), trained)
-    assert read(trained)["answered"] == 10
+    assert read(trained)["predicted"] == 10
 
 
 def test_grids_of_another_size_and_tasks_are_one_line(trained, run_here):

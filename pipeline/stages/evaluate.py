@@ -1,7 +1,7 @@
-"""The stage evaluate: answer Sudoku puzzles or mazes and score the answers.
+"""The stage evaluate: predict Sudoku puzzles or mazes, and score the predictions.
 
-Answers are kept in parts below ``evaluation/`` in the run's folder, and the same command goes on
-from those that the same weights and code gave to the same puzzles.
+Predictions are kept in parts below ``evaluation/`` in the run's folder. The same command goes on
+from those that the same weights and code made of the same puzzles.
 
 Shapes: K numbers of supervision steps, N puzzles, S side of the grids.
 """
@@ -43,16 +43,16 @@ _MARGIN = 1.3  # a part may take so many times as long as the longest before
 
 
 class _Part(NamedTuple):
-    """The answers to some puzzles, and what they took."""
+    """The predictions of some puzzles, and what they took."""
 
-    answers_KNSS: NDArray[np.uint8]
+    predicted_KNSS: NDArray[np.uint8]
     flop: float
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
-    """The answers to a set of puzzles, part by part, on disk."""
+class _Predictions:
+    """The predictions of a set of puzzles, part by part, on disk."""
 
     folder: Path
     """Of these weights and puzzles alone."""
@@ -68,36 +68,36 @@ class _Answers:
         """Return the puzzles of a part."""
         return self.puzzles.take(slice(part, part + _PUZZLES_OF_A_PART))
 
-    def write(self, part: int, answered: "_Part") -> None:
-        """Keep the answers of a part, and what they took."""
+    def write(self, part: int, predicted: "_Part") -> None:
+        """Keep the predictions of a part, and what they took."""
         buffer = io.BytesIO()
-        cost = np.array([answered.flop, answered.seconds])
-        np.savez_compressed(buffer, answers=answered.answers_KNSS, cost=cost)
+        cost = np.array([predicted.flop, predicted.seconds])
+        np.savez_compressed(buffer, predicted=predicted.predicted_KNSS, cost=cost)
         write_atomic(self._path(part), buffer.getvalue())
 
     def read(self, part: int) -> "_Part | None":
-        """Return the answers of a part; None where they are missing or damaged."""
+        """Return the predictions of a part; None where they are missing or damaged."""
         path = self._path(part)
         if not path.exists():
             return None
         try:
-            arrays = read_arrays(path, {"answers": (np.uint8, 4), "cost": (np.float64, 1)})
+            arrays = read_arrays(path, {"predicted": (np.uint8, 4), "cost": (np.float64, 1)})
         except InputError as error:
-            warn(f"{error}; answered again")
+            warn(f"{error}; predicted again")
             return None
         shape = (self.num_steps, *self.puzzles_of(part).answers.shape)
-        if (arrays["answers"].shape, arrays["cost"].shape) != (shape, (2,)):
+        if (arrays["predicted"].shape, arrays["cost"].shape) != (shape, (2,)):
             return None
-        return _Part(arrays["answers"], *arrays["cost"].tolist())
+        return _Part(arrays["predicted"], *arrays["cost"].tolist())
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:08}.npz"
 
 
 def evaluate(settings: Settings, run: Run) -> None:
-    """Answer the puzzles of ``data.predicted``, and write and print how good the answers are.
+    """Predict the puzzles of ``data.predicted``, and write and print how good that is.
 
-    When the time is over, those answered until then are scored.
+    When the time is over, those predicted until then are scored.
     """
     seconds = settings.predict.time_limit_seconds or math.inf
     with run.lock(), Deadline(seconds) as deadline:
@@ -109,19 +109,21 @@ def evaluate(settings: Settings, run: Run) -> None:
             fingerprint_code(), str(engine.dtype), weights.digest, settings.puzzles.steps,
             puzzles.digest,
         )  # fmt: skip
-        answers = _Answers(run.evaluation / digest[:16], puzzles, len(settings.puzzles.steps))
+        predictions = _Predictions(
+            run.evaluation / digest[:16], puzzles, len(settings.puzzles.steps)
+        )
         say(
             f"evaluate: {len(puzzles.questions):,} puzzles with {weights.source}, "
             f"{engine.describe()}"
         )
         if engine.group.is_rank0:
             for other in run.evaluation.glob("*/"):
-                if other != answers.folder:  # by other weights
+                if other != predictions.folder:  # by other weights
                     rmtree(other)
-        _answer(answers, weights, settings, engine, deadline)
+        _predict(predictions, weights, settings, engine, deadline)
         engine.group.barrier()
         if engine.group.is_rank0:
-            _score(answers, weights, settings, run)
+            _score(predictions, weights, settings, run)
         engine.group.barrier()
         leave_process_group()
     if deadline.has_signal:
@@ -150,14 +152,18 @@ def _require_fit(puzzles: PuzzleSet, weights: Weights, settings: Settings) -> No
         warn(line)
 
 
-def _answer(
-    answers: _Answers, weights: Weights, settings: Settings, engine: Engine, deadline: Deadline
+def _predict(
+    predictions: _Predictions,
+    weights: Weights,
+    settings: Settings,
+    engine: Engine,
+    deadline: Deadline,
 ) -> None:
-    """Answer what is not answered yet as long as there is time."""
+    """Predict what is not predicted yet as long as there is time."""
     group = engine.group
-    left = [part for part in answers.parts if answers.read(part) is None]
-    if len(left) < len(answers.parts):
-        say(f"evaluate: going on, {len(answers.parts) - len(left)} of {len(answers.parts)} parts")
+    left = [part for part in predictions.parts if predictions.read(part) is None]
+    if done := len(predictions.parts) - len(left):
+        say(f"evaluate: going on, {done} of {len(predictions.parts)} parts")
     group.barrier()  # before one of them writes
     mine, longest = left[group.rank :: group.size], 0.0
     with ProgressBar(
@@ -167,50 +173,50 @@ def _answer(
             if deadline.is_over or longest * _MARGIN > deadline.seconds_left:
                 break
             begin = time.monotonic()
-            puzzles = answers.puzzles_of(part)
+            puzzles = predictions.puzzles_of(part)
             questions = encode_questions(puzzles)
             tokens_KNC, flop = predict_by_step(weights, questions, settings.puzzles.steps, engine)
             colors_KNC = np.maximum(tokens_KNC, FIRST_COLOR) - FIRST_COLOR
             seconds = time.monotonic() - begin
             colors_KNSS = colors_KNC.reshape(-1, *puzzles.questions.shape)
-            answers.write(part, _Part(colors_KNSS, flop, seconds))
+            predictions.write(part, _Part(colors_KNSS, flop, seconds))
             longest = max(longest, seconds)
             bar.update()
 
 
-def _score(answers: _Answers, weights: Weights, settings: Settings, run: Run) -> None:
-    """Score what is answered: a table, ``evaluation.json`` and the page."""
-    read = [(part, answers.read(part)) for part in answers.parts]
-    answered = [(first, part) for first, part in read if part is not None]
-    if not answered:
-        raise InputError("evaluate: the time was over before any puzzle was answered")
+def _score(predictions: _Predictions, weights: Weights, settings: Settings, run: Run) -> None:
+    """Score what is predicted: a table, ``evaluation.json`` and the page."""
+    read = [(part, predictions.read(part)) for part in predictions.parts]
+    predicted = [(first, part) for first, part in read if part is not None]
+    if not predicted:
+        raise InputError("evaluate: the time was over before any puzzle was predicted")
     members = np.concatenate([
-        np.arange(first, first + part.answers_KNSS.shape[1]) for first, part in answered
+        np.arange(first, first + part.predicted_KNSS.shape[1]) for first, part in predicted
     ])  # fmt: skip
-    puzzles = answers.puzzles.take(members)
-    answers_KNSS = np.concatenate([part.answers_KNSS for _, part in answered], axis=1)
-    score = score_puzzles(puzzles, answers_KNSS, settings.puzzles.steps)
+    puzzles = predictions.puzzles.take(members)
+    predicted_KNSS = np.concatenate([part.predicted_KNSS for _, part in predicted], axis=1)
+    score = score_puzzles(puzzles, predicted_KNSS, settings.puzzles.steps)
     by_step, by_rating = list(score.by_step()), list(score.by_rating(puzzles.ratings))
     content = {
         "kind": puzzles.kind,
-        "puzzles": len(answers.puzzles.questions),
-        "answered": len(members),
+        "puzzles": len(predictions.puzzles.questions),
+        "predicted": len(members),
         "weights": weights.source,
         "code_version": code_version(),
-        "flop": sum(part.flop for _, part in answered),
-        "process_seconds": sum(part.seconds for _, part in answered),
+        "flop": sum(part.flop for _, part in predicted),
+        "process_seconds": sum(part.seconds for _, part in predicted),
         "by_step": by_step,
         "by_rating": by_rating,
         "settings": asdict(replace(settings, model=weights.model.settings)),
     }
     write_json(run.evaluation / "evaluation.json", content)
     page = run.evaluation / "index.html"
-    write_puzzle_page(page, run.folder.name, puzzles, answers_KNSS, score)
+    write_puzzle_page(page, run.folder.name, puzzles, predicted_KNSS, score)
     _say(puzzles, by_step, by_rating)
-    if len(members) < len(answers.puzzles.questions):
+    if len(members) < len(predictions.puzzles.questions):
         say(
-            f"evaluate: {len(members):,} of {len(answers.puzzles.questions):,} puzzles are "
-            "answered; the same command goes on from here"
+            f"evaluate: {len(members):,} of {len(predictions.puzzles.questions):,} puzzles are "
+            "predicted; the same command goes on from here"
         )
     say(f"{page}: {page.stat().st_size / 1e3:,.0f} kB, to be opened in a browser")
 
