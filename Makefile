@@ -49,7 +49,7 @@ SCORE_FILES := $(if $(SUBMISSION),--submission "$$SUBMISSION" --challenges "$$CH
 EXPERIMENT := PYTHONPATH=.:tests $(PY) experiments
 
 # Tests are shared among processes, file by file; the few slow ones of one file, test by test.
-SHARED := -n auto --maxprocesses 4 --dist
+SHARED := -n auto --maxprocesses 4
 
 GPU_FOLDERS := --to "$${TO:-runs/gpu-state}" $(if $(FROM),--from "$$FROM") $(if $(WHEELS),--wheels "$$WHEELS")
 
@@ -126,10 +126,10 @@ submit: $(READY) ## To Kaggle, 4: submit that version, after a question; YES=1 a
 	@$(PY) -m kernels_kaggle submit $(THE_RUN) --message "$$MESSAGE" $(if $(filter 1,$(YES)),--yes)
 
 test: $(READY_DEV) ## Run all tests but those of kernel-test
-	$(PY) -m pytest -q $(SHARED) loadfile
+	$(PY) -m pytest -q $(SHARED) --dist loadfile
 
 kernel-test: $(READY_DEV) ## Execute the notebooks as Kaggle does, without a network
-	$(PY) -m pytest -q -m kernel $(SHARED) load
+	$(PY) -m pytest -q -m kernel $(SHARED) --dist load
 
 lint: $(READY_DEV) ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -43,9 +43,14 @@ def files_of_puzzles(name: str) -> Iterator[Path]:
 
 
 def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
-    """Return the puzzles of a part of the data, as many as are asked for."""
+    """Return the puzzles of a part of the data, as many as are asked for.
+
+    Pretraining is evaluated on puzzles of the source it trains on, others than it trains on.
+    """
     from augment.puzzle_files import read_puzzles
 
+    if part == "evaluated":
+        _require_others(settings)
     names, puzzles = getattr(settings.data, part), settings.puzzles
     name = names[0] if len(names) == 1 else ""
     match = _NAME.fullmatch(name)
@@ -72,8 +77,8 @@ def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
     return _generate(kind, size, first + count, seed).take(slice(first, None))
 
 
-def load_evaluated_puzzles(settings: Settings) -> "PuzzleSet":
-    """Return the puzzles that pretraining is evaluated on: others of the source it trains on."""
+def _require_others(settings: Settings) -> None:
+    """Raise :class:`InputError` where ``data.evaluated`` is no source with puzzles left."""
     data = settings.data
     if data.evaluated != data.trained:
         shown = ",".join(data.evaluated)
@@ -83,7 +88,6 @@ def load_evaluated_puzzles(settings: Settings) -> "PuzzleSet":
         )
     if settings.puzzles.num_trained == 0:
         raise InputError("data.evaluated: puzzles.num_trained=0 leaves no puzzle to evaluate")
-    return load_puzzles(settings, "evaluated")
 
 
 def _generate(kind: "Kind", size: int, count: int, seed: int, first: int = 0) -> "PuzzleSet":

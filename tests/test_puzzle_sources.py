@@ -5,7 +5,7 @@ import pytest
 
 from augment.errors import InputError
 from augment.puzzle_files import write_puzzles
-from pipeline.puzzle_sources import are_puzzles, load_evaluated_puzzles, load_puzzles
+from pipeline.puzzle_sources import are_puzzles, load_puzzles
 from pipeline.recipes import load_recipe
 from pipeline.sources import fingerprint_sources, load_source
 
@@ -31,7 +31,7 @@ def test_pretraining_is_evaluated_on_puzzles_of_neither_part(name):
     changes = ["puzzles.num_trained=6", "puzzles.num_predicted=4", "data.num_evaluated=3"]
     every = settings(name, *changes, f"data.evaluated={name}")
     others = np.union1d(*(load_puzzles(every, part).keys for part in ("trained", "predicted")))
-    evaluated = load_evaluated_puzzles(every)
+    evaluated = load_puzzles(every, "evaluated")
     assert len(evaluated.questions) == 3
     assert not np.isin(evaluated.keys, others).any()
 
@@ -42,15 +42,15 @@ def test_a_file_is_evaluated_on_the_lines_that_are_not_trained_on(tmp_path):
     name = f"sudoku:{tmp_path}"
     changes = [f"data.evaluated={name}", "data.num_evaluated=3"]
     every = settings(name, *changes, "puzzles.num_trained=4")
-    trained, evaluated = load_puzzles(every, "trained"), load_evaluated_puzzles(every)
+    trained, evaluated = load_puzzles(every, "trained"), load_puzzles(every, "evaluated")
     assert (len(trained.keys), len(evaluated.keys)) == (4, 3)
     assert not np.isin(evaluated.keys, trained.keys).any()
     assert np.isin(evaluated.keys, puzzles.keys).all()
     for number, message in ((9, "train.csv: no puzzle after 9 others"), (0, "leaves no puzzle")):
         with pytest.raises(InputError, match=message):
-            load_evaluated_puzzles(settings(name, *changes, f"puzzles.num_trained={number}"))
+            load_puzzles(settings(name, *changes, f"puzzles.num_trained={number}"), "evaluated")
     with pytest.raises(InputError, match=r"'maze/5'; for puzzles it is data.trained"):
-        load_evaluated_puzzles(settings(name, "data.evaluated=maze/5"))
+        load_puzzles(settings(name, "data.evaluated=maze/5"), "evaluated")
 
 
 def test_files_are_those_of_the_part(tmp_path):

@@ -11,7 +11,7 @@ from augment.task import Task
 from pipeline.console import say, say_anywhere
 from pipeline.deadline import Deadline, Leg
 from pipeline.inputs import choose_evaluated_tasks
-from pipeline.puzzle_sources import load_evaluated_puzzles
+from pipeline.puzzle_sources import load_puzzles
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.stages.build import keep_dataset, load_dataset
@@ -65,5 +65,5 @@ def _choose_evaluated(
     settings: Settings, dataset: Dataset | PuzzleSet
 ) -> Sequence[Task] | PuzzleSet:
     if isinstance(dataset, PuzzleSet):
-        return load_evaluated_puzzles(settings)
+        return load_puzzles(settings, "evaluated")
     return choose_evaluated_tasks(settings.data)
