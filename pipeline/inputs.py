@@ -45,7 +45,7 @@ def choose_trained_tasks(
     refuse_leaks([*trained, *extended], [*predicted, *evaluated])
     predicted = within_side(predicted, data.max_side)
     say_answered_tests(predicted)
-    hidden = [task.without_solutions() for task in predicted]
+    hidden = [] if data.unseen else [task.without_solutions() for task in predicted]
     predicted_ids = {task.task_id for task in hidden}
     hidden += [t.without_solutions() for t in evaluated if t.task_id not in predicted_ids]
     tasks = tuple(tasks_by_id([*fitting, *hidden]).values())

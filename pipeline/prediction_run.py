@@ -12,6 +12,7 @@ from augment.task import Task
 from pipeline.console import say, warn
 from pipeline.deadline import Leg
 from pipeline.fingerprint import fingerprint, fingerprint_code, fingerprint_visible
+from pipeline.per_task_training import PerTaskTraining
 from pipeline.prediction_rounds import Predicted, PredictionRounds, plan_predictions
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -53,17 +54,19 @@ class PredictionRun:
     def go_on(self, known: Sequence[Task], unseen: Sequence[Task], weights: Weights) -> None:
         """Predict ``known`` as they are and ``unseen`` after training on them, in rounds.
 
-        A first round comes before any training, and an early one when half of it is done.
+        A first round comes before any training, and an early one when half of it is done. Where
+        tasks are trained apart in the end, few views are predicted before that.
         """
         settings, predicted = self.settings.predict, list[Predicted]()
+        apart = PerTaskTraining(self.settings, self.rounds)
         if known:
             digest = self._fingerprint(weights.digest, known)
             predicted.append(plan_predictions(known, weights, settings, digest))
         if not unseen:
-            self.rounds.votes.resume([p.fingerprint for p in predicted])
+            self._resume(predicted, apart)
             for known_tasks in predicted:
                 self.rounds.measure_speed(known_tasks)
-            self.rounds.predict_views(predicted, settings.num_views)
+            self._finish(predicted, apart)
             return
         training_run = open_test_time_training(
             self.settings, self.run, self.rounds.engine, unseen, weights
@@ -76,7 +79,7 @@ class PredictionRun:
             self._fingerprint(identity, unseen),
             training_run.step,
         )
-        self.rounds.votes.resume([p.fingerprint for p in (*predicted, learned)])
+        self._resume([*predicted, learned], apart)
         self.rounds.measure_speed(learned)
         if training_run.step == 0:
             self.rounds.predict_views([*predicted, learned], 1, _SHARE_OF_FIRST_ROUND)
@@ -86,7 +89,22 @@ class PredictionRun:
             )
             if until < 1 and not self.rounds.has_early_round(learned):
                 self.rounds.predict_views([learned], settings.early_views, _SHARE_OF_EARLY_ROUNDS)
-        self.rounds.predict_views([*predicted, learned], settings.num_views)
+        self._finish([*predicted, learned], apart)
+
+    def _resume(self, predicted: Sequence[Predicted], apart: PerTaskTraining) -> None:
+        """Take up the votes of an earlier call with the same tasks, weights and settings."""
+        fingerprints = [p.fingerprint for p in predicted]
+        of_apart = map(apart.fingerprint, fingerprints)
+        self.rounds.votes.resume([*fingerprints, *of_apart])
+
+    def _finish(self, predicted: Sequence[Predicted], apart: PerTaskTraining) -> None:
+        """Predict what has been learned by all tasks together, and by each task apart."""
+        settings = self.settings.predict
+        if not self.settings.adapt.per_task_steps:
+            self.rounds.predict_views(predicted, settings.num_views)
+            return
+        self.rounds.predict_views(predicted, settings.early_views)
+        apart.go_on(predicted)
 
     def _legs(self, training_run: TrainingRun, predicted: Sequence[Predicted]) -> Iterator[float]:
         """Train in two legs; yield the progress that each one ends at, after it."""
@@ -130,6 +148,8 @@ class PredictionRun:
             flop = sum(p.flop(0, settings.predict.num_views) for p in predicted)
             views = _VIEWS_MARGIN * flop / self.rounds.flop_per_second
             seconds = max(0.0, left - views - late, left * settings.predict.training_share)
+            if settings.adapt.per_task_steps:
+                seconds *= 1 - settings.adapt.per_task_share
             say(
                 f"plan: {left:.0f} s left, {seconds:.0f} for training and {left - seconds:.0f} for "
                 f"views, which take {views:.0f} at {self.rounds.flop_per_second:.2g} FLOP a second"

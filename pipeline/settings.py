@@ -38,6 +38,9 @@ class DataSettings(Section):
     predicted: Annotated[
         tuple[str, ...], "sources to predict; only their demonstrations are trained on"
     ] = ()
+    unseen: Annotated[
+        bool, "pretraining sees nothing of data.predicted, which is left to test-time training"
+    ] = False
     fresh: Annotated[
         tuple[str, ...],
         "sources whose pairs are trained on with those of the trained task of the same id",

@@ -338,15 +338,12 @@ def open_test_time_training(
 ) -> TrainingRun:
     """Return the training of ``weights`` on the demonstrations of ``tasks``."""
     adapt, data = settings.adapt, settings.data
-    deciding = asdict(adapt)
-    for name in ("time_limit_seconds", "log_every"):
-        del deciding[name]
     identity = {
         "fingerprint": fingerprint(
             fingerprint_code(),
             str(engine.dtype),
             weights.digest,
-            deciding,
+            adapt.deciding(),
             fingerprint_visible(tasks),
             [data.views_per_task, data.seed, data.color_maps],
         )

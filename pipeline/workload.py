@@ -99,7 +99,8 @@ def read_workload(settings: Settings) -> Workload:
         side = settings.data.max_side
         known = [task for task in known if task.longest_side(with_solutions=True) <= side]
         fresh = choose_fresh_pairs(settings.data, known)
-        training = _training(settings, settings.train, settings.model, known, tasks, fresh)
+        visible = [] if settings.data.unseen else tasks
+        training = _training(settings, settings.train, settings.model, known, visible, fresh)
         return Workload(training, _prediction(settings, settings.model, predicted_tasks))
     model = settings.adapt.adapted_model(settings.model)
     training = _training(settings, settings.adapt, model, [], predicted_tasks)

@@ -58,6 +58,16 @@ class ProcessGroup:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def all_gather_bytes(self, content: bytes) -> list[bytes]:
+        """Return the bytes of all processes, in order of rank."""
+        if self.size == 1:
+            return [content]
+        lengths = self.all_gather(torch.tensor([len(content)], device=self.device)).tolist()
+        padded = bytearray(content.ljust(max(1, *lengths), b"\0"))
+        mine = torch.frombuffer(padded, dtype=torch.uint8).to(self.device)
+        parts = self.all_gather(mine).cpu().numpy().reshape(self.size, -1)
+        return [part[:length].tobytes() for part, length in zip(parts, lengths, strict=True)]
+
     def any(self, flag: bool) -> bool:
         """Return whether ``flag`` holds on any process."""
         return bool(self.sum(flag))

@@ -330,10 +330,42 @@ class AdaptSettings(TrainSettings):
     max_supervision_steps: Annotated[
         int, "model.max_supervision_steps from here on; 0 = likewise"
     ] = 0
+    per_task_steps: Annotated[
+        int, "steps that each task then trains apart, from what all tasks have learned; 0 = none"
+    ] = 0
+    per_task_batch: Annotated[int, "lanes of these steps"] = 16
+    per_task_lr: Annotated[float, "learning rate of the trunk in these steps; 0 = adapt.lr"] = 0.0
+    per_task_share: Annotated[
+        float, "share of the time for training, where there is a limit, that these steps get"
+    ] = 0.5
 
     def __post_init__(self) -> None:
         TrainSettings.__post_init__(self)  # super() does not work in a class with slots
-        self.require_numbers(dict.fromkeys(RECURSION, 0), dict.fromkeys(RECURSION, MAX_DEPTH))
+        self.require_numbers(
+            {**dict.fromkeys((*RECURSION, "per_task_steps", "per_task_lr", "per_task_share"), 0),
+             "per_task_batch": 1},
+            {**dict.fromkeys(RECURSION, MAX_DEPTH), "per_task_batch": _MAX_LANES,
+             "per_task_share": 1},
+        )  # fmt: skip
+
+    def deciding(self) -> dict[str, object]:
+        """Return the settings that decide what training all tasks together learns."""
+        names = {field.name for field in fields(self)}
+        free = {name for name in names if name.startswith("per_task_")}
+        names -= free | {"time_limit_seconds", "log_every"}
+        return {name: getattr(self, name) for name in sorted(names)}
+
+    @property
+    def per_task(self) -> "AdaptSettings":
+        """The settings of training one task apart."""
+        return replace(
+            self,
+            num_steps=self.per_task_steps,
+            global_batch=self.per_task_batch,
+            lr=self.per_task_lr or self.lr,
+            matrix_lr=0.0 if self.per_task_lr else self.matrix_lr,
+            warmup_steps=min(self.warmup_steps, self.per_task_steps // 10),
+        )
 
     def adapted_model(self, model: ModelSettings) -> ModelSettings:
         """Return ``model`` with the recursion that these settings name, where they name one."""

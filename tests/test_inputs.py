@@ -7,6 +7,7 @@ from dataclasses import replace
 from commands import SHORT, call, write_task_folder
 from conftest import rewrite_description
 
+from augment.dataset import Dataset
 from pipeline.run import Run
 from pipeline.sources import load_source
 from solver.checkpoint_files import FORMAT, latest_checkpoint
@@ -54,6 +55,25 @@ def test_tasks_never_seen_and_tasks_too_large_are_answered_too(run_here, capsys)
     assert "adapt" not in capsys.readouterr().out
     assert call("predict", "--run-name", "a", changes=[*SHORT, "predict.adapt=all"]) == 0
     assert re.search(r"adapt: \d+ tasks, at most 3 steps", capsys.readouterr().out)
+
+
+def test_unseen_tasks_are_left_to_test_time_training(run_here, arc1, capsys):
+    """Pretraining knows nothing of them, and still refuses what would give them away."""
+    small = [task for task in arc1 if task.longest_side(with_solutions=True) <= 4]
+    write_task_folder(run_here / "tasks", small[:4])
+    unseen = [*SHORT, "data.trained=folder:tasks", "data.predicted=arc1/evaluation",
+              "data.unseen=true"]  # fmt: skip
+    assert call("pretrain", "--run-name", "a", changes=unseen) == 0
+    known = Dataset.load(Run.named("a").dataset)
+    assert [task.task_id for task in known.tasks] == sorted(task.task_id for task in small[:4])
+    capsys.readouterr()
+    assert call("predict", "--run-name", "a", changes=unseen) == 0
+    printed = capsys.readouterr().out
+    predicted = re.search(r"predict: (\d+) tasks with", printed)
+    assert f"adapt: {predicted[1]} tasks, at most 3 steps" in printed
+    leaking = [*unseen, "data.predicted=arc1/training"]
+    assert call("pretrain", "--run-name", "b", changes=leaking) == 2
+    assert small[0].task_id in capsys.readouterr().err
 
 
 def test_weights_that_are_named_go_before_those_of_the_run(run_here, capsys):

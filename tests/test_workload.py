@@ -19,6 +19,8 @@ def test_what_trains():
     assert read_workload(untrained).training is None
     unasked = load_recipe("arc1", ["data.predicted=", "data.trained=arc1/training"])
     assert read_workload(unasked).prediction is None
+    unseen = read_workload(load_recipe("arc1-unseen", ["data.trained=arc1/training"])).training
+    assert unseen.num_rows == 1 + 398
 
 
 def test_fresh_pairs_make_no_more_work_but_other_lengths(run_here, arc1):

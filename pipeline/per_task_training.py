@@ -1,0 +1,192 @@
+"""The last part of test-time training: each task apart, from what all tasks have learned together.
+
+Every process takes a task of its own, trains a copy of the weights on its demonstrations and
+predicts its tests; then all exchange their predictions and take the next tasks, the smallest first.
+Where time ends before, the votes from what all have learned stay.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import orjson
+import torch
+
+from augment.examples import ExampleStream
+from augment.prediction import Prediction
+from augment.task import Task
+from pipeline.console import ProgressBar, say, warn
+from pipeline.deadline import Leg
+from pipeline.fingerprint import fingerprint
+from pipeline.prediction_rounds import Predicted, PredictionRounds, plan_predictions
+from pipeline.settings import Settings
+from solver.adapt import make_adaptation_dataset, start_adaptation
+from solver.demonstrations import add_shares_reproduced
+from solver.engine import Engine
+from solver.predict import predict
+from solver.process_group import ProcessGroup
+from solver.progress import TrainingProgress
+from solver.train import require_finite, train
+from solver.weights import Weights
+from submission.rounds import Round
+
+_SECONDS_BETWEEN_ROUNDS = 20.0  # at most so much is lost when the process is killed
+_SAFETY = 1.3  # views may take this many times as long as their FLOP say
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A task to train apart."""
+
+    part: Predicted
+    """Where the task is predicted as one of many, and whose weights it starts from."""
+    task: Task
+    cost: float
+    """The FLOP of one prediction of it; a step of training takes in proportion."""
+
+
+@dataclass(slots=True)
+class PerTaskTraining:
+    """Trains every task apart and adds its predictions to the votes, as far as time goes."""
+
+    settings: Settings
+    rounds: PredictionRounds
+    _alone: Engine = field(init=False)
+    """The engine of this process in a group of its own."""
+    _pending: list[tuple[_Job, list[Prediction]]] = field(init=False, default_factory=list)
+    """What is not yet among the votes."""
+    _written_at: float = field(init=False, default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        engine = self.rounds.engine
+        self._alone = replace(engine, group=ProcessGroup(device=engine.group.device))
+
+    def fingerprint(self, part_fingerprint: str) -> str:
+        """Return the fingerprint of the predictions of a part's tasks, each trained apart."""
+        adapt, data = self.settings.adapt.per_task, self.settings.data
+        views = [data.views_per_task, data.seed, data.color_maps]
+        return fingerprint(part_fingerprint, adapt.deciding(), views)
+
+    def go_on(self, parts: Sequence[Predicted]) -> None:
+        """Train the tasks of all ``parts`` apart that are not among the votes already."""
+        group, adapt = self.rounds.engine.group, self.settings.adapt.per_task
+        jobs = [job for part in parts for job in self._list_jobs(part)]
+        if not jobs:
+            return
+        jobs.sort(key=lambda job: job.cost)
+        waves = [jobs[first : first + group.size] for first in range(0, len(jobs), group.size)]
+        costs = np.array([wave[-1].cost for wave in waves])
+        say(
+            f"adapt: {len(jobs)} tasks, each apart, at most {adapt.num_steps:,} steps of "
+            f"{adapt.global_batch}"
+        )
+        with ProgressBar(
+            "adapt", "task", len(jobs), self.settings.log, budget=self.rounds.seconds_left
+        ) as bar:
+            for number, wave in enumerate(waves):
+                left = self.rounds.seconds_left()
+                seconds = left if left == math.inf else left * costs[number] / costs[number:].sum()
+                if self.rounds.has_signal() or seconds <= 0:
+                    break
+                has_own = group.rank < len(wave)
+                own = self._train_and_predict(wave[group.rank], seconds) if has_own else []
+                if self.rounds.has_signal():  # training may have been cut short by it
+                    break
+                gathered = group.all_gather_bytes(_to_bytes(own))
+                self._pending += zip(wave, map(_from_bytes, gathered), strict=False)
+                bar.reach(min(len(jobs), (number + 1) * group.size))
+                is_due = time.monotonic() - self._written_at > _SECONDS_BETWEEN_ROUNDS
+                if group.broadcast(is_due):
+                    self._write()
+        self._write()
+
+    def _list_jobs(self, part: Predicted) -> list[_Job]:
+        """Return the tasks of a part that are not among the votes already; on every process."""
+        group, queries = self.rounds.engine.group, part.plan.queries
+        done = self.rounds.votes.tasks_done(self.fingerprint(part.fingerprint), self._step(part))
+        is_done = [task.task_id in done for task in part.tasks]  # rank 0 alone knows
+        done_N = group.all_reduce(torch.tensor(is_done, dtype=torch.int32, device=group.device))
+        of_query = part.plan.flop / part.plan.lengths.sum() * part.plan.lengths
+        return [
+            _Job(part, task, float(of_query[queries.tasks == number].mean()))
+            for number, task in enumerate(part.tasks)
+            if not done_N[number]
+        ]
+
+    def _step(self, part: Predicted) -> int:
+        """Return what the votes of tasks trained apart are labelled with: their last step."""
+        return part.step + self.settings.adapt.per_task_steps
+
+    def _train_and_predict(self, job: _Job, seconds: float) -> list[Prediction]:
+        """Return the predictions of a task after training on it alone; of none if it fails."""
+        data, part, engine = self.settings.data, job.part, self._alone
+        adapt, predicting = self.settings.adapt.per_task, self.settings.predict
+        dataset = make_adaptation_dataset(
+            [job.task], data.views_per_task, data.seed, part.weights.model.settings, data.color_maps
+        )
+        training = start_adaptation(part.weights, dataset, adapt, engine)
+        weights = Weights(
+            training.model, training.table, dataset.index, part.weights.trained_on, "", ""
+        )
+        plan = plan_predictions([job.task], weights, predicting, "")
+        flop_per_second = self.rounds.flop_per_second / self.rounds.engine.group.size
+        if seconds < math.inf:
+            seconds -= _SAFETY * plan.flop(0, predicting.num_views) / flop_per_second
+            if seconds <= 0:
+                return []
+        leg = Leg(self.rounds.deadline, by_time=True, seconds=seconds)
+        progress = TrainingProgress(adapt.num_steps, engine.group, leg)
+        for _ in train(training, ExampleStream(dataset, adapt.seed), adapt, engine, progress):
+            pass
+        try:
+            require_finite(training, engine.group)
+        except FloatingPointError as error:
+            warn(f"adapt: task {job.task.task_id} apart: {error}; its votes stay as they are")
+            return []
+        weights = replace(weights, model=training.ema.averaged(training.model))
+        plans = plan.plans(0, predicting.num_views)
+        results = [
+            predict(weights, each, engine, stop_when_halted=predicting.stop_when_halted)
+            for each in plans
+        ]
+        predictions = results[0]
+        if plan.checks is not None:
+            predictions = add_shares_reproduced(predictions, plans[0], results[1], plans[1])
+        return [prediction for prediction in predictions if prediction is not None]
+
+    def _write(self) -> None:
+        """Add what is pending to the votes, one round for each part."""
+        successful = [(job, predictions) for job, predictions in self._pending if predictions]
+        for part in {id(job.part): job.part for job, _ in successful}.values():
+            made = {job.task.task_id: each for job, each in successful if job.part is part}
+            predictions = [prediction for of_task in made.values() for prediction in of_task]
+            num_views = self.settings.predict.num_views
+            digest = self.fingerprint(part.fingerprint)
+            self.rounds.votes.add(
+                Round(digest, self._step(part), tuple(made), 0, num_views, True, predictions)
+            )
+        self._pending.clear()
+        self._written_at = time.monotonic()
+
+
+def _to_bytes(predictions: Sequence[Prediction]) -> bytes:
+    return orjson.dumps(
+        [(p.task_id, p.test, p.grid, p.q, p.view, p.reproduced) for p in predictions],
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def _from_bytes(content: bytes) -> list[Prediction]:
+    return [
+        Prediction(
+            task_id,
+            test,
+            None if grid is None else np.array(grid, dtype=np.uint8),
+            q,
+            view,
+            math.nan if reproduced is None else reproduced,
+        )
+        for task_id, test, grid, q, view, reproduced in orjson.loads(content)
+    ]

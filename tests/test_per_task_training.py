@@ -1,0 +1,128 @@
+"""Test-time training of each task apart adds votes, and costs none that are there."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from commands import SHORT, call, call_in_processes
+from results import predicted_views
+
+from pipeline.run import Run
+from pipeline.sources import load_source, within_side
+from solver.checkpoint_files import latest_checkpoint
+from submission.rounds import read_round, round_folders
+
+APART = [*SHORT, "adapt.per_task_steps=4", "adapt.per_task_batch=4", "predict.ranking=count",
+         "predict.early_views=2"]  # fmt: skip
+
+
+@pytest.fixture
+def trained(run_here):
+    assert call("pretrain", "--run-name", "a") == 0
+    return f"weights={latest_checkpoint(Run.named('a').checkpoints)}"
+
+
+def rounds_of(name):
+    return [read_round(folder) for folder in round_folders(Run.named(name).votes)]
+
+
+def tasks_apart(name, step=4):
+    return sorted(id_ for r in rounds_of(name) if r.step == step for id_ in r.task_ids)
+
+
+def test_every_task_is_trained_apart_after_the_votes_of_all_together(trained, capsys):
+    tasks = within_side(load_source("arc1/training"), 4)
+    assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
+    assert f"adapt: {len(tasks)} tasks, each apart, at most 4 steps of 4" in capsys.readouterr().out
+    assert tasks_apart("b") == sorted(task.task_id for task in tasks)
+    views = {step: {r.stop for r in rounds_of("b") if r.step == step} for step in (0, 4)}
+    assert views == {0: {1, 2}, 4: {3}}
+    # Those that trained apart are other predictions, and they are the ones that count.
+    apart = {(p.task_id, p.test, p.view): p.grid for r in rounds_of("b") if r.step == 4
+             for p in r.predictions}  # fmt: skip
+    together = {(p.task_id, p.test, p.view): p.grid for r in rounds_of("b") if r.step == 0
+                for p in r.predictions}  # fmt: skip
+    assert together.keys() < apart.keys()
+    assert any(grid.tolist() != apart[key].tolist() for key, grid in together.items())
+
+
+def test_unseen_tasks_train_together_first(trained, capsys):
+    unseen = [*APART, trained, "data.predicted=arc1/evaluation", "adapt.num_steps=3"]
+    assert call("predict", "--run-name", "b", changes=unseen) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("at most 3 steps") < printed.index("each apart, at most 4 steps of 4")
+    assert tasks_apart("b", step=3 + 4)
+
+
+def test_it_goes_on_with_the_tasks_that_have_no_votes_yet(trained, capsys):
+    assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
+    expected = predicted_views(Run.named("b"))
+    newest = round_folders(Run.named("b").votes)[-1]
+    description = json.loads((newest / "round.json").read_text())
+    assert description["step"] == 4
+    for path in newest.iterdir():
+        path.unlink()
+    newest.rmdir()
+    capsys.readouterr()
+    assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
+    assert "tasks, each apart" in capsys.readouterr().out
+    assert predicted_views(Run.named("b")) == expected
+    assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
+    assert "each apart" not in capsys.readouterr().out
+
+
+def test_other_settings_of_it_leave_what_was_learned_together(trained, capsys):
+    unseen = [*APART, trained, "data.predicted=arc1/evaluation"]
+    assert call("predict", "--run-name", "b", changes=unseen) == 0
+    capsys.readouterr()
+    assert call("predict", "--run-name", "b", changes=[*unseen, "adapt.per_task_lr=1e-4"]) == 0
+    printed = capsys.readouterr().out
+    assert "going on from runs/b/adapted" in printed
+    assert "1 rounds by other weights or settings dropped" in printed
+
+
+def test_two_processes_share_the_tasks_and_predict_the_same(trained):
+    assert call("predict", "--run-name", "one", changes=[*APART, trained]) == 0
+    call_in_processes(2, "predict", "--run-name", "two", changes=[*APART, trained])
+    assert predicted_views(Run.named("one")) == predicted_views(Run.named("two"))
+    one, two = (Run.named(name).submission.read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_task_whose_numbers_leave_their_range_keeps_its_votes(trained, monkeypatch, capsys):
+    from pipeline import per_task_training
+
+    def fail(training, group):
+        raise FloatingPointError("planted")
+
+    monkeypatch.setattr(per_task_training, "require_finite", fail)
+    assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
+    assert "apart: planted; its votes stay as they are" in capsys.readouterr().out
+    assert not tasks_apart("b")
+    assert {r.stop for r in rounds_of("b")} == {1, 2}
+
+
+def test_time_is_shared_among_the_tasks_that_are_left(trained, monkeypatch, capsys):
+    """On a clock on which every step takes a second, and all else none."""
+    from pipeline import per_task_training
+
+    now, steps = 0.0, []
+    monkeypatch.setattr("pipeline.deadline._age_of_job", lambda: 0.0)
+    monkeypatch.setattr("pipeline.deadline.Watchdog.__enter__", lambda self: None)
+    monkeypatch.setattr("pipeline.deadline.time.monotonic", lambda: now)
+    train = per_task_training.train
+
+    def slow_train(*arguments):
+        nonlocal now
+        for step in train(*arguments):
+            now += 1.0
+            yield step
+        steps.append(step)
+
+    monkeypatch.setattr(per_task_training, "train", slow_train)
+    limit = 10.0 * len(within_side(load_source("arc1/training"), 4))
+    changes = [*APART, trained, "adapt.per_task_steps=1000",
+               f"predict.time_limit_seconds={limit}"]  # fmt: skip
+    assert call("predict", "--run-name", "b", changes=changes) == 0
+    assert 0.9 * limit < now <= limit
+    assert min(steps) > 1
