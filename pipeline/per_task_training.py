@@ -77,7 +77,7 @@ class PerTaskTraining:
             return
         jobs.sort(key=lambda job: job.cost)
         waves = [jobs[first : first + group.size] for first in range(0, len(jobs), group.size)]
-        costs = np.array([wave[-1].cost for wave in waves])
+        costs = [wave[-1].cost for wave in waves]
         say(
             f"adapt: {len(jobs)} tasks, each apart, at most {adapt.num_steps:,} steps of "
             f"{adapt.global_batch}"
@@ -87,7 +87,9 @@ class PerTaskTraining:
         ) as bar:
             for number, wave in enumerate(waves):
                 left = self.rounds.seconds_left()
-                seconds = left if left == math.inf else left * costs[number] / costs[number:].sum()
+                seconds = left
+                if left < math.inf:
+                    seconds *= costs[number] / sum(costs[number:])
                 if self.rounds.has_signal() or seconds <= 0:
                     break
                 has_own = group.rank < len(wave)

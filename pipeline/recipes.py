@@ -185,8 +185,8 @@ def arc2_small() -> Settings:
 def arc1_unseen() -> Settings:
     """ARC-AGI-1's evaluation tasks as a competition's: unknown until half an hour of 2 cores.
 
-    The trunk of ``arc1-small``, trained on other tasks alone, then test-time training under a
-    clock. Its score is in docs/EXPERIMENTS.md.
+    The model of ``arc1-small``, trained on other tasks alone; then test-time training under a
+    clock, of all tasks together and of each apart. Its score is in docs/EXPERIMENTS.md.
     """
     recipe, data = arc1_small(), arc1().data
     return replace(
@@ -197,7 +197,13 @@ def arc1_unseen() -> Settings:
             left_out=data.left_out,
             unseen=True,
         ),
-        adapt=replace(recipe.adapt, num_steps=1_000_000, ema_share=0.1, decay_share=0.3),
+        adapt=replace(
+            recipe.adapt,
+            num_steps=1_000_000,
+            decay_share=0.3,
+            ema_share=0.1,
+            per_task_steps=300,
+        ),
         predict=PredictSettings(num_views=16, ranking="count", time_limit_seconds=1800.0),
         engine=EngineSettings(compile="true"),
         shipped_weights="solver/pretrained/arc1-unseen",
@@ -207,10 +213,10 @@ def arc1_unseen() -> Settings:
 def kaggle() -> Settings:
     """Tasks never seen, under the competition's clock, on its four GPUs: 12 hours less 10 minutes.
 
-    Test-time training of all tasks together, as in ``arc1-unseen``, from the weights of
-    ``arc1-fast`` and with its batch and rates, which reach zero as the time ends. Others are named
-    with ``weights=``, none with ``adapt.start=scratch``; ``data.predicted`` here is for a
-    rehearsal. Not run at this size.
+    Test-time training of all tasks together and then of each apart, as in ``arc1-unseen``, from the
+    weights of ``arc1-fast`` and with its batch and rates, which reach zero as the time ends. Others
+    are named with ``weights=``, none with ``adapt.start=scratch``; ``data.predicted`` here is for
+    a rehearsal. Not run at this size.
     """
     recipe = arc2_fast()
     train = recipe.train
@@ -222,6 +228,9 @@ def kaggle() -> Settings:
             global_batch=train.global_batch,
             lr=train.lr,
             warmup_steps=train.warmup_steps,
+            per_task_steps=2000,
+            per_task_lr=1e-3,
+            per_task_share=0.1,
         ),
         predict=replace(recipe.predict, num_views=128, time_limit_seconds=42_600.0),
     )

@@ -41,6 +41,7 @@ CHANGES = [
     "adapt.num_cycles=1",
     "adapt.num_latent_steps=1",
     "adapt.max_supervision_steps=2",
+    "adapt.per_task_steps=0",
 ]
 # Run by every Python of the machine: the program is killed when this file is there.
 KILLED = """

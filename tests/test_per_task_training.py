@@ -1,15 +1,17 @@
 """Test-time training of each task apart adds votes, and costs none that are there."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from commands import SHORT, call, call_in_processes
 from results import predicted_views
 
+import solver.train
+from pipeline import per_task_training
 from pipeline.run import Run
 from pipeline.sources import load_source, within_side
 from solver.checkpoint_files import latest_checkpoint
+from solver.predict import Predictor
 from submission.rounds import read_round, round_folders
 
 APART = [*SHORT, "adapt.per_task_steps=4", "adapt.per_task_batch=4", "predict.ranking=count",
@@ -90,8 +92,6 @@ def test_two_processes_share_the_tasks_and_predict_the_same(trained):
 
 
 def test_a_task_whose_numbers_leave_their_range_keeps_its_votes(trained, monkeypatch, capsys):
-    from pipeline import per_task_training
-
     def fail(training, group):
         raise FloatingPointError("planted")
 
@@ -102,27 +102,36 @@ def test_a_task_whose_numbers_leave_their_range_keeps_its_votes(trained, monkeyp
     assert {r.stop for r in rounds_of("b")} == {1, 2}
 
 
-def test_time_is_shared_among_the_tasks_that_are_left(trained, monkeypatch, capsys):
-    """On a clock on which every step takes a second, and all else none."""
-    from pipeline import per_task_training
-
+def test_time_is_shared_among_the_tasks_that_are_left(trained, monkeypatch):
+    """On a clock on which a step and a view in a round take a second each, and all else none."""
     now, steps = 0.0, []
     monkeypatch.setattr("pipeline.deadline._age_of_job", lambda: 0.0)
     monkeypatch.setattr("pipeline.deadline.Watchdog.__enter__", lambda self: None)
     monkeypatch.setattr("pipeline.deadline.time.monotonic", lambda: now)
-    train = per_task_training.train
+    train_step = solver.train.train_step
 
-    def slow_train(*arguments):
+    class SlowPredictor(Predictor):
+        def submit(self, group):
+            nonlocal now
+            now += len(group.members)
+            return super().submit(group)
+
+    def slow_step(training, *arguments):
         nonlocal now
-        for step in train(*arguments):
-            now += 1.0
-            yield step
-        steps.append(step)
+        now += 1.0
+        if training.step == 0:
+            steps.append(0)
+        steps[-1] += 1
+        train_step(training, *arguments)
 
-    monkeypatch.setattr(per_task_training, "train", slow_train)
-    limit = 10.0 * len(within_side(load_source("arc1/training"), 4))
+    monkeypatch.setattr("pipeline.prediction_rounds.Predictor", SlowPredictor)
+    monkeypatch.setattr(solver.train, "train_step", slow_step)
+    tasks = within_side(load_source("arc1/training"), 4)
+    limit = 30.0 * len(tasks)
     changes = [*APART, trained, "adapt.per_task_steps=1000",
                f"predict.time_limit_seconds={limit}"]  # fmt: skip
     assert call("predict", "--run-name", "b", changes=changes) == 0
-    assert 0.9 * limit < now <= limit
-    assert min(steps) > 1
+    assert 0.8 * limit < now <= limit
+    assert len(steps) == len(tasks)
+    assert sum(steps) > 0.6 * limit
+    assert min(steps) > 5
