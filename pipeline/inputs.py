@@ -45,8 +45,13 @@ def choose_trained_tasks(
     refuse_leaks([*trained, *extended], [*predicted, *evaluated])
     predicted = within_side(predicted, data.max_side)
     say_answered_tests(predicted)
+    predicted_ids = {task.task_id for task in predicted}
+    if data.unseen and (both := evaluated_ids & predicted_ids):
+        raise InputError(
+            f"data.evaluated: {join_some(sorted(both))} in data.predicted too, of which with "
+            "data.unseen pretraining sees nothing"
+        )
     hidden = [] if data.unseen else [task.without_solutions() for task in predicted]
-    predicted_ids = {task.task_id for task in hidden}
     hidden += [t.without_solutions() for t in evaluated if t.task_id not in predicted_ids]
     tasks = tuple(tasks_by_id([*fitting, *hidden]).values())
     with_solutions = (True,) * len(fitting) + (False,) * len(hidden)

@@ -5,6 +5,7 @@ predicts its tests; then all exchange their predictions and take the next tasks,
 Where time ends before, the votes from what all have learned stay.
 """
 
+import copy
 import math
 import time
 from collections.abc import Sequence
@@ -34,6 +35,9 @@ from submission.rounds import Round
 
 _SECONDS_BETWEEN_ROUNDS = 20.0  # at most so much is lost when the process is killed
 _SAFETY = 1.3  # views may take this many times as long as their FLOP say
+_SECONDS_TO_SPARE = 1.0  # of the time there is; views that outgrow their boxes take longer
+# Of a task at most: the other processes wait for it, and would take it for dead after 300.
+_LONGEST_SECONDS = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +57,9 @@ class PerTaskTraining:
 
     settings: Settings
     rounds: PredictionRounds
-    _alone: Engine = field(init=False)
-    """The engine of this process in a group of its own."""
     _pending: list[tuple[_Job, list[Prediction]]] = field(init=False, default_factory=list)
     """What is not yet among the votes."""
     _written_at: float = field(init=False, default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        engine = self.rounds.engine
-        self._alone = replace(engine, group=ProcessGroup(device=engine.group.device))
 
     def fingerprint(self, part_fingerprint: str) -> str:
         """Return the fingerprint of the predictions of a part's tasks, each trained apart."""
@@ -78,36 +76,44 @@ class PerTaskTraining:
         jobs.sort(key=lambda job: job.cost)
         waves = [jobs[first : first + group.size] for first in range(0, len(jobs), group.size)]
         costs = [wave[-1].cost for wave in waves]
+        alone = copy.copy(self.rounds.engine)  # with all that it has learned about this machine
+        alone.group = ProcessGroup(device=group.device)
+        ends_at = time.monotonic() + (adapt.time_limit_seconds or math.inf)
         say(
             f"adapt: {len(jobs)} tasks, each apart, at most {adapt.num_steps:,} steps of "
             f"{adapt.global_batch}"
         )
+        deadline = self.rounds.deadline
         with ProgressBar(
-            "adapt", "task", len(jobs), self.settings.log, budget=self.rounds.seconds_left
+            "adapt", "task", len(jobs), self.settings.log, budget=lambda: deadline.seconds_left
         ) as bar:
             for number, wave in enumerate(waves):
-                left = self.rounds.seconds_left()
+                left = self.rounds.seconds_left() - _SECONDS_TO_SPARE
+                left = group.min(min(left, ends_at - time.monotonic()))
                 seconds = left
                 if left < math.inf:
                     seconds *= costs[number] / sum(costs[number:])
                 if self.rounds.has_signal() or seconds <= 0:
                     break
-                has_own = group.rank < len(wave)
-                own = self._train_and_predict(wave[group.rank], seconds) if has_own else []
+                own: list[Prediction] = []
+                if group.rank < len(wave):
+                    own = self._train_and_predict(wave[group.rank], seconds, alone)
                 if self.rounds.has_signal():  # training may have been cut short by it
                     break
                 gathered = group.all_gather_bytes(_to_bytes(own))
                 self._pending += zip(wave, map(_from_bytes, gathered), strict=False)
                 bar.reach(min(len(jobs), (number + 1) * group.size))
                 is_due = time.monotonic() - self._written_at > _SECONDS_BETWEEN_ROUNDS
-                if group.broadcast(is_due):
+                is_last_but_one = number == len(waves) - 2  # the last may come too late
+                if group.broadcast(is_due or is_last_but_one):
                     self._write()
         self._write()
 
     def _list_jobs(self, part: Predicted) -> list[_Job]:
         """Return the tasks of a part that are not among the votes already; on every process."""
         group, queries = self.rounds.engine.group, part.plan.queries
-        done = self.rounds.votes.tasks_done(self.fingerprint(part.fingerprint), self._step(part))
+        digest, num_views = self.fingerprint(part.fingerprint), self.settings.predict.num_views
+        done = self.rounds.votes.tasks_done(digest, self._step(part), num_views)
         is_done = [task.task_id in done for task in part.tasks]  # rank 0 alone knows
         done_N = group.all_reduce(torch.tensor(is_done, dtype=torch.int32, device=group.device))
         of_query = part.plan.flop / part.plan.lengths.sum() * part.plan.lengths
@@ -118,12 +124,12 @@ class PerTaskTraining:
         ]
 
     def _step(self, part: Predicted) -> int:
-        """Return what the votes of tasks trained apart are labelled with: their last step."""
+        """Return the step that votes of tasks trained apart have: the last they may have taken."""
         return part.step + self.settings.adapt.per_task_steps
 
-    def _train_and_predict(self, job: _Job, seconds: float) -> list[Prediction]:
-        """Return the predictions of a task after training on it alone; of none if it fails."""
-        data, part, engine = self.settings.data, job.part, self._alone
+    def _train_and_predict(self, job: _Job, seconds: float, engine: Engine) -> list[Prediction]:
+        """Return the predictions of a task after training on it alone; none if that fails."""
+        start, data, part = time.monotonic(), self.settings.data, job.part
         adapt, predicting = self.settings.adapt.per_task, self.settings.predict
         dataset = make_adaptation_dataset(
             [job.task], data.views_per_task, data.seed, part.weights.model.settings, data.color_maps
@@ -136,16 +142,20 @@ class PerTaskTraining:
         flop_per_second = self.rounds.flop_per_second / self.rounds.engine.group.size
         if seconds < math.inf:
             seconds -= _SAFETY * plan.flop(0, predicting.num_views) / flop_per_second
-            if seconds <= 0:
-                return []
+        seconds = min(seconds, _LONGEST_SECONDS) - (time.monotonic() - start)
+        if seconds <= 0:
+            return []
         leg = Leg(self.rounds.deadline, by_time=True, seconds=seconds)
         progress = TrainingProgress(adapt.num_steps, engine.group, leg)
-        for _ in train(training, ExampleStream(dataset, adapt.seed), adapt, engine, progress):
-            pass
+        stream = ExampleStream(dataset, adapt.seed)
         try:
+            for _ in train(training, stream, adapt, engine, progress):
+                pass
             require_finite(training, engine.group)
         except FloatingPointError as error:
             warn(f"adapt: task {job.task.task_id} apart: {error}; its votes stay as they are")
+            return []
+        if self.rounds.deadline.has_signal:
             return []
         weights = replace(weights, model=training.ema.averaged(training.model))
         plans = plan.plans(0, predicting.num_views)
@@ -156,7 +166,7 @@ class PerTaskTraining:
         predictions = results[0]
         if plan.checks is not None:
             predictions = add_shares_reproduced(predictions, plans[0], results[1], plans[1])
-        return [prediction for prediction in predictions if prediction is not None]
+        return [p for p in predictions if p is not None and math.isfinite(p.q)]
 
     def _write(self) -> None:
         """Add what is pending to the votes, one round for each part."""

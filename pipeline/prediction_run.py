@@ -148,18 +148,27 @@ class PredictionRun:
             flop = sum(p.flop(0, settings.predict.num_views) for p in predicted)
             views = _VIEWS_MARGIN * flop / self.rounds.flop_per_second
             seconds = max(0.0, left - views - late, left * settings.predict.training_share)
-            if settings.adapt.per_task_steps:
-                seconds *= 1 - settings.adapt.per_task_share
+            seconds *= self._share_together(begin)
             say(
                 f"plan: {left:.0f} s left, {seconds:.0f} for training and {left - seconds:.0f} for "
                 f"views, which take {views:.0f} at {self.rounds.flop_per_second:.2g} FLOP a second"
             )
         if settings.adapt.time_limit_seconds:
-            seconds = min(seconds, settings.adapt.time_limit_seconds * (1 - begin))
+            limit = settings.adapt.time_limit_seconds - settings.adapt.per_task.time_limit_seconds
+            seconds = min(seconds, limit * (1 - begin))
         seconds = self.rounds.engine.group.min(seconds)
         share = (until - begin) / (1 - begin) if begin < 1 else 0.0
         of_leg = seconds * share if share else 0.0
         return Leg(self.rounds.deadline, by_time=True, seconds=of_leg, begin=begin, until=until)
+
+    def _share_together(self, begin: float) -> float:
+        """Return the share of what is left of training that goes on with all tasks together."""
+        adapt = self.settings.adapt
+        if not adapt.per_task_steps:
+            return 1.0
+        together = (1 - adapt.per_task_share) * (1 - begin)
+        all_left = together + adapt.per_task_share
+        return together / all_left if all_left else 0.0
 
     def _fingerprint(self, weights: str, tasks: Sequence[Task]) -> str:
         """Return a fingerprint of all that decides predictions, given that of the weights."""

@@ -197,6 +197,7 @@ def arc1_unseen() -> Settings:
             left_out=data.left_out,
             unseen=True,
         ),
+        train=replace(recipe.train, num_steps=8600),
         adapt=replace(
             recipe.adapt,
             num_steps=1_000_000,

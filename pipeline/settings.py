@@ -66,6 +66,10 @@ class DataSettings(Section):
             bool(self.trained or self.predicted or self.evaluated),
             "data.trained, data.predicted and data.evaluated are empty",
         )
+        require(
+            not self.unseen or bool(self.trained),
+            "data.unseen needs data.trained: nothing is left to train on",
+        )
         self.require_numbers(
             at_least={"views_per_task": 0, "seed": 0, "num_evaluated": 1, "max_side": 1},
             at_most={"views_per_task": NUM_VIEWS - 1, "max_side": MAX_SIDE},

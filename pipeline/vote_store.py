@@ -106,10 +106,11 @@ class VoteStore:
         """Return the steps of test-time training after which there is a complete round."""
         return {r.step for r in self._rounds if r.fingerprint == fingerprint and r.complete}
 
-    def tasks_done(self, fingerprint: str, step: int) -> set[str]:
-        """Return the tasks that complete rounds hold."""
+    def tasks_done(self, fingerprint: str, step: int, num_views: int) -> set[str]:
+        """Return the tasks of which complete rounds hold so many views."""
         rounds = (r for r in self._rounds if (r.fingerprint, r.step) == (fingerprint, step))
-        return {task_id for round_ in rounds if round_.complete for task_id in round_.task_ids}
+        large = (r for r in rounds if r.complete and r.first == 0 and r.stop >= num_views)
+        return {task_id for round_ in large for task_id in round_.task_ids}
 
     def add(self, round_: Round) -> None:
         """Keep a round, and write the submission that all votes make now."""

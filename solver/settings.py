@@ -16,6 +16,7 @@ MAX_DEPTH = 1000
 
 _LARGEST = 2**31
 _MAX_PARAMETERS = 10**9  # over a hundred times the reference's; training them takes 20 GB
+_SHARE_OF_SHORT_AVERAGE = 0.1
 _MAX_LANES = 100_000  # over a hundred times the reference's
 
 RECURSION = ("num_cycles", "num_latent_steps", "max_supervision_steps")
@@ -357,7 +358,8 @@ class AdaptSettings(TrainSettings):
 
     @property
     def per_task(self) -> "AdaptSettings":
-        """The settings of training one task apart."""
+        """The settings of training one task apart; its limit is that of all tasks one by one."""
+        share = self.per_task_share if self.per_task_steps else 0.0
         return replace(
             self,
             num_steps=self.per_task_steps,
@@ -365,6 +367,8 @@ class AdaptSettings(TrainSettings):
             lr=self.per_task_lr or self.lr,
             matrix_lr=0.0 if self.per_task_lr else self.matrix_lr,
             warmup_steps=min(self.warmup_steps, self.per_task_steps // 10),
+            ema_share=self.ema_share or _SHARE_OF_SHORT_AVERAGE,
+            time_limit_seconds=self.time_limit_seconds * share,
         )
 
     def adapted_model(self, model: ModelSettings) -> ModelSettings:

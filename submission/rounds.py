@@ -35,7 +35,10 @@ class Round:
     fingerprint: str
     """Of all that decides the predictions, but for the steps of test-time training."""
     step: int
-    """The steps of test-time training that the weights had behind them; 0 for none."""
+    """The steps of test-time training that the weights had behind them; 0 for none.
+
+    Of a task trained apart the most they may have been: the larger, the newer.
+    """
     task_ids: tuple[str, ...]
     first: int
     stop: int

@@ -71,6 +71,9 @@ def test_unseen_tasks_are_left_to_test_time_training(run_here, arc1, capsys):
     printed = capsys.readouterr().out
     predicted = re.search(r"predict: (\d+) tasks with", printed)
     assert f"adapt: {predicted[1]} tasks, at most 3 steps" in printed
+    seen = [*unseen, "data.evaluated=arc1/evaluation", "train.eval_every=2"]
+    assert call("pretrain", "--run-name", "b", changes=seen) == 2
+    assert "in data.predicted too" in capsys.readouterr().err
     leaking = [*unseen, "data.predicted=arc1/training"]
     assert call("pretrain", "--run-name", "b", changes=leaking) == 2
     assert small[0].task_id in capsys.readouterr().err
