@@ -68,9 +68,9 @@ class Setup:
 
     @classmethod
     def of(cls, recipe: Settings, **changes) -> "Setup":
-        """Return what the recipe does for longest: pretraining, or test-time training."""
+        """Return what the recipe does for longest."""
         model = replace(recipe.model, **changes)
-        training = max((recipe.train, recipe.adapt), key=lambda settings: settings.num_steps)
+        training = longest_training(recipe)
         with patch("solver.layers.truncated_normal_", untouched), \
                 patch("solver.model.truncated_normal_", untouched):  # fmt: skip
             return cls(new_model(model), training, real_tasks(model.canvas_side, model.rows_per))
@@ -78,6 +78,11 @@ class Setup:
     def table(self, device: torch.device) -> PuzzleTable:
         start_D = torch.zeros(self.model.settings.dim, device=device)
         return PuzzleTable(NUM_ROWS, start_D)
+
+
+def longest_training(recipe: Settings) -> TrainSettings:
+    """Return what the recipe does for longest: pretraining, or test-time training."""
+    return max((recipe.train, recipe.adapt), key=lambda settings: settings.num_steps)
 
 
 def untouched(tensor: Tensor, *_) -> Tensor:

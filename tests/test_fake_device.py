@@ -9,28 +9,27 @@ from dataclasses import replace
 import pytest
 import torch
 from card import ROOT
-from fake_device import HRM, TRANSFORMER
+from fake_device import HRM, TRANSFORMER, longest_training
 
 from pipeline.puzzle_sources import are_puzzles
 from pipeline.recipes import RECIPES, load_recipe
 from solver.kinds import new_model
 from solver.memory import plan_memory
 
-# A recipe of each kind: the others differ from these in their data and their predictions alone.
-NAMES = ("arc1", "arc1-fast", "arc1-small", "kaggle", "demo")
+# A recipe of each kind: the others differ from these in what is no matter of shapes.
+NAMES = ("arc1", "arc1-fast", "arc1-small", "demo")
 # Operations that a step of one process may launch, in bfloat16 and uncompiled.
 MOST_OPERATIONS = {
     "arc1": 2300,
     "arc1-fast": 2350,
     "arc1-small": 1450,
-    "kaggle": 2750,
     "demo": 1200,
 }
 # Cases with the recipes and settings of their models.
 PLANNED = {
     "arc1 training bfloat16 1": ("arc1", {}),
     "arc1-fast training bfloat16 1": ("arc1-fast", {}),
-    "kaggle training bfloat16 4": ("kaggle", {}),
+    "arc1-fast training bfloat16 4": ("arc1-fast", {}),
     "recompute": ("arc1-fast", {}),
     "gradient_cycles": ("arc1-fast", {"num_cycles": 3, "gradient_cycles": 2}),
     "full canvas": ("arc1-fast", {"canvas": "full"}),
@@ -65,7 +64,7 @@ def cases() -> dict[str, dict]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for names in (("arc1", "kaggle", "arc1-small"), ("arc1-fast", "demo", "options", "plants"))
+        for names in (("arc1", "arc1-small"), ("arc1-fast", "demo", "options", "plants"))
     ]
     printed = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
@@ -73,15 +72,19 @@ def cases() -> dict[str, dict]:
     return {line["case"]: line for line in lines}
 
 
-def test_the_recipes_of_trm_on_tasks_are_of_five_kinds():
+def test_the_recipes_of_trm_on_tasks_are_of_four_kinds():
     recipes = {name: load_recipe(name, []) for name in RECIPES}
     recipes = {
         name: recipe
         for name, recipe in recipes.items()
         if recipe.model.kind == "trm" and not are_puzzles(recipe.data.trained)
     }
-    kinds = {name: (r.model, r.train, r.adapt) for name, r in recipes.items()}
-    assert {str(kind) for kind in kinds.values()} == {str(kinds[name]) for name in NAMES}
+    longest = {name: longest_training(recipe) for name, recipe in recipes.items()}
+    kinds = {
+        name: str((recipe.model, longest[name].global_batch, longest[name].optimizer))
+        for name, recipe in recipes.items()
+    }
+    assert set(kinds.values()) == {kinds[name] for name in NAMES}
 
 
 def test_steps_and_predictions_neither_mix_devices_nor_wait(cases):
@@ -89,7 +92,7 @@ def test_steps_and_predictions_neither_mix_devices_nor_wait(cases):
     sound = {name: line["faults"] for name, line in cases.items() if name not in PLANTED}
     assert len(sound) == 5 * len(NAMES) + 12
     assert not {name: faults for name, faults in sound.items() if faults}
-    assert cases["kaggle training bfloat16 4"]["lanes"] == 32
+    assert cases["arc1-fast training bfloat16 4"]["lanes"] == 192
     assert cases["arc1 training bfloat16 1"]["lanes"] == 768
     for name in ("two steps", "out of range"):
         assert cases[name]["outgrown"] > 0
