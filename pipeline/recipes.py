@@ -186,7 +186,7 @@ def arc1_unseen() -> Settings:
     """ARC-AGI-1's evaluation tasks as a competition's: unknown until half an hour of 2 cores.
 
     The model of ``arc1-small``, trained on other tasks alone; then test-time training under a
-    clock, of all tasks together and of each apart. Its score is in docs/EXPERIMENTS.md.
+    clock, of all tasks together and of each apart: 9.6 % (pass@2).
     """
     recipe, data = arc1_small(), arc1().data
     return replace(
