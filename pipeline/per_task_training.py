@@ -78,7 +78,8 @@ class PerTaskTraining:
         costs = [wave[-1].cost for wave in waves]
         alone = copy.copy(self.rounds.engine)  # with all that it has learned about this machine
         alone.group = ProcessGroup(device=group.device)
-        ends_at = time.monotonic() + (adapt.time_limit_seconds or math.inf)
+        start, num_trained = time.monotonic(), 0
+        ends_at = start + (adapt.time_limit_seconds or math.inf)
         say(
             f"adapt: {len(jobs)} tasks, each apart, at most {adapt.num_steps:,} steps of "
             f"{adapt.global_batch}"
@@ -101,13 +102,19 @@ class PerTaskTraining:
                 if self.rounds.has_signal():  # training may have been cut short by it
                     break
                 gathered = group.all_gather_bytes(_to_bytes(own))
-                self._pending += zip(wave, map(_from_bytes, gathered), strict=False)
+                made = [_from_bytes(content) for content in gathered[: len(wave)]]
+                self._pending += zip(wave, made, strict=True)
+                num_trained += sum(map(bool, made))
                 bar.reach(min(len(jobs), (number + 1) * group.size))
                 is_due = time.monotonic() - self._written_at > _SECONDS_BETWEEN_ROUNDS
                 is_last_but_one = number == len(waves) - 2  # the last may come too late
                 if group.broadcast(is_due or is_last_but_one):
                     self._write()
         self._write()
+        say(
+            f"adapt: {num_trained} of {len(jobs)} tasks trained apart, "
+            f"{time.monotonic() - start:.1f} s"
+        )
 
     def _list_jobs(self, part: Predicted) -> list[_Job]:
         """Return the tasks of a part that are not among the votes already; on every process."""

@@ -35,7 +35,9 @@ def tasks_apart(name, step=4):
 def test_every_task_is_trained_apart_after_the_votes_of_all_together(trained, capsys):
     tasks = within_side(load_source("arc1/training"), 4)
     assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
-    assert f"adapt: {len(tasks)} tasks, each apart, at most 4 steps of 4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"adapt: {len(tasks)} tasks, each apart, at most 4 steps of 4" in printed
+    assert f"adapt: {len(tasks)} of {len(tasks)} tasks trained apart, " in printed
     assert tasks_apart("b") == sorted(task.task_id for task in tasks)
     views = {step: {r.stop for r in rounds_of("b") if r.step == step} for step in (0, 4)}
     assert views == {0: {1, 2}, 4: {3}}
@@ -99,7 +101,9 @@ def test_a_task_whose_numbers_leave_their_range_keeps_its_votes(trained, monkeyp
 
     monkeypatch.setattr(per_task_training, "require_finite", fail)
     assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
-    assert "apart: planted; its votes stay as they are" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "apart: planted; its votes stay as they are" in printed
+    assert "adapt: 0 of " in printed
     assert not tasks_apart("b")
     assert {r.stop for r in rounds_of("b")} == {1, 2}
 
