@@ -32,7 +32,7 @@ LEAST = {
             "model.max_supervision_steps", "model.gradient_cycles", "model.patch",
             "train.global_batch", "adapt.global_batch", "train.log_every", "adapt.log_every",
             "data.num_evaluated", "train.eval_views", "checkpoint.every", "checkpoint.keep",
-            "predict.num_views", "kaggle.smoke_tasks",
+            "predict.num_views", "kaggle.smoke_tasks", "adapt.per_task_batch",
         ),
         1,
     ),
@@ -41,7 +41,7 @@ LEAST = {
 
 MOST = {
     "data.max_side": 30, "model.canvas_side": 30, "train.halt_exploration": 1,
-    "adapt.halt_exploration": 1,
+    "adapt.halt_exploration": 1, "adapt.per_task_share": 1,
     **{
         f"{section}.{name}": 1
         for section in ("train", "adapt")
@@ -63,7 +63,7 @@ ABSURD = {
     **dict.fromkeys(
         (
             "train.global_batch", "adapt.global_batch", "data.views_per_task", "predict.num_views",
-            "predict.early_views", "train.eval_views",
+            "predict.early_views", "train.eval_views", "adapt.per_task_batch",
         ),
         10**8,
     ),
@@ -77,6 +77,11 @@ SURE = {"norm_eps": 0.1, "expansion": 16, "dim": 1024, "prefix_length": 64, "num
 
 RULES: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "no tasks": lambda s: s["data.trained"] or s["data.predicted"] or s["data.evaluated"],
+    "nothing left to train on": lambda s: not s["data.unseen"] or s["data.trained"],
+    "no ascending steps": lambda s: (
+        list(s["puzzles.steps"]) == sorted({*s["puzzles.steps"]}) != []
+        and 1 <= s["puzzles.steps"][0] <= s["puzzles.steps"][-1] <= 1000
+    ),
     "heads": lambda s: (
         s["model.dim"] >= 2 * s["model.num_heads"]
         and s["model.dim"] // s["model.num_heads"] % 2 == 0
@@ -187,7 +192,7 @@ def _read(kind: Any, text: str, doubts: Doubts) -> Any:
     if get_origin(kind) is tuple:
         parts = tuple(part for part in text.split(",") if part)
         if get_args(kind)[-1] is ...:
-            return tuple(_read(str, part, doubts) for part in parts)
+            return tuple(_read(get_args(kind)[0], part, doubts) for part in parts)
         check(len(parts) == len(get_args(kind)), "another number of values")
         return tuple(
             _read(part, word, doubts) for part, word in zip(get_args(kind), parts, strict=True)
