@@ -224,6 +224,7 @@ def kaggle() -> Settings:
     return replace(
         recipe,
         data=replace(recipe.data, trained=()),
+        checkpoint=CheckpointSettings(),
         adapt=replace(
             arc1_unseen().adapt,
             global_batch=train.global_batch,
