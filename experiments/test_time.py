@@ -74,7 +74,6 @@ class Learned(NamedTuple):
 
     weights: Weights
     examples: int
-    pairs: int
     flop: float
 
     def measure(self, tasks: Sequence[Task], engine: Engine) -> tuple[float, float, list]:
@@ -118,8 +117,7 @@ def learn(
         table=training.table,
         index=dataset.index,
     )
-    examples = num_steps * adapt.global_batch
-    return Learned(learned, examples, dataset.num_pairs, num_steps * flop_of_step)
+    return Learned(learned, num_steps * adapt.global_batch, num_steps * flop_of_step)
 
 
 def run_one(run: Run) -> dict[str, Any]:
