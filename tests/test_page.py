@@ -43,7 +43,7 @@ def test_every_figure_is_that_of_the_score(run, opened):
         for name, share in score["per_task"].items()
     ]
     assert tables[0] == [["metric", "per task", "per output"], *expected]
-    assert ["HRM", "40.3", "5.0", "the TRM paper's comparison, arXiv 2510.04871"] in tables[1]
+    assert ["mdlARC, 2 hours of one RTX 5090", "44", "7", "its repository's README"] in tables[1]
     shown = page.locator("#score").inner_text()
     assert f"{score['solved_outputs']} of {score['num_outputs']} test outputs solved" in shown
     assert f"{score['num_tasks']} tasks, {score['num_outputs']} test outputs" in shown
