@@ -29,7 +29,7 @@ from solver.engine import Engine
 from solver.predict import predict
 from solver.process_group import ProcessGroup
 from solver.progress import TrainingProgress
-from solver.train import require_finite, train
+from solver.train import take_metrics, train
 from solver.weights import Weights
 from submission.rounds import Round
 
@@ -60,6 +60,8 @@ class PerTaskTraining:
     _pending: list[tuple[_Job, list[Prediction]]] = field(init=False, default_factory=list)
     """What is not yet among the votes."""
     _written_at: float = field(init=False, default_factory=time.monotonic)
+    _flop: float = field(init=False, default=0.0)
+    """What training has taken, on this process."""
 
     def fingerprint(self, part_fingerprint: str) -> str:
         """Return the fingerprint of the predictions of a part's tasks, each trained apart."""
@@ -113,7 +115,7 @@ class PerTaskTraining:
         self._write()
         say(
             f"adapt: {num_trained} of {len(jobs)} tasks trained apart, "
-            f"{time.monotonic() - start:.1f} s"
+            f"{time.monotonic() - start:.1f} s, {group.sum(self._flop):.2g} FLOP"
         )
 
     def _list_jobs(self, part: Predicted) -> list[_Job]:
@@ -158,7 +160,7 @@ class PerTaskTraining:
         try:
             for _ in train(training, stream, adapt, engine, progress):
                 pass
-            require_finite(training, engine.group)
+            self._flop += take_metrics(training, adapt, engine.group).flop
         except FloatingPointError as error:
             warn(f"adapt: task {job.task.task_id} apart: {error}; its votes stay as they are")
             return []
