@@ -29,8 +29,8 @@ from solver.settings import AdaptSettings, EngineSettings, ModelSettings
 def demo() -> Settings:
     """ARC-AGI-1 tasks up to 10x10 on a CPU: trained in an hour, predicted in two minutes.
 
-    A small model that never saw a test output; its measured score is in the README, and how its
-    settings were chosen in docs/EXPERIMENTS.md.
+    A small model that never saw a test output; its measured score, and how its settings were
+    chosen, are in docs/EXPERIMENTS.md.
     """
     return Settings(
         data=DataSettings(
@@ -104,10 +104,10 @@ def arc2() -> Settings:
 
 
 def arc1_fast() -> Settings:
-    """ARC-AGI-1 on one GPU in minutes: 25.3 % (pass@2) after twenty of an H100.
+    """ARC-AGI-1 on one GPU in minutes: 20.0 % (pass@2) after six of an H200.
 
-    The options of ``arc1-small``, wider and deeper, on all tasks that are allowed. Its weights
-    answer on a CPU.
+    25.3 % after thirteen more of an H100 from there (``train.start_from``). The options of
+    ``arc1-small``, wider and deeper, on all tasks that are allowed. Its weights predict on a CPU.
     """
     recipe, data = arc1_small(), arc1().data
     return replace(
