@@ -164,7 +164,7 @@ def find_leaks(trained_with_solutions: Iterable[Task], predicted: Iterable[Task]
     return _find_equals(trained, (part for task in predicted for part in scored_parts(task)))
 
 
-def find_answered_tests(tasks: Sequence[Task]) -> list[Leak]:
+def find_given_away_tests(tasks: Sequence[Task]) -> list[Leak]:
     """Return the tests that the demonstrations of another of the tasks give away."""
     shown = (part for task in tasks for part in _with_inputs(_pairs(task.without_solutions())))
     tests = (part for task in tasks for part in _tests(task))

@@ -96,7 +96,7 @@ def plan_tests(model: ModelSettings, num_steps: int, tasks: Sequence[Task], coun
 def prediction_of(plan: Plan, engine: Engine) -> Callable[[], None]:
     """Return what predicts all of the plan, its inputs encoded beforehand.
 
-    A call waits for the last group only on a GPU's next synchronisation; its output is decoded by
+    A call waits for the last chunk only on a GPU's next synchronisation; its output is decoded by
     the next call, so every call but the first one does all work of one.
     """
     table = PuzzleTable(1, torch.zeros(plan.model.dim))
@@ -106,8 +106,8 @@ def prediction_of(plan: Plan, engine: Engine) -> Callable[[], None]:
     predictor = Predictor(weights, plan, engine)
 
     def run() -> None:
-        for group in predictor.groups:
-            predictor.submit(group)
+        for chunk in predictor.chunks:
+            predictor.submit(chunk)
 
     return run
 

@@ -157,9 +157,9 @@ class Watchdog:
 
     def _end(self) -> None:
         if self._has_result:
-            say, line = warn, "time is up in the middle of a step; what lies on disk is final"
+            say, line = warn, "time is up in the middle of a step; the submission on disk stands"
         else:
-            say, line = fail, "time is up before the tasks are read: there is no submission of them"
+            say, line = fail, "time is up before the tasks are read, so there is no submission"
         # In a thread of its own: a reader of the log that has stopped would block the line.
         speaker = threading.Thread(target=say, args=(line,), daemon=True)
         speaker.start()

@@ -8,7 +8,7 @@ import numpy as np
 
 from augment.errors import InputError
 from augment.leakage import (
-    find_answered_tests,
+    find_given_away_tests,
     join_some,
     refuse_leaks,
     scored_parts,
@@ -44,7 +44,7 @@ def choose_trained_tasks(
     extended = [task.with_tests(p) for task, p in zip(fitting, fresh, strict=True) if p]
     refuse_leaks([*trained, *extended], [*predicted, *evaluated])
     predicted = within_side(predicted, data.max_side)
-    say_answered_tests(predicted)
+    say_given_away_tests(predicted)
     predicted_ids = {task.task_id for task in predicted}
     if data.unseen and (both := evaluated_ids & predicted_ids):
         raise InputError(
@@ -108,7 +108,10 @@ def choose_evaluated_tasks(data: DataSettings) -> list[Task]:
         and task.longest_side(with_solutions=True) <= data.max_side
     ]
     if not drawn:
-        raise InputError("data.evaluated: no task to evaluate on: none fits, or none has solutions")
+        raise InputError(
+            "data.evaluated: no task to evaluate on: each is larger than data.max_side, has hidden "
+            "solutions, or is given away by another task"
+        )
     order = np.random.default_rng(data.seed).permutation(len(drawn))[: data.num_evaluated]
     return [drawn[number] for number in sorted(order.tolist())]
 
@@ -126,7 +129,8 @@ def split_tasks(
 ) -> tuple[list[Task], list[Task]]:
     """Return the tasks that the weights know, and those to train on first; solutions hidden.
 
-    Tasks that do not fit the weights' canvas are in neither.
+    With ``predict.adapt=all`` those to train on are all. Tasks that do not fit the weights' canvas
+    are in neither.
     """
     side = weights.model.settings.canvas_side
     fitting = within_side([task.without_solutions() for task in tasks], side)
@@ -144,7 +148,11 @@ def split_tasks(
 def choose_weights(
     settings: Settings, run: Run, tasks: Iterable[Task], engine: "Engine"
 ) -> "Weights":
-    """Return the weights to predict ``tasks`` with, which were not trained on their solutions."""
+    """Return the weights to predict ``tasks`` with.
+
+    Those that were trained on solutions of ``tasks`` are refused, or lead to a warning with
+    ``predict.refuse_leaks=false``.
+    """
     from solver.weights import new_weights
 
     if settings.adapt.start == "scratch":
@@ -152,7 +160,7 @@ def choose_weights(
     _, weights = find_weights(settings, run, engine.group)
     leak = describe_leak(tasks, weights)
     if leak and settings.predict.refuse_leaks:
-        raise InputError(leak)
+        raise InputError(f"{leak}; predict.refuse_leaks=false predicts them all the same")
     if leak:
         warn(leak)
     return weights
@@ -196,10 +204,10 @@ def describe_leak(tasks: Iterable[Task], weights: "Weights") -> str:
     )
 
 
-def say_answered_tests(tasks: Sequence[Task]) -> None:
+def say_given_away_tests(tasks: Sequence[Task]) -> None:
     """Say which tests the demonstrations of other tasks give away, as they may on Kaggle too."""
-    if is_rank0() and (answered := find_answered_tests(tasks)):
+    if is_rank0() and (leaks := find_given_away_tests(tasks)):
         say(
-            f"{len(answered)} of the tests to predict stand among the demonstrations of other "
-            f"tasks: {join_some([*map(str, answered)])}"
+            f"{len(leaks)} of the tests to predict stand among the demonstrations of other "
+            f"tasks: {join_some([*map(str, leaks)])}"
         )

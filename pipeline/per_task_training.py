@@ -36,8 +36,9 @@ from submission.rounds import Round
 _SECONDS_BETWEEN_ROUNDS = 20.0  # at most so much is lost when the process is killed
 _SAFETY = 1.3  # views may take this many times as long as their FLOP say
 _SECONDS_TO_SPARE = 1.0  # of the time there is; views that outgrow their boxes take longer
-# Of a task at most: the other processes wait for it, and would take it for dead after 300.
-_LONGEST_SECONDS = 200.0
+# Of training a task at most: its views follow, while the other processes wait for it; they would
+# take it for dead after 300.
+_LONGEST_TRAINING_SECONDS = 200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,10 @@ class _Job:
     """A task to train apart."""
 
     part: Predicted
-    """Where the task is predicted as one of many, and whose weights it starts from."""
+    """The tasks that it was trained with together, and their weights, from which it starts."""
     task: Task
     cost: float
-    """The FLOP of one prediction of it; a step of training takes in proportion."""
+    """The FLOP of one view of it; the time for training is divided among tasks by this."""
 
 
 @dataclass(slots=True)
@@ -151,7 +152,7 @@ class PerTaskTraining:
         flop_per_second = self.rounds.flop_per_second / self.rounds.engine.group.size
         if seconds < math.inf:
             seconds -= _SAFETY * plan.flop(0, predicting.num_views) / flop_per_second
-        seconds = min(seconds, _LONGEST_SECONDS) - (time.monotonic() - start)
+        seconds = min(seconds, _LONGEST_TRAINING_SECONDS) - (time.monotonic() - start)
         if seconds <= 0:
             return []
         leg = Leg(self.rounds.deadline, by_time=True, seconds=seconds)

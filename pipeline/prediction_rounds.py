@@ -25,13 +25,13 @@ _MOST_VIEWS = 128  # of every test in one round; at most this much is lost in a 
 # Reserved for writing, in multiples of the last write: the next round, its growth, the final write.
 _TIMES_TO_WRITE = 3
 _SECONDS_TO_REPORT = 0.3
-_SAFETY = 1.3  # a group may take this many times as long as its FLOP and the last groups say
+_SAFETY = 1.3  # a chunk may take this many times as long as its FLOP and the last chunks say
 _SECONDS_TO_MEASURE = 1.0
 
 
 @dataclass(slots=True)
 class Speed:
-    """The FLOP that this process has spent on predictions, and how fast the last groups went."""
+    """The FLOP that this process has spent on predictions, and how fast the last chunks went."""
 
     expected_flop: float = 0.0
     """What the whole round is expected to take."""
@@ -54,7 +54,7 @@ class Speed:
 
     @property
     def flop_per_second(self) -> float:
-        """The mean over the last groups; 0 before the first."""
+        """The mean over the last chunks; 0 before the first."""
         (began, before), (ended, after) = self._marks[0], self._marks[-1]
         return (after - before) / (ended - began) if ended > began else 0.0
 
@@ -123,19 +123,21 @@ class PredictionRounds:
         return self.engine.group.any(self.deadline.has_signal)
 
     def measure_speed(self, predicted: Predicted) -> None:
-        """With a time limit, predict two groups of every process for a second; discard the results.
+        """With any limit of time, predict two chunks of every process; discard the results.
 
-        The first time compiles, and says nothing of the speed; of the others the fastest counts.
+        This takes a second. The first time compiles, and says nothing of the speed; of the others
+        the fastest counts.
         """
-        if self.seconds_left() == math.inf:
+        apart = self.settings.adapt.per_task
+        if self.seconds_left() == math.inf and apart.time_limit_seconds == 0:
             return
         group, plan = self.engine.group, predicted.plan.between(0, 1)
         seconds, is_first = 0.0, True
         while seconds < _SECONDS_TO_MEASURE:
             start, speed = time.monotonic(), Speed()
             predictor = Predictor(predicted.weights, plan, self.engine)
-            for part in predictor.groups[:2]:
-                speed.add(predictor.submit(part))
+            for chunk in predictor.chunks[:2]:
+                speed.add(predictor.submit(chunk))
             speed.add(predictor.join())
             if not is_first:
                 total = group.sum(speed.flop_per_second)
@@ -144,7 +146,7 @@ class PredictionRounds:
             is_first = False
 
     def has_early_round(self, predicted: Predicted) -> bool:
-        """Return whether a round of weights in training, but not of these, exists."""
+        """Return whether there is a complete round from amid training, at another step."""
         steps = self.votes.steps_done(predicted.fingerprint) - {0, predicted.step}
         return bool(self.engine.group.broadcast(bool(steps)))
 
@@ -212,28 +214,28 @@ class PredictionRounds:
     def _predict_plan(
         self, weights: Weights, plan: Plan, until: float, speed: Speed, bar: ProgressBar
     ) -> list[Prediction | None]:
-        """Predict a plan group by group, as far as time goes; what it does not reach is None."""
+        """Predict a plan chunk by chunk, as far as time goes; what it does not reach is None."""
         engine, under_way = self.engine, 0.0
         predictor = Predictor(
             weights, plan, engine, stop_when_halted=self.settings.predict.stop_when_halted
         )
         while not predictor.is_finished:
-            for group in predictor.groups:
+            for chunk in predictor.chunks:
                 flop_per_second = speed.flop_per_second or self.flop_per_second / engine.group.size
-                flop = _SAFETY * (group.flop + under_way)
+                flop = _SAFETY * (chunk.flop + under_way)
                 needed = flop / flop_per_second if flop_per_second else 0.0
                 if self.deadline.has_signal or time.monotonic() + needed >= until:
                     break
-                speed.add(predictor.submit(group))
+                speed.add(predictor.submit(chunk))
                 bar.reach_share(speed.share)
-                # A GPU still computes this group when the next one is submitted.
-                under_way = group.flop if engine.device.type == "cuda" else 0.0
+                # A GPU still computes this chunk when the next one is submitted.
+                under_way = chunk.flop if engine.device.type == "cuda" else 0.0
             speed.add(predictor.join())
             bar.reach_share(speed.share)
             if predictor.num_outgrown and not predictor.is_finished:
                 say(
-                    f"predict: {predictor.num_outgrown} of {len(plan.boxes)} predictions reach "
-                    "beyond the box inferred for them; they are made again on the full canvas"
+                    f"predict: {predictor.num_outgrown} of {len(plan.boxes)} predictions reach the "
+                    "border of the box inferred for them; made again on the full canvas"
                 )
         return predictor.predictions()
 

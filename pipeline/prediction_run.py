@@ -123,7 +123,7 @@ class PredictionRun:
             try:
                 training_run.go_on(leg)
             except FloatingPointError as error:
-                warn(f"adapt: given up after {training_run.step} steps: {error}")
+                warn(f"adapt: given up after {training_run.step} steps, which predict: {error}")
                 yield 1.0
                 return
             late = leg.seconds_late
@@ -150,14 +150,15 @@ class PredictionRun:
             seconds = max(0.0, left - views - late, left * settings.predict.training_share)
             seconds *= self._share_together(begin)
             say(
-                f"plan: {left:.0f} s left, {seconds:.0f} for training and {left - seconds:.0f} for "
-                f"views, which take {views:.0f} at {self.rounds.flop_per_second:.2g} FLOP a second"
+                f"plan: {left:.0f} s left, {seconds:.0f} to train all tasks together and "
+                f"{left - seconds:.0f} for the rest; all views take {views:.0f} at "
+                f"{self.rounds.flop_per_second:.2g} FLOP a second"
             )
         if settings.adapt.time_limit_seconds:
             limit = settings.adapt.time_limit_seconds - settings.adapt.per_task.time_limit_seconds
             seconds = min(seconds, limit * (1 - begin))
         seconds = self.rounds.engine.group.min(seconds)
-        share = (until - begin) / (1 - begin) if begin < 1 else 0.0
+        share = (until - begin) / (1 - begin) if begin < until else 0.0  # taken up beyond it
         of_leg = seconds * share if share else 0.0
         return Leg(self.rounds.deadline, by_time=True, seconds=of_leg, begin=begin, until=until)
 
@@ -167,8 +168,7 @@ class PredictionRun:
         if not adapt.per_task_steps:
             return 1.0
         together = (1 - adapt.per_task_share) * (1 - begin)
-        all_left = together + adapt.per_task_share
-        return together / all_left if all_left else 0.0
+        return together / (together + adapt.per_task_share)
 
     def _fingerprint(self, weights: str, tasks: Sequence[Task]) -> str:
         """Return a fingerprint of all that decides predictions, given that of the weights."""

@@ -177,7 +177,7 @@ class TrainingRun:
                 if self.stage == "pretrain":
                     raise
                 group.barrier()
-                warn(f"{self.stage}: {folder} belongs to other tasks or settings: dropped")
+                warn(f"{self.stage}: {folder} is of other tasks or settings: deleted, begun anew")
                 if group.is_rank0:
                     rmtree(folder)
             except InputError as error:
@@ -260,7 +260,7 @@ def open_pretraining(
         tasks = () if isinstance(dataset, PuzzleSet) else dataset.tasks
         hidden = [task for task in tasks if task.solutions is None]
         if leak := describe_leak(hidden, weights):
-            raise InputError(leak)
+            raise InputError(f"train.start_from: {leak}; start from others, or leave these out")
         trained_on = np.union1d(trained_on, weights.trained_on)
 
     def start(train_settings: TrainSettings) -> Training:

@@ -145,7 +145,9 @@ class VoteStore:
         submission, coverage = build_submission(self._tasks, tally.candidates)
         with _warns(self._run.submission):
             write_submission(self._run.submission, submission, self._tasks)
+        with _warns(self._run.challenges):
             write_challenges(self._run.challenges, self._tasks)
+        with _warns(self._run.solutions):
             if all(task.solutions is not None for task in self._tasks):
                 write_solutions(self._run.solutions, self._tasks)
             else:
@@ -159,4 +161,4 @@ def _warns(path: Path) -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        warn(f"{path}: stays as it was ({error})")
+        warn(f"{path}: stays as it was, all predictions are kept in memory ({error})")

@@ -76,7 +76,7 @@ def start_from_weights(
     if model.canvas_side < old.canvas_side:
         raise InputError(
             f"{weights.source}: model.canvas_side is {old.canvas_side}, which may grow but not "
-            f"shrink, to {model.canvas_side} here"
+            f"shrink to {model.canvas_side}: set model.canvas_side={old.canvas_side}"
         )
     copy = new_model(model)
     copy.load_state_dict(weights.model.state_dict())

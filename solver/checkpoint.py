@@ -151,7 +151,10 @@ def restore_training(
     if description["rows_digest"] != index.digest:
         differences.append("the tasks or views of the data set")
     if differences:
-        raise OtherRunError(f"{checkpoint}: cannot go on, these differ: {'; '.join(differences)}")
+        raise OtherRunError(
+            f"{checkpoint}: cannot go on, these differ: {'; '.join(differences)}; set them "
+            "back, or name another run"
+        )
     model, device = training.model, group.device
     if TRAINING not in description["files"]:
         raise InputError(f"{checkpoint}: {TRAINING} is not among its files")

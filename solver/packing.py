@@ -37,9 +37,9 @@ class Packed(NamedTuple):
     members: NDArray[np.int64]
     """The numbers (G,) of its examples among all."""
     examples_N: NDArray[np.int64]
-    """The number of the example that each position belongs to."""
+    """The example of each position, counted among all; at padding that of the first member."""
     offsets_N: NDArray[np.int64]
-    """The position within its example."""
+    """The position within its example; 0 at padding."""
     cells_NC: NDArray[np.int64]
     """The position's cells on the flat canvas; -1 at the prefix."""
     num_positions: int

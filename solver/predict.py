@@ -1,6 +1,6 @@
 """Prediction: the queries of a plan to output grids, with each view undone.
 
-A predictor takes a plan group by group, so that its caller can look at the deadline in between.
+A predictor takes a plan chunk by chunk, so that its caller can look at the deadline in between.
 
 Shapes: N queries, G queries of one pass, P positions of a pass, M cells of these, S cells of the
 canvas, V tokens.
@@ -23,12 +23,12 @@ from solver.engine import Engine
 from solver.flop import flop_of_prediction
 from solver.model import Outcome
 from solver.packing import Packed, pack, plan_passes, upload, write_cells
-from solver.queries import Group, Plan, share_groups
+from solver.queries import Chunk, Plan, share_chunks
 from solver.weights import Weights
 
 
 class Predictor:
-    """Predicts a plan in parts: its caller submits the :attr:`groups` of a part, and joins.
+    """Predicts a plan in parts: its caller submits the :attr:`chunks` of a part, and joins.
 
     The first part is the whole plan. The second one makes predictions again, on the full canvas,
     that reach beyond the box inferred for them. Queries never submitted have no prediction.
@@ -50,31 +50,31 @@ class Predictor:
         self._begin_part(plan, np.arange(len(plan.boxes)))
 
     def _begin_part(self, part: Plan, queries: NDArray[np.int64]) -> None:
-        """Take the groups from ``part``, which is the plan of these queries."""
+        """Take the chunks from ``part``, which is the plan of these queries."""
         self._part, self._queries = part, queries
         self._examples = part.examples()
         self._canvases = np.zeros_like(self._examples.inputs)
         self._q = np.zeros(len(queries), dtype=np.float32)
         self._is_done = np.zeros(len(queries), dtype=np.uint8)
         group = self._engine.group
-        groups = part.groups(self._engine.planned_tokens) if len(queries) else []
-        self.groups = share_groups(groups, group.size)[group.rank]
-        """The groups of this process in this part, the shortest queries first."""
+        chunks = part.chunks(self._engine.planned_tokens) if len(queries) else []
+        self.chunks = share_chunks(chunks, group.size)[group.rank]
+        """The chunks of this process in this part, the shortest queries first."""
 
     @property
     def is_finished(self) -> bool:
         """Whether no part is left; the same on every process."""
         return len(self._queries) == 0
 
-    def submit(self, group: Group) -> float:
-        """Begin to predict a group, and wait for the one before it, whose FLOP are returned."""
-        begun = self._engine.retry(self._model, partial(self._begin_group, group.members))
-        flop = self._finish(self._running)  # the device already has the new group
+    def submit(self, chunk: Chunk) -> float:
+        """Begin to predict a chunk, and wait for the one before it, whose FLOP are returned."""
+        begun = self._engine.retry(self._model, partial(self._begin_chunk, chunk.members))
+        flop = self._finish(self._running)  # the device already has the new chunk
         self._running = begun
         return flop
 
     def join(self) -> float:
-        """Wait for all processes to finish the part; return the FLOP of this one's last group."""
+        """Wait for all processes to finish the part; return the FLOP of this one's last chunk."""
         flop = self._finish(self._running)
         self._running = []
         group, device = self._engine.group, self._engine.device
@@ -112,7 +112,7 @@ class Predictor:
         return self._canvases_NS.reshape(-1, side, side)
 
     @torch.no_grad()
-    def _begin_group(self, members: NDArray[np.int64]) -> list["_Output"]:
+    def _begin_chunk(self, members: NDArray[np.int64]) -> list["_Output"]:
         engine, lengths = self._engine, self._part.lengths
         passes = plan_passes(lengths[members], engine.tokens_per_pass)
         return [out for part in passes for out in self._begin_pass(members[part], engine.dtype)]
@@ -197,7 +197,7 @@ def predict(
     """Return the predictions of all queries of ``plan``, without a look at the time."""
     predictor = Predictor(weights, plan, engine, stop_when_halted=stop_when_halted)
     while not predictor.is_finished:
-        for group in predictor.groups:
-            predictor.submit(group)
+        for chunk in predictor.chunks:
+            predictor.submit(chunk)
         predictor.join()
     return predictor.predictions()

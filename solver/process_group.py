@@ -40,7 +40,10 @@ class ProcessGroup:
     def share(self, total: int) -> slice:
         """Return this process' equal part of ``total`` lanes."""
         if total % self.size:
-            raise InputError(f"a batch of {total} does not divide over {self.size} processes")
+            raise InputError(
+                f"a batch of {total} does not divide over {self.size} processes: change "
+                "train.global_batch or adapt.global_batch"
+            )
         part = total // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 

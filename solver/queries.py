@@ -1,4 +1,4 @@
-"""What to predict and what it costs: queries, and the plan of the boxes and groups they take.
+"""What to predict and what it costs: queries, and the plan of the boxes and chunks they take.
 
 A query is a test input under one view. Shapes: N queries.
 """
@@ -19,8 +19,8 @@ from solver.packing import boxes_for, lengths_of, plan_passes
 from solver.settings import ModelSettings
 from solver.weights import Weights
 
-_LEAST_GROUPS = 8  # into which a plan is split, as long as they do not get too small
-_LEAST_TOKENS = 8192  # fewest positions worth a group; the engine's own limit may be lower
+_LEAST_CHUNKS = 8  # into which a plan is split, as long as they do not get too small
+_LEAST_TOKENS = 8192  # fewest positions worth a chunk; the engine's own limit may be lower
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +57,8 @@ def list_queries(weights: Weights, tasks: Sequence[Task], num_views: int) -> Que
     return Queries(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
-class Group(NamedTuple):
-    """Queries that are predicted together, and the FLOP that this takes."""
+class Chunk(NamedTuple):
+    """Queries that are submitted together, and the FLOP that they take."""
 
     members: NDArray[np.int64]
     flop: float
@@ -108,16 +108,16 @@ class Plan:
         """Return the plan that computes the whole canvas of every query."""
         return replace(self, boxes=full_boxes(len(self.boxes), self.model.canvas_side))
 
-    def groups(self, planned_tokens: int) -> list[Group]:
-        """Return groups of about equal size, those of the longest queries first.
+    def chunks(self, planned_tokens: int) -> list[Chunk]:
+        """Return chunks of about equal size, those of the longest queries first.
 
         They do not depend on the number of processes, so neither do the predictions. A small plan
         is split for several GPUs too, but not below what a GPU computes at full speed.
         """
         lengths = self.lengths
-        smallest = max(int(lengths.sum()) // _LEAST_GROUPS, _LEAST_TOKENS)
+        smallest = max(int(lengths.sum()) // _LEAST_CHUNKS, _LEAST_TOKENS)
         return [
-            Group(members, flop_of_prediction(self.model, lengths[members], self.num_steps))
+            Chunk(members, flop_of_prediction(self.model, lengths[members], self.num_steps))
             for members in plan_passes(lengths, min(planned_tokens, smallest))
         ]
 
@@ -130,12 +130,12 @@ class Plan:
         return Examples.without_labels(inputs, queries.rows, queries.codes, self.boxes)
 
 
-def share_groups(groups: Sequence[Group], num_processes: int) -> list[list[Group]]:
-    """Return the groups of each process, about equal in FLOP, the shortest queries first."""
+def share_chunks(chunks: Sequence[Chunk], num_processes: int) -> list[list[Chunk]]:
+    """Return the chunks of each process, about equal in FLOP, the shortest queries first."""
     shares: list[list[int]] = [[] for _ in range(num_processes)]
     loads = [0.0] * num_processes
-    for number in sorted(range(len(groups)), key=lambda n: (-groups[n].flop, n)):
+    for number in sorted(range(len(chunks)), key=lambda n: (-chunks[n].flop, n)):
         lightest = loads.index(min(loads))
         shares[lightest].append(number)
-        loads[lightest] += groups[number].flop
-    return [[groups[number] for number in sorted(share, reverse=True)] for share in shares]
+        loads[lightest] += chunks[number].flop
+    return [[chunks[number] for number in sorted(share, reverse=True)] for share in shares]

@@ -167,7 +167,9 @@ class ModelSettings(Section):
             f"model.gradient_cycles must be at most model.num_cycles {self.num_cycles}",
         )
         require(
-            self.prefix_length >= self.num_prefix_tokens_used, "model.prefix_length is too short"
+            self.prefix_length >= self.num_prefix_tokens_used,
+            f"model.prefix_length must be at least {self.num_prefix_tokens_used}, for the puzzle "
+            "row and the view",
         )
         require(
             self.conditioning == "prefix" or self.prefix_length == 0,
@@ -343,14 +345,14 @@ class AdaptSettings(TrainSettings):
     def __post_init__(self) -> None:
         TrainSettings.__post_init__(self)  # super() does not work in a class with slots
         self.require_numbers(
-            {**dict.fromkeys((*RECURSION, "per_task_steps", "per_task_lr", "per_task_share"), 0),
-             "per_task_batch": 1},
+            {**dict.fromkeys((*RECURSION, "per_task_steps", "per_task_lr"), 0),
+             "per_task_batch": 1, "per_task_share": 1e-6},
             {**dict.fromkeys(RECURSION, MAX_DEPTH), "per_task_batch": _MAX_LANES,
              "per_task_share": 1},
         )  # fmt: skip
 
     def deciding(self) -> dict[str, object]:
-        """Return the settings that decide what training all tasks together learns."""
+        """Return the settings that decide what training with these learns; ``per_task_*`` aside."""
         names = {field.name for field in fields(self)}
         free = {name for name in names if name.startswith("per_task_")}
         names -= free | {"time_limit_seconds", "log_every"}
@@ -358,7 +360,12 @@ class AdaptSettings(TrainSettings):
 
     @property
     def per_task(self) -> "AdaptSettings":
-        """The settings of training one task apart; its limit is that of all tasks one by one."""
+        """The settings of training one task apart.
+
+        Their time limit is for all tasks in sum. The warm-up takes a tenth of the steps at most,
+        the average spans a tenth of them if nothing else is said, and ``per_task_lr`` is the rate
+        of NorMuon too.
+        """
         share = self.per_task_share if self.per_task_steps else 0.0
         return replace(
             self,

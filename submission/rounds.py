@@ -37,7 +37,7 @@ class Round:
     step: int
     """The steps of test-time training that the weights had behind them; 0 for none.
 
-    Of a task trained apart the most they may have been: the larger, the newer.
+    Of a task trained apart the most that they may have been, so that its votes count as newer.
     """
     task_ids: tuple[str, ...]
     first: int

@@ -29,7 +29,8 @@ class Candidate:
     votes: int
     mean_q: float
     mean_reproduced: float | None = None
-    """The mean share of demonstrations reproduced under these views; None if not measured."""
+    """The mean share of demonstrations that its views reproduce, 0 for those not measured; None if
+    none was."""
     is_older: bool = False
     """True if no vote for it comes from the newest weights for this test."""
 

@@ -211,7 +211,7 @@ def run_prediction(
     num_steps: int = 1,
     stop_when_halted: bool = False,
 ) -> dict[str, Any]:
-    """Predict groups of views, and the first ones of each again on the full canvas."""
+    """Predict chunks of views, and the first ones of each again on the full canvas."""
     host = torch.device("cpu")  # where the rows of weights lie that were read from a file
     weights = Weights(put_on(device, setup.model), setup.table(host), setup.dataset.index,
                       np.empty(0, np.uint64), "", "")  # fmt: skip
@@ -225,7 +225,7 @@ def run_prediction(
     watch.allowed += ("Predictor._begin_pass",) if stop_when_halted else ()
     predictor = Predictor(weights, plan, engine, stop_when_halted=stop_when_halted)
     while not predictor.is_finished:
-        for of_part in predictor.groups:
+        for of_part in predictor.chunks:
             predictor.submit(of_part)
         predictor.join()
     result = predictor.predictions()

@@ -77,7 +77,7 @@ def test_the_watchdog_ends_a_process_that_hangs(has_result, status):
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == status
-    assert ("what lies on disk is final" in done.stdout) == has_result
+    assert ("the submission on disk stands" in done.stdout) == has_result
     assert done.stderr.startswith("error: time is up before the tasks are read") != has_result
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from augment.errors import InputError
 from augment.leakage import (
     content_keys,
-    find_answered_tests,
+    find_given_away_tests,
     find_leaks,
     pair_keys,
     refuse_leaks,
@@ -22,7 +22,7 @@ from augment.view import NUM_COLOR_MAPS, NUM_VIEWS, color_maps, transform
 from pipeline.recipes import RECIPES
 from pipeline.sources import load_source, load_sources
 
-ANSWERED = "test 0 of 50a16a69 is demonstration 2 of caa06a1f with colors 4->8, 5->6, 6->3"
+LEAK = "test 0 of 50a16a69 is demonstration 2 of caa06a1f with colors 4->8, 5->6, 6->3"
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_the_recolored_pair_in_arc1_is_named_with_its_view():
     """What the guard let pass when it compared grids as they stand."""
     tasks = {task.task_id: task for task in load_sources(["arc1/training", "arc1/evaluation"])}
     pair, scored = tasks["caa06a1f"], tasks["50a16a69"]
-    assert [str(leak) for leak in find_leaks([pair], [scored])] == [ANSWERED]
+    assert [str(leak) for leak in find_leaks([pair], [scored])] == [LEAK]
     (hidden,) = find_leaks([pair], [scored.without_solutions()])
-    assert str(hidden) == ANSWERED.replace(" is ", " has the input of ")
-    assert [str(leak) for leak in find_answered_tests([scored, pair])] == [ANSWERED]
+    assert str(hidden) == LEAK.replace(" is ", " has the input of ")
+    assert [str(leak) for leak in find_given_away_tests([scored, pair])] == [LEAK]
 
 
 def shown(task, code):

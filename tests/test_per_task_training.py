@@ -110,6 +110,12 @@ def test_a_task_whose_numbers_leave_their_range_keeps_its_votes(trained, monkeyp
     assert {r.stop for r in rounds_of("b")} == {1, 2}
 
 
+def test_a_limit_of_training_alone_is_enough_to_plan_by(trained, capsys):
+    limit = ["adapt.time_limit_seconds=1e6", "predict.early_views=0"]
+    assert call("predict", "--run-name", "b", changes=[*APART, trained, *limit]) == 0
+    assert tasks_apart("b") == [t.task_id for t in within_side(load_source("arc1/training"), 4)]
+
+
 def test_time_is_shared_among_the_tasks_that_are_left(trained, monkeypatch):
     """On a clock on which a step and a view in a round take a second each, and all else none."""
     now, steps = 0.0, []

@@ -16,7 +16,7 @@ from solver.flop import flop_of_prediction
 from solver.model import Outcome
 from solver.predict import Predictor, predict
 from solver.process_group import ProcessGroup
-from solver.queries import Group, list_queries, share_groups
+from solver.queries import Chunk, list_queries, share_chunks
 from solver.trm import TRM
 
 
@@ -28,7 +28,7 @@ def test_every_test_is_predicted_under_its_first_views(small_tasks, engine, rows
     weights = random_weights(dataset)
     plan = plan_of(weights, tasks, 4)
     predictor = Predictor(weights, plan, engine)
-    flop = sum(map(predictor.submit, predictor.groups)) + predictor.join()
+    flop = sum(map(predictor.submit, predictor.chunks)) + predictor.join()
     assert predictor.is_finished
     predictions = predictor.predictions()
     assert as_lists(predictions) == as_lists(run(dataset, tasks, engine, settings))
@@ -106,34 +106,34 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
     assert sorted(owners) == list(range(len(alone)))
 
 
-def test_groups_are_shared_by_their_flop():
+def test_chunks_are_shared_by_their_flop():
     flop = [9.0, 1.0, 1.0, 5.0, 4.0, 2.0, 2.0]
-    groups = [Group(np.array([number]), cost) for number, cost in enumerate(flop)]
-    shares = share_groups(groups, 3)
-    numbers = [[int(group.members[0]) for group in share] for share in shares]
+    chunks = [Chunk(np.array([number]), cost) for number, cost in enumerate(flop)]
+    shares = share_chunks(chunks, 3)
+    numbers = [[int(chunk.members[0]) for chunk in share] for share in shares]
     assert sorted(number for share in numbers for number in share) == list(range(len(flop)))
-    assert [sum(group.flop for group in share) for share in shares] == [9, 8, 7]
+    assert [sum(chunk.flop for chunk in share) for share in shares] == [9, 8, 7]
     assert all(sorted(share, reverse=True) == share for share in numbers)
-    assert share_groups(groups[:1], 2) == [groups[:1], []]
+    assert share_chunks(chunks[:1], 2) == [chunks[:1], []]
 
 
 @pytest.mark.parametrize("outgrown", [True, False])
 def test_the_shortest_queries_come_first_and_none_depends_on_the_rest(
     small_tasks, engine, outgrown
 ):
-    """Two groups are submitted, and those made again on the full canvas, or not; no others."""
+    """Two chunks are submitted, and those made again on the full canvas, or not; no others."""
     dataset = make_dataset(small_tasks)
     weights = with_halt(random_weights(dataset), canvas="box")
     plan = plan_of(weights, small_tasks, 3)
     engine = replace(engine, planned_tokens=200)
     predictor = Predictor(weights, plan, engine)
-    for group in predictor.groups[:2]:
-        predictor.submit(group)
+    for chunk in predictor.chunks[:2]:
+        predictor.submit(chunk)
     predictor.join()
     reached = predictor.num_outgrown
     assert predictor.is_finished == (reached == 0)
-    for group in predictor.groups if outgrown else ():
-        predictor.submit(group)
+    for chunk in predictor.chunks if outgrown else ():
+        predictor.submit(chunk)
     predictor.join()
     part, whole = predictor.predictions(), predict(weights, plan, engine)
     done = [n for n, prediction in enumerate(part) if prediction is not None]
@@ -186,8 +186,8 @@ def test_predictions_that_outgrow_their_box_are_made_on_the_full_canvas(
     for token, num_outgrown in ((FIRST_COLOR + 3, smaller), (END, 0)):
         predictor = Predictor(paint(weights, token), plan, engine)
         while not predictor.is_finished:
-            for group in predictor.groups:
-                predictor.submit(group)
+            for chunk in predictor.chunks:
+                predictor.submit(chunk)
             predictor.join()
         assert predictor.num_outgrown == num_outgrown
         grids = [prediction.grid for prediction in predictor.predictions()]
@@ -213,7 +213,7 @@ def test_views_that_leave_the_range_of_float16_are_computed_in_float32(
     assert ours == expected
 
 
-def test_memory_that_runs_out_splits_groups(small_tasks, small_dataset, engine):
+def test_memory_that_runs_out_splits_chunks(small_tasks, small_dataset, engine):
     weights = with_halt(random_weights(small_dataset), canvas="box")
     settings = PredictSettings(num_views=3)
     expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))

@@ -2,14 +2,19 @@
 
 import shutil
 from collections import Counter
+from types import SimpleNamespace
 
+import pytest
 from commands import SHORT, call
 from results import predicted_views
 
+from pipeline.prediction_run import PredictionRun
+from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.sources import load_source, within_side
 from solver.checkpoint_files import latest_checkpoint
 from solver.predict import Predictor
+from solver.process_group import ProcessGroup
 
 
 def test_a_limit_that_is_far_away_changes_nothing(run_here, monkeypatch):
@@ -59,3 +64,15 @@ def test_training_that_is_taken_up_under_a_limit_leaves_time_for_views(run_here,
     changes.append("predict.time_limit_seconds=1e6")
     assert call("predict", "--run-name", "a", changes=changes) == 0
     assert predicted_views(Run.named("a")) == expected
+
+
+def test_training_taken_up_in_its_second_half_has_all_the_time_that_views_leave():
+    engine = SimpleNamespace(group=ProcessGroup())
+    rounds = SimpleNamespace(
+        seconds_left=lambda: 1000.0, flop_per_second=2.0, engine=engine, deadline=None
+    )
+    views = SimpleNamespace(flop=lambda first, stop: 200.0)
+    training_run = SimpleNamespace(training=SimpleNamespace(progress=0.7))
+    run = PredictionRun(load_recipe("demo", []), Run.named("a"), rounds)
+    legs = [run._plan_leg(training_run, until, [views], late=0.0) for until in (0.5, 1.0)]
+    assert [leg.seconds for leg in legs] == [0.0, pytest.approx(1000 - 1.1 * 200 / 2)]

@@ -67,7 +67,9 @@ def test_training_that_always_diverges_leaves_the_weights_as_they_were(run_here,
     assert call("predict", "--run-name", "b", changes=changes) == 0
     printed = capsys.readouterr().out
     assert printed.count("at half the learning rates") == 3
-    assert "given up after 0 steps: the loss or the weights are not finite" in printed
+    assert (
+        "given up after 0 steps, which predict: the loss or the weights are not finite" in printed
+    )
     assert re.search(r"model (\d+) of \1, fallback 0", printed)
     assert set(read_votes(Run.named("b").votes)) == {0}
 

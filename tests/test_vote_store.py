@@ -68,3 +68,14 @@ def test_votes_of_our_own_for_another_test_are_set_aside(arc1, run_here, capsys)
     printed = " ".join(capsys.readouterr().out.split())
     assert f"votes for test 0 of task '{arc1[1].task_id}'" in printed
     assert sorted(path.name for path in run.votes.iterdir()) == ["round_0001.broken", "round_0002"]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_the_others_are_written(arc1, run_here, capsys):
+    task, run = arc1[0], Run.named("a")
+    run.challenges.mkdir(parents=True)
+    VoteStore([task], run, PredictSettings(ranking="count"))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{run.challenges}: stays as it was, all predictions are kept in memory" in printed
+    assert f"{run.submission}: stays" not in printed
+    assert read_submission(run.submission, [task]).attempts.keys() == {task.task_id}
+    assert run.solutions.exists()

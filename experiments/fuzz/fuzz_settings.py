@@ -26,6 +26,7 @@ LEAST = {
     "model.dim": 2, "model.canvas_side": 1, "data.max_side": 1, "model.expansion": 0.01,
     "model.rotary_base": 1, "checkpoint.every_seconds": 0.1, "kaggle.smoke_seconds": 1,
     "train.lr": 1e-12, "adapt.lr": 1e-12, "train.decay_share": 1e-6, "adapt.decay_share": 1e-6,
+    "adapt.per_task_share": 1e-6,
     **dict.fromkeys(
         (
             "model.num_heads", "model.num_layers", "model.num_cycles", "model.num_latent_steps",

@@ -8,7 +8,7 @@ from pipeline.deadline import Deadline, Watchdog, seconds_to_work
 from pipeline.inputs import (
     choose_predicted_tasks,
     choose_weights,
-    say_answered_tests,
+    say_given_away_tests,
     split_tasks,
 )
 from pipeline.page import write_page
@@ -57,7 +57,7 @@ def predict(settings: Settings, run: Run) -> None:
             # The architecture is that of the checkpoint, whatever the recipe says.
             run.record("predict", asdict(replace(settings, model=weights.model.settings)))
         say(f"predict: {len(tasks)} tasks with {weights.source}, {engine.describe()}")
-        say_answered_tests(tasks)
+        say_given_away_tests(tasks)
         known, unseen = split_tasks(tasks, weights, settings)
         has_page = all(task.solutions is not None for task in tasks)
         has_time = deadline.seconds_left * _SHARE_FOR_PAGE > _SECONDS_FOR_PAGE

@@ -75,7 +75,7 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
                     plan = Plan.of(of_part.model.settings, num_steps, part, queries)
                     predictor = Predictor(of_part, plan, engine, stop_when_halted=stops)
                     while not predictor.is_finished:
-                        flop += sum(map(predictor.submit, predictor.groups)) + predictor.join()
+                        flop += sum(map(predictor.submit, predictor.chunks)) + predictor.join()
                     predictions += filter(None, predictor.predictions())
                 flop, seconds = engine.group.sum(flop), time.monotonic() - start
                 for num_views in views:
