@@ -43,7 +43,7 @@ _KERNELS = 15  # of a step, those that take most
 # What a test on a CPU trains instead.
 SMALL = (
     "model.num_heads=2", "model.dim=32", "model.num_cycles=1", "model.num_latent_steps=1",
-    "train.global_batch=8", "engine.tokens_per_pass=2048",
+    "train.global_batch=8", "engine.positions_per_pass=2048",
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def start_run(bench: Bench, name: str, *changes: str, engine: Engine | None = No
     dataset = data_set(["arc1/training"], ["arc1/evaluation"], settings.model.rows_per)
     stream, train = ExampleStream(dataset, 0), replace(settings.train, num_steps=10_000)
     model = new_model(settings.model)
-    engine.tokens_per_pass = settings.engine.tokens_per_pass or engine.planned_tokens
+    engine.positions_per_pass = settings.engine.positions_per_pass or engine.planned_positions
     say(f"{name}: {plan_training(model, dataset.index.num_rows, stream, train, engine, 0.0)}")
     table = PuzzleTable(dataset.index.num_rows, torch.zeros(settings.model.dim))
     training = start_training(model, table, train, engine)
@@ -153,7 +153,11 @@ def measure_training(bench: Bench, name: str) -> Run:
     if bench.card:
         report.add(f"{name}_peak_memory_gb", torch.cuda.max_memory_allocated() / 1e9)
         expected = training_time(
-            bench.card, run.settings.model, run.settings.train, run.lengths, engine.tokens_per_pass
+            bench.card,
+            run.settings.model,
+            run.settings.train,
+            run.lengths,
+            engine.positions_per_pass,
         )
         report.add(f"{name}_train_expected_per_second", batch / expected.seconds)
     return run
@@ -204,7 +208,7 @@ def measure_prediction(bench: Bench, name: str, canvas: str) -> None:
     bench.report.add(f"{title}_views_per_second", [len(plan.boxes) / s for s in seconds])
     bench.share_of_peak(title, plan.flop, float(np.median(seconds)))
     if bench.card:
-        at_once = bench.engine.planned_tokens
+        at_once = bench.engine.planned_positions
         expected = prediction_time(bench.card, model, 4, plan.lengths, at_once).seconds
         bench.report.add(f"{title}_expected_per_second", len(plan.boxes) / expected)
 

@@ -82,7 +82,7 @@ class Evaluation:
         engine, settings = self.engine, model.settings
         boxes = boxes_for(settings, self.examples.boxes)
         examples = replace(self.examples, boxes=boxes)
-        passes = plan_passes(lengths_of(examples.boxes, settings), engine.tokens_per_pass)
+        passes = plan_passes(lengths_of(examples.boxes, settings), engine.positions_per_pass)
         sums = np.zeros(3)
         for members in passes[engine.group.rank :: engine.group.size]:
             packed = pack(settings, engine.device, examples, members)

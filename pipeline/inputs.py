@@ -127,10 +127,10 @@ def choose_predicted_tasks(settings: Settings) -> list[Task]:
 def split_tasks(
     tasks: Sequence[Task], weights: "Weights", settings: Settings
 ) -> tuple[list[Task], list[Task]]:
-    """Return the tasks that the weights know, and those to train on first; solutions hidden.
+    """Return the tasks that are ready to be predicted, and those to train on first.
 
-    With ``predict.adapt=all`` those to train on are all. Tasks that do not fit the weights' canvas
-    are in neither.
+    Ready are those that the weights have rows of; none with ``predict.adapt=all``. Tasks that do
+    not fit the weights' canvas are in neither list. Solutions are hidden.
     """
     side = weights.model.settings.canvas_side
     fitting = within_side([task.without_solutions() for task in tasks], side)
@@ -141,8 +141,8 @@ def split_tasks(
         )
     if settings.predict.adapt == "all":
         return [], fitting
-    known = [task for task in fitting if weights.index.find(task) is not None]
-    return known, [task for task in fitting if weights.index.find(task) is None]
+    ready = [task for task in fitting if weights.index.find(task) is not None]
+    return ready, [task for task in fitting if weights.index.find(task) is None]
 
 
 def choose_weights(

@@ -21,7 +21,7 @@ from augment.task import Task
 from pipeline.console import ProgressBar, say, warn
 from pipeline.deadline import Leg
 from pipeline.fingerprint import fingerprint
-from pipeline.prediction_rounds import Predicted, PredictionRounds, plan_predictions
+from pipeline.prediction_rounds import PlannedTasks, PredictionRounds, plan_predictions
 from pipeline.settings import Settings
 from solver.adapt import make_adaptation_dataset, start_adaptation
 from solver.demonstrations import add_shares_reproduced
@@ -45,11 +45,13 @@ _LONGEST_TRAINING_SECONDS = 200.0
 class _Job:
     """A task to train apart."""
 
-    part: Predicted
-    """The tasks that it was trained with together, and their weights, from which it starts."""
+    together: PlannedTasks
+    """The tasks that it was trained together with, and their weights, from which it starts."""
     task: Task
     cost: float
     """The FLOP of one view of it; the time for training is divided among tasks by this."""
+    is_done: bool
+    """Whether its predictions are among the votes already."""
 
 
 @dataclass(slots=True)
@@ -60,29 +62,30 @@ class PerTaskTraining:
     rounds: PredictionRounds
     _pending: list[tuple[_Job, list[Prediction]]] = field(init=False, default_factory=list)
     """What is not yet among the votes."""
-    _written_at: float = field(init=False, default_factory=time.monotonic)
+    _written_at: float = field(init=False, default_factory=lambda: time.monotonic())
     _flop: float = field(init=False, default=0.0)
     """What training has taken, on this process."""
 
-    def fingerprint(self, part_fingerprint: str) -> str:
-        """Return the fingerprint of the predictions of a part's tasks, each trained apart."""
+    def fingerprint(self, together: str) -> str:
+        """Return the fingerprint of the predictions of tasks, each trained apart."""
         adapt, data = self.settings.adapt.per_task, self.settings.data
         views = [data.views_per_task, data.seed, data.color_maps]
-        return fingerprint(part_fingerprint, adapt.deciding(), views)
+        return fingerprint(together, adapt.deciding(), views)
 
-    def go_on(self, parts: Sequence[Predicted]) -> None:
-        """Train the tasks of all ``parts`` apart that are not among the votes already."""
+    def train(self, all_planned: Sequence[PlannedTasks]) -> None:
+        """Train the tasks of all ``all_planned`` apart that are not among the votes already."""
         group, adapt = self.rounds.engine.group, self.settings.adapt.per_task
-        jobs = [job for part in parts for job in self._list_jobs(part)]
+        all_jobs = [job for planned in all_planned for job in self._list_jobs(planned)]
+        jobs = sorted((job for job in all_jobs if not job.is_done), key=lambda job: job.cost)
         if not jobs:
             return
-        jobs.sort(key=lambda job: job.cost)
+        share_left = sum(job.cost for job in jobs) / sum(job.cost for job in all_jobs)
         waves = [jobs[first : first + group.size] for first in range(0, len(jobs), group.size)]
         costs = [wave[-1].cost for wave in waves]
         alone = copy.copy(self.rounds.engine)  # with all that it has learned about this machine
         alone.group = ProcessGroup(device=group.device)
         start, num_trained = time.monotonic(), 0
-        ends_at = start + (adapt.time_limit_seconds or math.inf)
+        ends_at = start + (share_left * adapt.time_limit_seconds or math.inf)
         say(
             f"adapt: {len(jobs)} tasks, each apart, at most {adapt.num_steps:,} steps of "
             f"{adapt.global_batch}"
@@ -119,34 +122,39 @@ class PerTaskTraining:
             f"{time.monotonic() - start:.1f} s, {group.sum(self._flop):.2g} FLOP"
         )
 
-    def _list_jobs(self, part: Predicted) -> list[_Job]:
-        """Return the tasks of a part that are not among the votes already; on every process."""
-        group, queries = self.rounds.engine.group, part.plan.queries
-        digest, num_views = self.fingerprint(part.fingerprint), self.settings.predict.num_views
-        done = self.rounds.votes.tasks_done(digest, self._step(part), num_views)
-        is_done = [task.task_id in done for task in part.tasks]  # rank 0 alone knows
-        done_N = group.all_reduce(torch.tensor(is_done, dtype=torch.int32, device=group.device))
-        of_query = part.plan.flop / part.plan.lengths.sum() * part.plan.lengths
+    def _list_jobs(self, planned: PlannedTasks) -> list[_Job]:
+        """Return the tasks, and which are among the votes already; the same on every process."""
+        group, queries = self.rounds.engine.group, planned.plan.queries
+        digest, num_views = self.fingerprint(planned.fingerprint), self.settings.predict.num_views
+        done = self.rounds.votes.tasks_done(digest, self._step(planned), num_views)
+        is_done = [task.task_id in done for task in planned.tasks]  # rank 0 alone knows
+        done_N = group.all_reduce(
+            torch.tensor(is_done, dtype=torch.int32, device=group.device)
+        ).bool()
+        of_query = planned.plan.flop / planned.plan.lengths.sum() * planned.plan.lengths
+        costs = [float(of_query[queries.tasks == number].mean()) for number in range(len(is_done))]
         return [
-            _Job(part, task, float(of_query[queries.tasks == number].mean()))
-            for number, task in enumerate(part.tasks)
-            if not done_N[number]
+            _Job(planned, *job) for job in zip(planned.tasks, costs, done_N.tolist(), strict=True)
         ]
 
-    def _step(self, part: Predicted) -> int:
+    def _step(self, planned: PlannedTasks) -> int:
         """Return the step that votes of tasks trained apart have: the last they may have taken."""
-        return part.step + self.settings.adapt.per_task_steps
+        return planned.step + self.settings.adapt.per_task_steps
 
     def _train_and_predict(self, job: _Job, seconds: float, engine: Engine) -> list[Prediction]:
         """Return the predictions of a task after training on it alone; none if that fails."""
-        start, data, part = time.monotonic(), self.settings.data, job.part
+        start, data, together = time.monotonic(), self.settings.data, job.together
         adapt, predicting = self.settings.adapt.per_task, self.settings.predict
         dataset = make_adaptation_dataset(
-            [job.task], data.views_per_task, data.seed, part.weights.model.settings, data.color_maps
+            [job.task],
+            data.views_per_task,
+            data.seed,
+            together.weights.model.settings,
+            data.color_maps,
         )
-        training = start_adaptation(part.weights, dataset, adapt, engine)
+        training = start_adaptation(together.weights, dataset, adapt, engine)
         weights = Weights(
-            training.model, training.table, dataset.index, part.weights.trained_on, "", ""
+            training.model, training.table, dataset.index, together.weights.trained_on, "", ""
         )
         plan = plan_predictions([job.task], weights, predicting, "")
         flop_per_second = self.rounds.flop_per_second / self.rounds.engine.group.size
@@ -179,15 +187,15 @@ class PerTaskTraining:
         return [p for p in predictions if p is not None and math.isfinite(p.q)]
 
     def _write(self) -> None:
-        """Add what is pending to the votes, one round for each part."""
+        """Add what is pending to the votes, one round for all that were trained together."""
         successful = [(job, predictions) for job, predictions in self._pending if predictions]
-        for part in {id(job.part): job.part for job, _ in successful}.values():
-            made = {job.task.task_id: each for job, each in successful if job.part is part}
+        for planned in {id(job.together): job.together for job, _ in successful}.values():
+            made = {job.task.task_id: each for job, each in successful if job.together is planned}
             predictions = [prediction for of_task in made.values() for prediction in of_task]
             num_views = self.settings.predict.num_views
-            digest = self.fingerprint(part.fingerprint)
+            digest = self.fingerprint(planned.fingerprint)
             self.rounds.votes.add(
-                Round(digest, self._step(part), tuple(made), 0, num_views, True, predictions)
+                Round(digest, self._step(planned), tuple(made), 0, num_views, True, predictions)
             )
         self._pending.clear()
         self._written_at = time.monotonic()

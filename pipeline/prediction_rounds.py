@@ -60,8 +60,8 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Predicted:
-    """Tasks with the weights that predict them, after ``step`` steps of test-time training."""
+class PlannedTasks:
+    """Tasks, the weights that predict them after ``step`` steps of test-time training, and how."""
 
     tasks: Sequence[Task]
     weights: Weights
@@ -89,14 +89,14 @@ class Predicted:
 
 def plan_predictions(
     tasks: Sequence[Task], weights: Weights, settings: PredictSettings, digest: str, step: int = 0
-) -> Predicted:
-    """Return what is to be predicted with ``weights``, planned once for all its rounds."""
+) -> PlannedTasks:
+    """Return the tasks with the weights that predict them, planned once for all rounds."""
     model = weights.model.settings
     num_steps = settings.num_supervision_steps_of(model)
     queries = list_queries(weights, tasks, max(settings.num_views, settings.early_views))
     plan = Plan.of(model, num_steps, tasks, queries)
     checks = plan_demonstrations(plan) if settings.checks_demonstrations else None
-    return Predicted(tasks, weights, digest, step, plan, checks)
+    return PlannedTasks(tasks, weights, digest, step, plan, checks)
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ class PredictionRounds:
         """Return whether a signal asked any process to stop."""
         return self.engine.group.any(self.deadline.has_signal)
 
-    def measure_speed(self, predicted: Predicted) -> None:
+    def measure_speed(self, planned: PlannedTasks) -> None:
         """With any limit of time, predict two chunks of every process; discard the results.
 
         This takes a second. The first time compiles, and says nothing of the speed; of the others
@@ -131,11 +131,11 @@ class PredictionRounds:
         apart = self.settings.adapt.per_task
         if self.seconds_left() == math.inf and apart.time_limit_seconds == 0:
             return
-        group, plan = self.engine.group, predicted.plan.between(0, 1)
+        group, plan = self.engine.group, planned.plan.between(0, 1)
         seconds, is_first = 0.0, True
         while seconds < _SECONDS_TO_MEASURE:
             start, speed = time.monotonic(), Speed()
-            predictor = Predictor(predicted.weights, plan, self.engine)
+            predictor = Predictor(planned.weights, plan, self.engine)
             for chunk in predictor.chunks[:2]:
                 speed.add(predictor.submit(chunk))
             speed.add(predictor.join())
@@ -145,26 +145,26 @@ class PredictionRounds:
                 seconds += group.broadcast(time.monotonic() - start)
             is_first = False
 
-    def has_early_round(self, predicted: Predicted) -> bool:
+    def has_early_round(self, planned: PlannedTasks) -> bool:
         """Return whether there is a complete round from amid training, at another step."""
-        steps = self.votes.steps_done(predicted.fingerprint) - {0, predicted.step}
+        steps = self.votes.steps_done(planned.fingerprint) - {0, planned.step}
         return bool(self.engine.group.broadcast(bool(steps)))
 
     def predict_views(
-        self, all_predicted: Sequence[Predicted], num_views: int, share_of_time: float = 1.0
+        self, all_planned: Sequence[PlannedTasks], num_views: int, share_of_time: float = 1.0
     ) -> None:
         """Predict the first ``num_views`` of every test, in rounds, as far as time goes."""
         end = time.monotonic() + self.seconds_left() * share_of_time
         for bound in _bounds(num_views):
-            for predicted in all_predicted:
-                if not self._predict_up_to(predicted, bound, end):
+            for planned in all_planned:
+                if not self._predict_up_to(planned, bound, end):
                     return
 
-    def _predict_up_to(self, predicted: Predicted, bound: int, end: float) -> bool:
+    def _predict_up_to(self, planned: PlannedTasks, bound: int, end: float) -> bool:
         """Bring every test to ``bound`` views; return whether time allowed it."""
         group = self.engine.group
-        done = self.votes.num_views_done(predicted.fingerprint, predicted.step)
-        first, stop = int(group.broadcast(done)), min(bound, predicted.num_views)
+        done = self.votes.num_views_done(planned.fingerprint, planned.step)
+        first, stop = int(group.broadcast(done)), min(bound, planned.num_views)
         while first < stop:
             seconds = min(end - time.monotonic(), self.seconds_left())
             seconds = group.broadcast(seconds)
@@ -172,17 +172,17 @@ class PredictionRounds:
                 return False
             until, reached = time.monotonic() + seconds, stop
             if seconds < math.inf and first:
-                flop = _SAFETY * predicted.flop(first, stop)
+                flop = _SAFETY * planned.flop(first, stop)
                 share = min(1.0, seconds * self.flop_per_second / flop)
                 reached = int(group.broadcast(first + max(1, int(share * (stop - first)))))
-            if not self._predict_round(predicted, first, reached, until):
+            if not self._predict_round(planned, first, reached, until):
                 return False
             first = reached
         return True
 
-    def _predict_round(self, predicted: Predicted, first: int, stop: int, until: float) -> bool:
+    def _predict_round(self, planned: PlannedTasks, first: int, stop: int, until: float) -> bool:
         """Predict views of every test and keep them; return whether time was enough for all."""
-        group, start, plans = self.engine.group, time.monotonic(), predicted.plans(first, stop)
+        group, start, plans = self.engine.group, time.monotonic(), planned.plans(first, stop)
         speed = Speed(sum(plan.flop for plan in plans) / group.size)
         with ProgressBar(
             "predict",
@@ -193,10 +193,10 @@ class PredictionRounds:
             budget=lambda: self.deadline.seconds_left,
         ) as bar:
             results = [
-                self._predict_plan(predicted.weights, plan, until, speed, bar) for plan in plans
+                self._predict_plan(planned.weights, plan, until, speed, bar) for plan in plans
             ]
         predictions = results[0]
-        if predicted.checks is not None:
+        if planned.checks is not None:
             predictions = add_shares_reproduced(predictions, plans[0], results[1], plans[1])
         self.flop_per_second = group.sum(speed.flop_per_second) or self.flop_per_second
         flop = group.sum(speed.flop)
@@ -204,9 +204,9 @@ class PredictionRounds:
         is_complete = not any(prediction is None for result in results for prediction in result)
         say(
             f"predict: views {first + 1}..{stop}, {len(kept):,} of {len(predictions):,} after "
-            f"{predicted.step:,} steps, {time.monotonic() - start:.1f} s, {flop:.2g} FLOP"
+            f"{planned.step:,} steps, {time.monotonic() - start:.1f} s, {flop:.2g} FLOP"
         )
-        digest, step, tasks = predicted.fingerprint, predicted.step, predicted.tasks
+        digest, step, tasks = planned.fingerprint, planned.step, planned.tasks
         task_ids = tuple(task.task_id for task in tasks)
         self.votes.add(Round(digest, step, task_ids, first, stop, is_complete, kept))
         return is_complete

@@ -13,7 +13,7 @@ from pipeline.console import say, warn
 from pipeline.deadline import Leg
 from pipeline.fingerprint import fingerprint, fingerprint_code, fingerprint_visible
 from pipeline.per_task_training import PerTaskTraining
-from pipeline.prediction_rounds import Predicted, PredictionRounds, plan_predictions
+from pipeline.prediction_rounds import PlannedTasks, PredictionRounds, plan_predictions
 from pipeline.run import Run
 from pipeline.settings import Settings
 from pipeline.training_run import TrainingRun, open_test_time_training
@@ -51,62 +51,62 @@ class PredictionRun:
     run: Run
     rounds: PredictionRounds
 
-    def go_on(self, known: Sequence[Task], unseen: Sequence[Task], weights: Weights) -> None:
-        """Predict ``known`` as they are and ``unseen`` after training on them, in rounds.
+    def predict(self, ready: Sequence[Task], to_adapt: Sequence[Task], weights: Weights) -> None:
+        """Predict ``ready`` tasks as they are and the others after training on them, in rounds.
 
         A first round comes before any training, and an early one when half of it is done. Where
         tasks are trained apart in the end, few views are predicted before that.
         """
-        settings, predicted = self.settings.predict, list[Predicted]()
+        settings, planned = self.settings.predict, list[PlannedTasks]()
         apart = PerTaskTraining(self.settings, self.rounds)
-        if known:
-            digest = self._fingerprint(weights.digest, known)
-            predicted.append(plan_predictions(known, weights, settings, digest))
-        if not unseen:
-            self._resume(predicted, apart)
-            for known_tasks in predicted:
-                self.rounds.measure_speed(known_tasks)
-            self._finish(predicted, apart)
+        if ready:
+            digest = self._fingerprint(weights.digest, ready)
+            planned.append(plan_predictions(ready, weights, settings, digest))
+        if not to_adapt:
+            self._resume(planned, apart)
+            for each in planned:
+                self.rounds.measure_speed(each)
+            self._finish(planned, apart)
             return
         training_run = open_test_time_training(
-            self.settings, self.run, self.rounds.engine, unseen, weights
+            self.settings, self.run, self.rounds.engine, to_adapt, weights
         )
         identity = str(training_run.identity(0)["fingerprint"])
         learned = plan_predictions(
-            unseen,
+            to_adapt,
             adapted_weights(training_run, weights),
             settings,
-            self._fingerprint(identity, unseen),
+            self._fingerprint(identity, to_adapt),
             training_run.step,
         )
-        self._resume([*predicted, learned], apart)
+        self._resume([*planned, learned], apart)
         self.rounds.measure_speed(learned)
         if training_run.step == 0:
-            self.rounds.predict_views([*predicted, learned], 1, _SHARE_OF_FIRST_ROUND)
-        for until in self._legs(training_run, [*predicted, learned]):
+            self.rounds.predict_views([*planned, learned], 1, _SHARE_OF_FIRST_ROUND)
+        for until in self._legs(training_run, [*planned, learned]):
             learned = replace(
                 learned, weights=adapted_weights(training_run, weights), step=training_run.step
             )
             if until < 1 and not self.rounds.has_early_round(learned):
                 self.rounds.predict_views([learned], settings.early_views, _SHARE_OF_EARLY_ROUNDS)
-        self._finish([*predicted, learned], apart)
+        self._finish([*planned, learned], apart)
 
-    def _resume(self, predicted: Sequence[Predicted], apart: PerTaskTraining) -> None:
+    def _resume(self, planned: Sequence[PlannedTasks], apart: PerTaskTraining) -> None:
         """Take up the votes of an earlier call with the same tasks, weights and settings."""
-        fingerprints = [p.fingerprint for p in predicted]
+        fingerprints = [p.fingerprint for p in planned]
         of_apart = map(apart.fingerprint, fingerprints)
         self.rounds.votes.resume([*fingerprints, *of_apart])
 
-    def _finish(self, predicted: Sequence[Predicted], apart: PerTaskTraining) -> None:
+    def _finish(self, planned: Sequence[PlannedTasks], apart: PerTaskTraining) -> None:
         """Predict what has been learned by all tasks together, and by each task apart."""
         settings = self.settings.predict
         if not self.settings.adapt.per_task_steps:
-            self.rounds.predict_views(predicted, settings.num_views)
+            self.rounds.predict_views(planned, settings.num_views)
             return
-        self.rounds.predict_views(predicted, settings.early_views)
-        apart.go_on(predicted)
+        self.rounds.predict_views(planned, settings.early_views)
+        apart.train(planned)
 
-    def _legs(self, training_run: TrainingRun, predicted: Sequence[Predicted]) -> Iterator[float]:
+    def _legs(self, training_run: TrainingRun, planned: Sequence[PlannedTasks]) -> Iterator[float]:
         """Train in two legs; yield the progress that each one ends at, after it."""
         num_steps, late = training_run.train_settings.num_steps, 0.0
         if num_steps == 0:
@@ -118,10 +118,10 @@ class PredictionRun:
         for until in (0.5, 1.0):
             if self.rounds.has_signal():
                 return
-            leg = self._plan_leg(training_run, until, predicted, _TIMES_LATE * late)
+            leg = self._plan_leg(training_run, until, planned, _TIMES_LATE * late)
             first = training_run.step
             try:
-                training_run.go_on(leg)
+                training_run.train(leg)
             except FloatingPointError as error:
                 warn(f"adapt: given up after {training_run.step} steps, which predict: {error}")
                 yield 1.0
@@ -136,7 +136,7 @@ class PredictionRun:
             yield until
 
     def _plan_leg(
-        self, training_run: TrainingRun, until: float, predicted: Sequence[Predicted], late: float
+        self, training_run: TrainingRun, until: float, planned: Sequence[PlannedTasks], late: float
     ) -> Leg:
         """Return the leg to ``until``; all views shall fit in after training.
 
@@ -145,7 +145,7 @@ class PredictionRun:
         settings, begin = self.settings, training_run.training.progress
         seconds = left = self.rounds.seconds_left()
         if left < math.inf:
-            flop = sum(p.flop(0, settings.predict.num_views) for p in predicted)
+            flop = sum(p.flop(0, settings.predict.num_views) for p in planned)
             views = _VIEWS_MARGIN * flop / self.rounds.flop_per_second
             seconds = max(0.0, left - views - late, left * settings.predict.training_share)
             seconds *= self._share_together(begin)

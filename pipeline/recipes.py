@@ -230,7 +230,7 @@ def kaggle() -> Settings:
             global_batch=train.global_batch,
             lr=train.lr,
             warmup_steps=train.warmup_steps,
-            per_task_steps=2000,
+            per_task_steps=10_000,
             per_task_lr=1e-3,
             per_task_share=0.1,
         ),

@@ -109,7 +109,7 @@ class TrainingRun:
         )
         say(f"memory: {line}")
 
-    def go_on(self, leg: Leg) -> None:
+    def train(self, leg: Leg) -> None:
         """Train until ``leg`` is over or all steps are taken.
 
         After numbers out of range it goes on from the newest checkpoint, at half the learning
@@ -216,16 +216,16 @@ class TrainingRun:
             for line in read_metrics(metrics):
                 is_evaluation = line.keys() >= {LOSS, EXACT}
                 if best and is_evaluation and line["step"] == checkpoint_step(best):
-                    self._best = _rank(line)
+                    self._best = _quality(line)
 
     def _evaluate(self, evaluation: Evaluation, log: TrainingLog) -> None:
         """Measure the averaged model on held-out tests, and keep it if it is the best so far."""
         values = evaluation.measure(self.training)
         log.write_evaluation(self.step, values)
-        group, rank = self.engine.group, _rank(values)
-        is_best = group.broadcast(self._best is None or rank > self._best)
+        group, quality = self.engine.group, _quality(values)
+        is_best = group.broadcast(self._best is None or quality > self._best)
         if is_best and self.settings.checkpoint.keep_best:
-            self._best = rank
+            self._best = quality
             writer = replace(
                 self.checkpoints, folder=self.run.best, keep=1, saves_carry=False,
                 saves_training=False,
@@ -241,7 +241,7 @@ class TrainingRun:
             warn(f"{self.stage}: step {self.step} could not be kept ({error}); going on")
 
 
-def _rank(values: Mapping[str, float | None]) -> tuple[float, ...]:
+def _quality(values: Mapping[str, float | None]) -> tuple[float, ...]:
     """Return what is larger for the better evaluation."""
     return values.get(PASS2) or 0.0, values[EXACT] or 0.0, -(values[LOSS] or 0.0)
 

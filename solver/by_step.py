@@ -51,6 +51,6 @@ def predict_by_step(
         for number, fetch in enumerate(fetches):
             write_cells(packed, fetch().numpy(), tokens_KNS[number])
 
-    for members in plan_passes(lengths_N, engine.tokens_per_pass):
+    for members in plan_passes(lengths_N, engine.positions_per_pass):
         engine.retry(model, partial(predict, members))
     return tokens_KNS, flop_of_prediction(settings, lengths_N, steps[-1])

@@ -23,7 +23,7 @@ CALIBRATION = (
 )
 """What the rates below rest on."""
 
-TOKENS_ON_CPU = 4096
+POSITIONS_ON_CPU = 4096
 """Positions that a CPU computes at once: it gains nothing beyond its caches."""
 
 _SECONDS_TO_MEASURE = 0.4  # each of four products, and copies
@@ -179,9 +179,9 @@ def measure_cpu(dim: int, inner: int, dtype: DType | Literal["auto"]) -> Card:
     chosen = choose_dtype(engine, choose_device(engine))
     flop = seconds = 0.0
     for num_in, num_out in ((dim, 3 * dim), (dim, dim), (dim, 2 * inner), (inner, dim)):
-        x = torch.randn(TOKENS_ON_CPU, num_in, dtype=chosen)
+        x = torch.randn(POSITIONS_ON_CPU, num_in, dtype=chosen)
         weight = torch.randn(num_out, num_in, dtype=chosen)
-        flop += 2.0 * TOKENS_ON_CPU * num_in * num_out
+        flop += 2.0 * POSITIONS_ON_CPU * num_in * num_out
         seconds += _least_seconds(partial(torch.nn.functional.linear, x, weight))
     numbers = torch.zeros(2**25)
     copied = torch.empty_like(numbers)

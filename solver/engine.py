@@ -15,7 +15,7 @@ from solver.settings import EngineSettings
 
 # Positions of a pass, unless the settings or the memory plan of a training run say otherwise. A CPU
 # gains nothing beyond its caches. A GPU predicts this many between two looks at the deadline.
-_TOKENS_PER_PASS = {"cpu": 4096, "cuda": 65_536}
+_POSITIONS_PER_PASS = {"cpu": 4096, "cuda": 65_536}
 # Training, training of puzzle rows alone, prediction, and float32 for views that leave float16's
 # range need a compiled graph each, with and without gradient; torch's own limit is 8.
 _MOST_GRAPHS = 64
@@ -31,18 +31,18 @@ class Engine:
     dtype: torch.dtype
     compile: bool = False
     recompute: bool = False
-    planned_tokens: int = _TOKENS_PER_PASS["cpu"]
+    planned_positions: int = _POSITIONS_PER_PASS["cpu"]
     """Positions predicted together, the same on every process."""
     group: ProcessGroup = field(default_factory=ProcessGroup)
     say: Callable[[str], object] = print
     plans_by_memory: bool = False
-    """Whether a training run sets ``tokens_per_pass`` by the memory it finds free."""
-    tokens_per_pass: int = field(init=False)
-    """At most ``planned_tokens``; halved after an out-of-memory error of this process."""
+    """Whether a training run sets ``positions_per_pass`` by the memory it finds free."""
+    positions_per_pass: int = field(init=False)
+    """At most ``planned_positions``; halved after an out-of-memory error of this process."""
     _compiled_recursion: Callable[..., Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.tokens_per_pass = self.planned_tokens
+        self.positions_per_pass = self.planned_positions
 
     def describe(self) -> str:
         """Return where the engine computes, for the log."""
@@ -95,17 +95,17 @@ class Engine:
                 return result
 
     def _halve(self) -> None:
-        reached = self.tokens_per_pass
+        reached = self.positions_per_pass
         if reached == 1:
             raise InputError(
                 f"{self.device}: out of memory with one example at a time; engine.recompute="
                 "true takes less, and so does a smaller model"
             )
         torch.cuda.empty_cache()
-        self.tokens_per_pass = reached // 2
+        self.positions_per_pass = reached // 2
         self.say(
-            f"{self.device}: out of memory, going on with engine.tokens_per_pass="
-            f"{self.tokens_per_pass} instead of {reached}"
+            f"{self.device}: out of memory, going on with engine.positions_per_pass="
+            f"{self.positions_per_pass} instead of {reached}"
         )
 
 
@@ -120,8 +120,8 @@ def open_engine(settings: EngineSettings, say: Callable[[str], object]) -> Engin
         choose_dtype(settings, device),
         device.type == "cuda" if settings.compile == "auto" else settings.compile == "true",
         settings.recompute,
-        settings.tokens_per_pass or _TOKENS_PER_PASS[device.type],
+        settings.positions_per_pass or _POSITIONS_PER_PASS[device.type],
         join_process_group(device),
         say,
-        plans_by_memory=device.type == "cuda" and not settings.tokens_per_pass,
+        plans_by_memory=device.type == "cuda" and not settings.positions_per_pass,
     )

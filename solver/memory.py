@@ -206,8 +206,8 @@ def plan_training(
         )  # fmt: skip
         # A pass may be larger by less than one example.
         spare = 0 if fitting == positions else model.settings.length
-        engine.tokens_per_pass = max(1, fitting - spare)
-    at_once = min(positions, engine.tokens_per_pass + model.settings.length)
+        engine.positions_per_pass = max(1, fitting - spare)
+    at_once = min(positions, engine.positions_per_pass + model.settings.length)
     plan = plan_memory(
         model, num_rows, at_once, positions, engine.dtype, num_processes=group.size, on_gpu=on_gpu
     )
@@ -232,8 +232,8 @@ def require_memory(plan: Mapping[str, float], engine: Engine, available_bytes: f
     parts = ", ".join(f"{name} {part / _GB:.2f}" for name, part in plan.items() if part)
     line = f"{total / _GB:.2f} GB planned of {available_bytes / _GB:.1f} ({parts})"
     if total > available_bytes:
-        half = engine.tokens_per_pass // 2  # none of 1, and 0 would mean as many as fit
-        smaller = f"engine.tokens_per_pass={half} or " if half else ""
+        half = engine.positions_per_pass // 2  # none of 1, and 0 would mean as many as fit
+        smaller = f"engine.positions_per_pass={half} or " if half else ""
         raise InputError(
             f"memory: {line}; {smaller}engine.recompute=true takes less, and so does a smaller "
             "batch"

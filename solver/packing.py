@@ -84,14 +84,14 @@ def lengths_of(boxes: Boxes, settings: ModelSettings) -> NDArray[np.int64]:
     return lengths
 
 
-def plan_passes(lengths: NDArray[np.int64], tokens_per_pass: int) -> list[NDArray[np.int64]]:
-    """Return the members of passes of about ``tokens_per_pass`` positions, the longest first.
+def plan_passes(lengths: NDArray[np.int64], positions_per_pass: int) -> list[NDArray[np.int64]]:
+    """Return the members of passes of about ``positions_per_pass`` positions, the longest first.
 
     A pass is larger by less than one example, and never empty.
     """
     order = np.argsort(-lengths, kind="stable")
     starts = np.cumsum(lengths[order]) - lengths[order]
-    num_passes = -(-lengths.sum() // tokens_per_pass)
+    num_passes = -(-lengths.sum() // positions_per_pass)
     numbers = starts * num_passes // lengths.sum()
     return np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
 

@@ -57,7 +57,7 @@ class Predictor:
         self._q = np.zeros(len(queries), dtype=np.float32)
         self._is_done = np.zeros(len(queries), dtype=np.uint8)
         group = self._engine.group
-        chunks = part.chunks(self._engine.planned_tokens) if len(queries) else []
+        chunks = part.chunks(self._engine.planned_positions) if len(queries) else []
         self.chunks = share_chunks(chunks, group.size)[group.rank]
         """The chunks of this process in this part, the shortest queries first."""
 
@@ -114,7 +114,7 @@ class Predictor:
     @torch.no_grad()
     def _begin_chunk(self, members: NDArray[np.int64]) -> list["_Output"]:
         engine, lengths = self._engine, self._part.lengths
-        passes = plan_passes(lengths[members], engine.tokens_per_pass)
+        passes = plan_passes(lengths[members], engine.positions_per_pass)
         return [out for part in passes for out in self._begin_pass(members[part], engine.dtype)]
 
     def _begin_pass(self, members: NDArray[np.int64], dtype: torch.dtype) -> Iterator["_Output"]:

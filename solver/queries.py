@@ -20,7 +20,7 @@ from solver.settings import ModelSettings
 from solver.weights import Weights
 
 _LEAST_CHUNKS = 8  # into which a plan is split, as long as they do not get too small
-_LEAST_TOKENS = 8192  # fewest positions worth a chunk; the engine's own limit may be lower
+_LEAST_POSITIONS = 8192  # fewest positions worth a chunk; the engine's own limit may be lower
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,17 +108,17 @@ class Plan:
         """Return the plan that computes the whole canvas of every query."""
         return replace(self, boxes=full_boxes(len(self.boxes), self.model.canvas_side))
 
-    def chunks(self, planned_tokens: int) -> list[Chunk]:
+    def chunks(self, planned_positions: int) -> list[Chunk]:
         """Return chunks of about equal size, those of the longest queries first.
 
         They do not depend on the number of processes, so neither do the predictions. A small plan
         is split for several GPUs too, but not below what a GPU computes at full speed.
         """
         lengths = self.lengths
-        smallest = max(int(lengths.sum()) // _LEAST_CHUNKS, _LEAST_TOKENS)
+        smallest = max(int(lengths.sum()) // _LEAST_CHUNKS, _LEAST_POSITIONS)
         return [
             Chunk(members, flop_of_prediction(self.model, lengths[members], self.num_steps))
-            for members in plan_passes(lengths, min(planned_tokens, smallest))
+            for members in plan_passes(lengths, min(planned_positions, smallest))
         ]
 
     def examples(self) -> Examples:

@@ -398,7 +398,7 @@ class EngineSettings(Section):
     compile: Annotated[
         Literal["auto", "true", "false"], "compile the model with torch.compile; auto = on a GPU"
     ] = "auto"
-    tokens_per_pass: Annotated[
+    positions_per_pass: Annotated[
         int, "positions computed together, which bounds the memory; 0 = by the device's memory"
     ] = 0
     recompute: Annotated[
@@ -409,7 +409,7 @@ class EngineSettings(Section):
     ] = 0.0
 
     def __post_init__(self) -> None:
-        self.require_numbers(at_least={"tokens_per_pass": 0, "memory_gb": 0})
+        self.require_numbers(at_least={"positions_per_pass": 0, "memory_gb": 0})
 
 
 def swiglu_width(width: int, expansion: float) -> int:

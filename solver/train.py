@@ -120,7 +120,7 @@ def supervise(
     states = StateWriter(lengths_B, carry.state)
     parts: list[tuple[Losses, Tensor, Tensor]] = []
     fetches = []
-    passes = plan_passes(lengths_B, engine.tokens_per_pass)
+    passes = plan_passes(lengths_B, engine.positions_per_pass)
     for members in passes:
         packed = pack(settings, device, examples, members)
         rows_GD = table.look_up(examples.rows[members]).requires_grad_()

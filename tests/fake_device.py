@@ -114,7 +114,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Run training steps and return what was counted in the last one."""
     group = group_of(num_processes, device)
-    engine = Engine(device, dtype, recompute=recompute, planned_tokens=tokens, group=group)
+    engine = Engine(device, dtype, recompute=recompute, planned_positions=tokens, group=group)
     watch.allowed = ("_all_finite",)
     training = start_training(
         put_on(device, setup.model), setup.table(device), setup.training, engine
@@ -220,7 +220,7 @@ def run_prediction(
     plan = Plan.of(setup.model.settings, num_steps, tasks, queries)
     half = -(-int(plan.lengths.sum()) // (2 * num_processes))
     group, lines = group_of(num_processes, device), list[str]()
-    engine = Engine(device, dtype, planned_tokens=half, group=group, say=lines.append)
+    engine = Engine(device, dtype, planned_positions=half, group=group, say=lines.append)
     watch.allowed = ("Predictor.join.<locals>.<genexpr>",)
     watch.allowed += ("Predictor._begin_pass",) if stop_when_halted else ()
     predictor = Predictor(weights, plan, engine, stop_when_halted=stop_when_halted)

@@ -52,7 +52,7 @@ class Session:
             self.engine.group,
         )
 
-    def go_on(self, stop_after=None):
+    def train(self, stop_after=None):
         training, settings, group = self.training, self.settings, self.engine.group
         progress = TrainingProgress(settings.num_steps, group)
         stream, saved_step = ExampleStream(self.dataset, 0), training.step

@@ -29,7 +29,7 @@ def test_each_number_of_steps_has_its_own_predictions_in_any_passes():
     tokens_KNC, flop = predict_by_step(weights, examples, (1, 2, 4), whole)
     assert tokens_KNC.shape == (3, 3, 81)
     assert flop == flop_of_prediction(MODEL, np.full(3, 83), 4)
-    one_by_one = Engine(torch.device("cpu"), torch.float32, planned_tokens=1)
+    one_by_one = Engine(torch.device("cpu"), torch.float32, planned_positions=1)
     assert np.array_equal(predict_by_step(weights, examples, (1, 2, 4), one_by_one)[0], tokens_KNC)
 
     packed = pack(MODEL, torch.device("cpu"), examples, np.array([1]))

@@ -25,11 +25,11 @@ def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_stopped(
     small_dataset, engine, tmp_path, stop_after, model, settings
 ):
     how = (replace(SMALL_MODEL, **model), replace(SHORT_TRAINING, **settings))
-    whole = Session(tmp_path / "whole", small_dataset, engine, *how).go_on()
-    first = Session(tmp_path / "parts", small_dataset, engine, *how).go_on(stop_after)
+    whole = Session(tmp_path / "whole", small_dataset, engine, *how).train()
+    first = Session(tmp_path / "parts", small_dataset, engine, *how).train(stop_after)
     second = Session(tmp_path / "parts", small_dataset, engine, *how)
     second.restore()
-    second.go_on()
+    second.train()
     assert first.metrics + second.metrics == whole.metrics
     assert second.training.step == whole.training.step
     for ours, theirs in zip(everything(second), everything(whole), strict=True):
@@ -37,17 +37,17 @@ def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_stopped(
 
 
 def test_without_the_carry_slots_start_with_fresh_examples(small_dataset, engine, tmp_path):
-    Session(tmp_path, small_dataset, engine, carry=False).go_on(4)
+    Session(tmp_path, small_dataset, engine, carry=False).train(4)
     second = Session(tmp_path, small_dataset, engine, carry=False)
     second.restore()
     assert second.training.carry.halted_B.all()
     assert not list(latest_checkpoint(tmp_path).glob("carry*"))
-    second.go_on()
+    second.train()
     assert second.training.step == SHORT_TRAINING.num_steps
 
 
 def test_every_difference_is_named(small_tasks, small_dataset, engine, tmp_path):
-    Session(tmp_path, small_dataset, engine).go_on(1)
+    Session(tmp_path, small_dataset, engine).train(1)
     other_tasks = make_dataset(small_tasks[1:])
     model = replace(SMALL_MODEL, num_cycles=1)
     other = Session(tmp_path, other_tasks, engine, model=model)
@@ -90,7 +90,7 @@ def test_a_state_that_no_run_has_is_one_line_and_changes_nothing(
     small_dataset, engine, tmp_path, name, tensor, change
 ):
     """Although every hash is right."""
-    Session(tmp_path, small_dataset, engine).go_on(4)
+    Session(tmp_path, small_dataset, engine).train(4)
     path = latest_checkpoint(tmp_path) / f"{name}.safetensors"
     tensors = load_file(path)
     if change is None:
@@ -109,7 +109,7 @@ def test_a_state_that_no_run_has_is_one_line_and_changes_nothing(
 
 def test_a_step_that_is_not_that_of_the_name_is_damage(small_dataset, engine, tmp_path):
     """Steps that a description makes up would be skipped, or taken twice."""
-    Session(tmp_path, small_dataset, engine).go_on(4)
+    Session(tmp_path, small_dataset, engine).train(4)
     latest_checkpoint(tmp_path).rename(tmp_path / "step_000000009")
     session = Session(tmp_path, small_dataset, engine)
     with pytest.raises(InputError, match="step_000000009: its step is 4, not that of its name"):
@@ -120,19 +120,19 @@ def test_a_step_that_is_not_that_of_the_name_is_damage(small_dataset, engine, tm
 def test_weights_that_are_not_finite_are_not_kept(small_dataset, engine, tmp_path):
     settings = replace(SHORT_TRAINING, lr=1e9, rows_lr=1e9, log_every=100)
     with pytest.raises(FloatingPointError, match="not finite at step 3"):
-        Session(tmp_path, small_dataset, engine, settings=settings).go_on()
+        Session(tmp_path, small_dataset, engine, settings=settings).train()
     assert latest_checkpoint(tmp_path) is None
 
 
 def test_metrics_are_right_when_their_interval_changes(small_dataset, engine, tmp_path):
-    first = Session(tmp_path, small_dataset, engine).go_on(3)
+    first = Session(tmp_path, small_dataset, engine).train(3)
     settings = replace(SHORT_TRAINING, log_every=4)
     second = Session(tmp_path, small_dataset, engine, settings=settings)
     second.restore()
-    second.go_on()
+    second.train()
     whole = Session(tmp_path / "whole", small_dataset, engine, settings=replace(
         SHORT_TRAINING, log_every=1
-    )).go_on()  # fmt: skip
+    )).train()  # fmt: skip
     losses = [values["loss"] for values in whole.metrics]
     expected = [sum(losses[0:2]) / 2, sum(losses[2:4]) / 2, sum(losses[4:8]) / 4]
     reported = [values["loss"] for values in first.metrics + second.metrics]

@@ -22,7 +22,7 @@ from solver.checkpoint_files import (
 
 def test_old_checkpoints_go_and_half_written_ones_do_not_count(small_dataset, engine, tmp_path):
     (tmp_path / ".step_000000001.tmp").mkdir()
-    Session(tmp_path, small_dataset, engine, every=1, keep=2).go_on()
+    Session(tmp_path, small_dataset, engine, every=1, keep=2).train()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step_000000007", "step_000000008"]
     (tmp_path / ".step_000000009.tmp").mkdir()
     assert latest_checkpoint(tmp_path).name == "step_000000008"
@@ -30,7 +30,7 @@ def test_old_checkpoints_go_and_half_written_ones_do_not_count(small_dataset, en
 
 
 def test_a_checkpoint_says_what_it_is(small_dataset, engine, tmp_path):
-    Session(tmp_path, small_dataset, engine).go_on(4)
+    Session(tmp_path, small_dataset, engine).train(4)
     folder = latest_checkpoint(tmp_path)
     description = json.loads((folder / "checkpoint.json").read_text())
     assert description["step"] == 4
@@ -52,7 +52,7 @@ def test_links_and_files_in_place_of_old_checkpoints_keep_no_new_one_away(
     for name in (".step_000000001.tmp", "step_000000000", "step_000000008.broken"):
         path = folder / name
         path.symlink_to(elsewhere) if is_link else path.touch()
-    Session(folder, small_dataset, engine, keep=2).go_on()
+    Session(folder, small_dataset, engine, keep=2).train()
     latest = checkpoint_folder(folder, 8)
     assert find_checkpoints(folder) == [checkpoint_folder(folder, 6), latest]
     set_aside(latest, InputError("damaged"), print)
@@ -63,7 +63,7 @@ def test_links_and_files_in_place_of_old_checkpoints_keep_no_new_one_away(
 def test_damaged_checkpoints_are_renamed_until_an_intact_one_is_found(
     small_dataset, engine, tmp_path
 ):
-    Session(tmp_path, small_dataset, engine, every=2, keep=4).go_on()
+    Session(tmp_path, small_dataset, engine, every=2, keep=4).train()
     paths = find_checkpoints(tmp_path)
     assert [checkpoint_step(path) for path in paths] == [2, 4, 6, 8]
     assert all(map(can_resume, paths))

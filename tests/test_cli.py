@@ -39,7 +39,7 @@ from submission.writer import build_submission, write_submission
         (["build"], ["train.betas=0.9,1"], "betas must be in [0, 1)"),
         (["build"], ["train.num_steps=99999999999999999999"], "num_steps must be a number below"),
         (["build"], ["model.dim=0"], "dim must be at least 2"),
-        (["build"], ["engine.tokens_per_pass=-1"], "tokens_per_pass must be at least 0"),
+        (["build"], ["engine.positions_per_pass=-1"], "positions_per_pass must be at least 0"),
         (
             ["sweep", "--views", "1,x"],
             [],

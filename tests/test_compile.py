@@ -63,7 +63,7 @@ def train_steps(dataset, engine, model, steps=(4096, 4096, 4096, 1), frozen=1):
     losses = []
     examples = batches(ExampleStream(dataset, 0), settings, model, engine.group, 0)
     for batch, tokens in zip(examples, [*steps, *[4096] * frozen], strict=True):
-        engine.tokens_per_pass = tokens
+        engine.positions_per_pass = tokens
         share = 1.0 if training.step >= len(steps) else 0.0
         train_step(training, batch, replace(settings, rows_only_share=share), engine)
         losses.append(training.sums.tolist())

@@ -28,8 +28,8 @@ def test_training_goes_on_with_half_as_much_at_once_when_memory_runs_out(small_d
     printed = []
     short = replace(engine, say=printed.append)
     training = train_three_steps(small_dataset, short, most=250)
-    assert printed[0].endswith("going on with engine.tokens_per_pass=2048 instead of 4096")
-    assert short.tokens_per_pass < 250
+    assert printed[0].endswith("going on with engine.positions_per_pass=2048 instead of 4096")
+    assert short.positions_per_pass < 250
     undisturbed = train_three_steps(small_dataset, replace(engine))
     for ours, theirs in zip(
         training.model.parameters(), undisturbed.model.parameters(), strict=True

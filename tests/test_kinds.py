@@ -69,11 +69,11 @@ def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_stopped(
 ):
     """As a run of TRM does: tests/test_checkpoint.py."""
     how = replace(KINDS[kind], canvas="box"), replace(SHORT_TRAINING, optimizer="normuon")
-    whole = Session(tmp_path / "whole", small_dataset, engine, *how).go_on()
-    Session(tmp_path / "parts", small_dataset, engine, *how).go_on(stop_after)
+    whole = Session(tmp_path / "whole", small_dataset, engine, *how).train()
+    Session(tmp_path / "parts", small_dataset, engine, *how).train(stop_after)
     second = Session(tmp_path / "parts", small_dataset, engine, *how)
     second.restore()
-    second.go_on()
+    second.train()
     for ours, theirs in zip(everything(second), everything(whole), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -82,7 +82,7 @@ def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_stopped(
 def test_weights_are_exported_adapted_and_predict(
     small_tasks, small_dataset, engine, tmp_path, kind
 ):
-    session = Session(tmp_path / "run", small_dataset, engine, KINDS[kind]).go_on()
+    session = Session(tmp_path / "run", small_dataset, engine, KINDS[kind]).train()
     saved = load_weights(latest_checkpoint(tmp_path / "run"))
     assert saved.model.settings == KINDS[kind]
     plan = plan_of(saved, small_tasks, 2)
@@ -102,7 +102,7 @@ def test_weights_are_exported_adapted_and_predict(
 
 
 def test_weights_are_of_the_kind_that_they_name(small_dataset, engine, tmp_path):
-    Session(tmp_path, small_dataset, engine).go_on(1)
+    Session(tmp_path, small_dataset, engine).train(1)
     path = latest_checkpoint(tmp_path) / "checkpoint.json"
     rewrite_description(path, architecture=asdict(replace(SMALL_MODEL, kind="hrm")))
     with pytest.raises(InputError, match=r"weights\.safetensors: "):

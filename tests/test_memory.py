@@ -43,7 +43,7 @@ def test_the_recipe_kaggle_is_planned_to_fit_a_card_of_24_gb():
     line = require_memory(plan, engine, L4_BYTES)
     assert "planned of 22.0" in line
     assert all(f"{name} " in line for name in plan)
-    with pytest.raises(InputError, match=r"^memory: .* of 2\.0 .*engine\.tokens_per_pass=2048"):
+    with pytest.raises(InputError, match=r"^memory: .* of 2\.0 .*engine\.positions_per_pass=2048"):
         require_memory(plan, engine, 2e9)
     assert plan_of_kaggle(recompute=True)["activations"] < plan["activations"] / 3
 
@@ -65,9 +65,9 @@ def test_a_gpu_computes_as_much_at_once_as_its_memory_holds(small_dataset):
     engine = Engine(torch.device("cpu"), torch.float32, plans_by_memory=True)
     settings = replace(SHORT_TRAINING, global_batch=64)
     plan_training(model, 60, stream, settings, engine, 1.0)
-    assert engine.tokens_per_pass == 64 * 116
+    assert engine.positions_per_pass == 64 * 116
     plan_training(model, 60, stream, settings, engine, 0.02)
-    assert 1 < engine.tokens_per_pass < 64 * 116
+    assert 1 < engine.positions_per_pass < 64 * 116
     with pytest.raises(InputError, match=r"^memory: .*\); engine\.recompute"):
         plan_training(model, 60, stream, settings, engine, 0.001)
 

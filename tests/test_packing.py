@@ -44,9 +44,9 @@ def make_table_of(rows):
 
 
 @pytest.mark.parametrize("canvas", ["full", "box"])
-@pytest.mark.parametrize("tokens_per_pass", [1, 300, 10**6])
+@pytest.mark.parametrize("positions_per_pass", [1, 300, 10**6])
 def test_a_pass_equals_the_oracle_on_each_example_alone(
-    small_dataset, engine, canvas, tokens_per_pass
+    small_dataset, engine, canvas, positions_per_pass
 ):
     """Losses, row gradients and trunk gradients of a second step, which goes on from the first."""
     model = new_model(replace(SMALL_MODEL, canvas=canvas), 3)
@@ -54,7 +54,9 @@ def test_a_pass_equals_the_oracle_on_each_example_alone(
     if canvas == "full":
         examples = replace(examples, boxes=full_boxes(len(examples.rows), 10))
     assert len(set(lengths_of(examples.boxes, model.settings))) == 1 or canvas == "box"
-    outcomes, rows = run_steps(model, examples, replace(engine, planned_tokens=tokens_per_pass))
+    outcomes, rows = run_steps(
+        model, examples, replace(engine, planned_positions=positions_per_pass)
+    )
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     p = dict(model.named_parameters())
@@ -103,12 +105,12 @@ def test_passes_computed_again_give_the_same_gradients(small_dataset, engine):
 
 
 @given(st.lists(st.integers(17, 916), min_size=1, max_size=60), st.integers(1, 5000))
-def test_passes_hold_every_example_once_and_about_what_fits(lengths, tokens_per_pass):
+def test_passes_hold_every_example_once_and_about_what_fits(lengths, positions_per_pass):
     lengths = np.array(lengths)
-    passes = plan_passes(lengths, tokens_per_pass)
+    passes = plan_passes(lengths, positions_per_pass)
     assert sorted(np.concatenate(passes)) == list(range(len(lengths)))
     for members in passes:
-        assert lengths[members].sum() - lengths[members].max() < tokens_per_pass
+        assert lengths[members].sum() - lengths[members].max() < positions_per_pass
     longest = [lengths[members].max() for members in passes]
     assert longest == sorted(longest, reverse=True)
 
@@ -149,7 +151,7 @@ def test_a_model_of_larger_positions_learns_and_predicts_alike(small_dataset, sm
     model, examples = new_model(settings, 3), examples_of(small_dataset)
     examples = replace(examples, boxes=boxes_for(settings, examples.boxes))
     together, _ = run_steps(model, examples, engine)
-    alone, _ = run_steps(model, examples, replace(engine, planned_tokens=1))
+    alone, _ = run_steps(model, examples, replace(engine, planned_positions=1))
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one.losses.tokens, other.losses.tokens)
         torch.testing.assert_close(one.row_gradients_BD, other.row_gradients_BD)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from commands import SHORT, call, call_in_processes
@@ -66,9 +67,7 @@ def test_it_goes_on_with_the_tasks_that_have_no_votes_yet(trained, capsys):
     newest = round_folders(Run.named("b").votes)[-1]
     description = json.loads((newest / "round.json").read_text())
     assert description["step"] == 4
-    for path in newest.iterdir():
-        path.unlink()
-    newest.rmdir()
+    shutil.rmtree(newest)
     capsys.readouterr()
     assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
     assert "tasks, each apart" in capsys.readouterr().out
@@ -110,42 +109,68 @@ def test_a_task_whose_numbers_leave_their_range_keeps_its_votes(trained, monkeyp
     assert {r.stop for r in rounds_of("b")} == {1, 2}
 
 
-def test_a_limit_of_training_alone_is_enough_to_plan_by(trained, capsys):
+def test_a_limit_of_training_alone_is_enough_to_plan_by(trained):
     limit = ["adapt.time_limit_seconds=1e6", "predict.early_views=0"]
     assert call("predict", "--run-name", "b", changes=[*APART, trained, *limit]) == 0
     assert tasks_apart("b") == [t.task_id for t in within_side(load_source("arc1/training"), 4)]
 
 
-def test_time_is_shared_among_the_tasks_that_are_left(trained, monkeypatch):
-    """On a clock on which a step and a view in a round take a second each, and all else none."""
-    now, steps = 0.0, []
+class SlowClock:
+    """A clock on which a step and a view in a round take a second each, and all else none."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.steps = []
+        """How many each task took."""
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock, train_step = SlowClock(), solver.train.train_step
     monkeypatch.setattr("pipeline.deadline._age_of_job", lambda: 0.0)
     monkeypatch.setattr("pipeline.deadline.Watchdog.__enter__", lambda self: None)
-    monkeypatch.setattr("pipeline.deadline.time.monotonic", lambda: now)
-    train_step = solver.train.train_step
+    monkeypatch.setattr("pipeline.deadline.time.monotonic", lambda: clock.now)
 
     class SlowPredictor(Predictor):
-        def submit(self, group):
-            nonlocal now
-            now += len(group.members)
-            return super().submit(group)
+        def submit(self, chunk):
+            clock.now += len(chunk.members)
+            return super().submit(chunk)
 
     def slow_step(training, *arguments):
-        nonlocal now
-        now += 1.0
+        clock.now += 1.0
         if training.step == 0:
-            steps.append(0)
-        steps[-1] += 1
+            clock.steps.append(0)
+        clock.steps[-1] += 1
         train_step(training, *arguments)
 
     monkeypatch.setattr("pipeline.prediction_rounds.Predictor", SlowPredictor)
     monkeypatch.setattr(solver.train, "train_step", slow_step)
+    return clock
+
+
+def test_time_is_shared_among_the_tasks_that_are_left(trained, clock):
     tasks = within_side(load_source("arc1/training"), 4)
     limit = 30.0 * len(tasks)
     changes = [*APART, trained, "adapt.per_task_steps=1000",
                f"predict.time_limit_seconds={limit}"]  # fmt: skip
     assert call("predict", "--run-name", "b", changes=changes) == 0
-    assert 0.8 * limit < now <= limit
-    assert len(steps) == len(tasks)
-    assert sum(steps) > 0.6 * limit
-    assert min(steps) > 5
+    assert 0.8 * limit < clock.now <= limit
+    assert len(clock.steps) == len(tasks)
+    assert sum(clock.steps) > 0.6 * limit
+    assert min(clock.steps) > 5
+
+
+def test_a_later_call_has_the_time_of_the_tasks_that_are_left(trained, clock):
+    tasks = within_side(load_source("arc1/training"), 4)
+    limit = 30.0 * len(tasks)
+    changes = [*APART, trained, "adapt.per_task_steps=1000", "adapt.per_task_share=1",
+               f"adapt.time_limit_seconds={limit}"]  # fmt: skip
+    assert call("predict", "--run-name", "b", changes=changes) == 0
+    assert sum(clock.steps) > 0.9 * limit
+    apart = [f for f in round_folders(Run.named("b").votes) if read_round(f).step == 1000]
+    share = len(read_round(apart[0]).task_ids) / len(tasks)  # those of the smallest tasks
+    assert share < 0.5
+    shutil.rmtree(apart[0])
+    clock.steps.clear()
+    assert call("predict", "--run-name", "b", changes=changes) == 0
+    assert 0.5 * share * limit < sum(clock.steps) < share * limit

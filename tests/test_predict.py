@@ -51,7 +51,7 @@ def test_the_batch_plays_no_part(small_tasks, small_dataset, engine):
         run(
             small_dataset,
             small_tasks,
-            replace(engine, planned_tokens=tokens),
+            replace(engine, planned_positions=tokens),
             PredictSettings(num_views=3),
         )
         for tokens in (1, 5000)
@@ -92,7 +92,7 @@ def test_processes_take_turns_at_the_same_batches(small_tasks, small_dataset, en
     """Each of three processes, its neighbours' part being zero, holds every third batch."""
     monkeypatch.setattr(ProcessGroup, "all_reduce", lambda self, tensor: tensor)
     settings = PredictSettings(num_views=4)
-    engine = replace(engine, planned_tokens=4 * 116)
+    engine = replace(engine, planned_positions=4 * 116)
     alone = as_lists(run(small_dataset, small_tasks, engine, settings))
     owners = []
     for rank in range(3):
@@ -125,7 +125,7 @@ def test_the_shortest_queries_come_first_and_none_depends_on_the_rest(
     dataset = make_dataset(small_tasks)
     weights = with_halt(random_weights(dataset), canvas="box")
     plan = plan_of(weights, small_tasks, 3)
-    engine = replace(engine, planned_tokens=200)
+    engine = replace(engine, planned_positions=200)
     predictor = Predictor(weights, plan, engine)
     for chunk in predictor.chunks[:2]:
         predictor.submit(chunk)

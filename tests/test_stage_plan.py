@@ -72,9 +72,9 @@ def test_settings_change_only_where_memory_demands_it(counted_memory):
     fit, chosen = planned(card)
     assert chosen == "NPROC=4"
     assert not fit.recompute
-    few = ("engine.tokens_per_pass=100000", "engine.memory_gb=0.1", "train.global_batch=512")
+    few = ("engine.positions_per_pass=100000", "engine.memory_gb=0.1", "train.global_batch=512")
     fit, chosen = planned(card, *few)
-    assert chosen == f'NPROC=4 SET="engine.tokens_per_pass={fit.positions_at_once}"'
+    assert chosen == f'NPROC=4 SET="engine.positions_per_pass={fit.positions_at_once}"'
     fit, chosen = planned(card, "engine.memory_gb=0.002")
     assert chosen == 'NPROC=4 SET="engine.recompute=true"'
     fit, chosen = planned(card, "train.global_batch=66")

@@ -23,7 +23,7 @@ from solver.weights import export_weights, load_weights
 )
 @pytest.mark.parametrize("harm", ["altered", "truncated", "missing"])
 def test_harmed_files_are_found_out(small_dataset, engine, tmp_path, name, harm):
-    Session(tmp_path, small_dataset, engine).go_on(1)
+    Session(tmp_path, small_dataset, engine).train(1)
     path = latest_checkpoint(tmp_path) / name
     content = path.read_bytes()
     if harm == "missing":
@@ -37,7 +37,7 @@ def test_harmed_files_are_found_out(small_dataset, engine, tmp_path, name, harm)
 
 
 def test_exported_weights_are_the_average_and_predict_alone(small_dataset, engine, tmp_path):
-    session = Session(tmp_path / "run", small_dataset, engine).go_on()
+    session = Session(tmp_path / "run", small_dataset, engine).train()
     export_weights(latest_checkpoint(tmp_path / "run"), tmp_path / "weights")
     names = {path.name for path in (tmp_path / "weights").iterdir()}
     assert names == {
@@ -56,7 +56,7 @@ def test_exported_weights_are_the_average_and_predict_alone(small_dataset, engin
 
 
 def test_a_folder_of_something_else_is_not_written_over(small_dataset, engine, tmp_path):
-    Session(tmp_path / "run", small_dataset, engine).go_on(1)
+    Session(tmp_path / "run", small_dataset, engine).train(1)
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match="exists and is no export"):
         export_weights(latest_checkpoint(tmp_path / "run"), tmp_path / "mine")
@@ -64,7 +64,7 @@ def test_a_folder_of_something_else_is_not_written_over(small_dataset, engine, t
 
 def exported(dataset, engine, folder, precision="float32"):
     """Exported weights of a model that is wide enough for int8, and their source."""
-    session = Session(folder / "run", dataset, engine, model=replace(SMALL_MODEL, dim=64)).go_on(1)
+    session = Session(folder / "run", dataset, engine, model=replace(SMALL_MODEL, dim=64)).train(1)
     source = latest_checkpoint(session.folder)
     export_weights(source, folder / "weights", precision)
     return source, folder / "weights"
@@ -191,7 +191,7 @@ def test_what_was_trained_on_is_numbers(small_dataset, engine, tmp_path):
 
 
 def test_an_edited_description_is_found_out(small_dataset, engine, tmp_path):
-    Session(tmp_path, small_dataset, engine).go_on(1)
+    Session(tmp_path, small_dataset, engine).train(1)
     path = latest_checkpoint(tmp_path) / "checkpoint.json"
     for old, new in (('"num_cycles": 2', '"num_cycles": 9'), ('"step": 1', '"step": 7')):
         content = path.read_text()

@@ -21,12 +21,12 @@ from pipeline.workload import (
     read_workload,
     without_absent_sources,
 )
-from solver.cards import CALIBRATION, TOKENS_ON_CPU, Card, choose_card, measure_cpu
+from solver.cards import CALIBRATION, POSITIONS_ON_CPU, Card, choose_card, measure_cpu
 from solver.roofline import Time, prediction_bytes, prediction_time, training_time
 from solver.settings import AdaptSettings, swiglu_width
 
 _GB = 1e9
-_TOKENS_OF_VIEWS = 65_536  # as the engine computes them on a GPU
+_POSITIONS_OF_VIEWS = 65_536  # as the engine computes them on a GPU
 _COLUMNS = {
     "stage": "", "unit": "", "a second": ",.1f", "limited by": "", "of peak": ".1%",
     "ms": ",.2f", "products": ".0%", "attention": ".0%", "element-wise": ".0%", "other": ".0%",
@@ -151,7 +151,9 @@ def fit_training(card: Card, settings: Settings, work: TrainingWork) -> Fit | No
     dtype = torch.float32 if card.dtype == "float32" else torch.bfloat16
     model, batch = new_model(work.model), work.settings.global_batch
     available = _available_bytes(card, settings)
-    wanted = settings.engine.tokens_per_pass or (TOKENS_ON_CPU if card.name == "cpu" else math.inf)
+    wanted = settings.engine.positions_per_pass or (
+        POSITIONS_ON_CPU if card.name == "cpu" else math.inf
+    )
     while batch:
         count = max(n for n in range(1, card.count + 1) if batch % n == 0)
         lanes, on_gpu = batch // count, card.name != "cpu"
@@ -182,8 +184,8 @@ def fit_prediction(
         stays = sum(training.bytes.values()) - training.bytes.get("activations", 0.0)
         kept = {"training": stays}
     width = 4 if card.dtype == "float32" else 2
-    default = TOKENS_ON_CPU if card.name == "cpu" else _TOKENS_OF_VIEWS
-    at_once = settings.engine.tokens_per_pass or default
+    default = POSITIONS_ON_CPU if card.name == "cpu" else _POSITIONS_OF_VIEWS
+    at_once = settings.engine.positions_per_pass or default
     while True:
         parts = {**prediction_bytes(work.model, at_once, width), **kept}
         fits = sum(parts.values()) <= _available_bytes(card, settings)
@@ -202,8 +204,8 @@ def choose_settings(
     """Return what ``make`` is to be given: processes, and the settings that must change."""
     engine, changes = settings.engine, list(chosen)
     if training and fit:
-        if fit.positions_at_once < engine.tokens_per_pass:
-            changes.append(f"engine.tokens_per_pass={fit.positions_at_once}")
+        if fit.positions_at_once < engine.positions_per_pass:
+            changes.append(f"engine.positions_per_pass={fit.positions_at_once}")
         if fit.recompute and not engine.recompute:
             changes.append("engine.recompute=true")
         if fit.global_batch != training.settings.global_batch:

@@ -58,12 +58,12 @@ def predict(settings: Settings, run: Run) -> None:
             run.record("predict", asdict(replace(settings, model=weights.model.settings)))
         say(f"predict: {len(tasks)} tasks with {weights.source}, {engine.describe()}")
         say_given_away_tests(tasks)
-        known, unseen = split_tasks(tasks, weights, settings)
+        ready, to_adapt = split_tasks(tasks, weights, settings)
         has_page = all(task.solutions is not None for task in tasks)
         has_time = deadline.seconds_left * _SHARE_FOR_PAGE > _SECONDS_FOR_PAGE
         reserved = _SECONDS_FOR_PAGE if has_page and has_time else 0.0
         rounds = PredictionRounds(settings, engine, deadline, votes, reserved)
-        PredictionRun(settings, run, rounds).go_on(known, unseen, weights)
+        PredictionRun(settings, run, rounds).predict(ready, to_adapt, weights)
         votes.finish()
         engine.group.barrier()
         leave_process_group()

@@ -46,7 +46,7 @@ def pretrain(settings: Settings, run: Run) -> None:
         if group.is_rank0:
             run.record("pretrain", asdict(settings))
         with Deadline(settings.train.time_limit_seconds or math.inf) as deadline:
-            training_run.go_on(Leg(deadline))
+            training_run.train(Leg(deadline))
         step, latest = training_run.step, latest_checkpoint(run.checkpoints)
         say(
             f"pretrain: step {step} of {num_steps}, {latest}"

@@ -53,14 +53,14 @@ def sweep(settings: Settings, run: Run, views: Sequence[int], steps: Sequence[in
             raise InputError("sweep scores, and the solutions of some of these tasks are not known")
         weights = choose_weights(settings, run, tasks, engine)
         start = time.monotonic()
-        known, unseen = split_tasks(tasks, weights, settings)
-        parts: list[tuple[Sequence[Task], Weights]] = [(known, weights)] if known else []
-        if unseen:
-            training_run = open_test_time_training(settings, run, engine, unseen, weights)
+        ready, to_adapt = split_tasks(tasks, weights, settings)
+        parts: list[tuple[Sequence[Task], Weights]] = [(ready, weights)] if ready else []
+        if to_adapt:
+            training_run = open_test_time_training(settings, run, engine, to_adapt, weights)
             if settings.adapt.num_steps:
                 training_run.plan_memory()
                 _train(training_run, settings.adapt.time_limit_seconds)
-            parts.append((unseen, adapted_weights(training_run, weights)))
+            parts.append((to_adapt, adapted_weights(training_run, weights)))
         prepared_in = time.monotonic() - start
         most = max((int(w.index.num_views.max()) for _, w in parts), default=1)
         views = sorted({min(number, most) for number in views})
@@ -110,7 +110,7 @@ def _train(training_run: TrainingRun, limit_seconds: float) -> None:
     begin = training_run.training.progress if limit_seconds else 0.0
     seconds = limit_seconds * (1 - begin)
     try:
-        training_run.go_on(Leg(Deadline(), bool(limit_seconds), seconds, begin))
+        training_run.train(Leg(Deadline(), bool(limit_seconds), seconds, begin))
     except FloatingPointError as error:
         warn(f"adapt: given up after {training_run.step} steps: {error}")
 
