@@ -19,7 +19,8 @@ from augment.puzzles import PUZZLES, VIEWS, PuzzleIndex
 from augment.task import Pair, Task
 
 _FORMAT = 4
-"""Raised when the same tasks and settings would be saved, or their views drawn, differently."""
+"""The version of the files; to be increased when the same tasks and settings would be saved, or
+their views drawn, differently."""
 _DESCRIPTION = "dataset.json"
 _TASKS = "tasks.npz"
 _COUNTS = ("num_demonstrations", "num_tests", "num_solutions")
@@ -105,6 +106,7 @@ class Dataset:
 
         They become test pairs of the task. A visit draws as many pairs as before, from all alike,
         so a task with many fresh pairs counts no more than another. Views and puzzle rows stay.
+        Only tasks that are trained on with their solutions may have any.
         """
         tasks = zip(self.tasks, fresh, strict=True)
         return replace(

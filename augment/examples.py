@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from augment.boxes import Boxes, boxes_around
 from augment.dataset import Dataset
-from augment.grid import NUM_COLORS, GridStore
+from augment.grid import GridStore
 from augment.task import Pair, Task, positions_of_tests
 from augment.tokens import PAD, encode_grids, turn_sizes
 from augment.view import ViewCodes, color_maps
-
-NUM_VIEW_FEATURES = NUM_COLORS
-"""The dihedral, and the new color of each of the colors 1..9 (:func:`view_features`)."""
 
 # Plans of epochs that a stream keeps; a batch can reach over several small ones.
 _EPOCHS_KEPT = 4
@@ -137,7 +134,7 @@ def _ranks_in_runs(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def view_features(codes: ViewCodes) -> NDArray[np.int64]:
-    """Return (N, NUM_VIEW_FEATURES): each view's dihedral, then the new colors of 1..9."""
+    """Return (N, 10): each view's dihedral, then the new colors of 1..9."""
     maps = color_maps()
     dihedrals, ranks = np.divmod(codes, len(maps))
     return np.column_stack([dihedrals, maps[ranks][:, 1:]]).astype(np.int64)

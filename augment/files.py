@@ -1,4 +1,4 @@
-"""JSON with clear errors, files and folders replaced atomically, and files checked by hash."""
+"""JSON with clear errors, files replaced atomically, folders when they are whole, and hashes."""
 
 import hashlib
 import json
@@ -141,7 +141,8 @@ def split_object(content: bytes) -> Iterator[bytes]:
 def replace_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; it replaces ``folder`` only if no error is raised.
 
-    What a killed process left of it is named ``.NAME.*.tmp``, and stays.
+    A process that is killed at the moment of replacing leaves no ``folder``. What a killed process
+    left of a new one is named ``.NAME.*.tmp``, and stays.
     """
     # No other process has this name, and nothing that lies there can have it.
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.tmp")

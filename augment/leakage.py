@@ -190,7 +190,7 @@ def join_some(names: Sequence[str]) -> str:
 
 
 def without_twins(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks that training on all the others would not give away."""
+    """Return the tasks of known solutions that training on all the others would not give away."""
     counts = Counter(key for task in tasks for key in set(training_keys(task)))
     return [task for task in tasks if all(counts[key] == 1 for key in scoring_keys(task))]
 

@@ -28,7 +28,8 @@ from augment.view import IDENTITY_CODE, NUM_DIHEDRALS, transform
 Kind = Literal["sudoku", "maze"]
 
 _FORMAT = 2
-"""Raised when the same puzzles would be saved, or their symmetries drawn, differently."""
+"""The version of the files; to be increased when the same puzzles would be saved, or their
+symmetries drawn, differently."""
 _DESCRIPTION = "puzzle_set.json"
 _PUZZLES = "puzzles.npz"
 _COLUMNS = {"questions": (np.uint8, 3), "answers": (np.uint8, 3), "ratings": (np.float64, 1)}

@@ -26,8 +26,8 @@ RowsPer = Literal["view", "task"]
 """A row for each view of each task (the reference), or one for each task."""
 
 ColorMaps = Literal["all", "inputs", "varying", "none"]
-"""Which colors views permute: all but 0 (the reference), of these not the ones in outputs alone
-(inputs) nor the ones in every input (varying), or none.
+"""Which colors views permute: all but 0 (the reference); inputs, of these not the ones that only
+outputs have; varying, of those not the ones that every input has; or none.
 
 A color that only outputs have is the same for every input, so it may mean something; a color that
 all inputs have may play a part of its own.

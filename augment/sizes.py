@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
+from augment.grid import MAX_SIDE
 from augment.task import Pair, Task
 
 Size = tuple[int, int]
@@ -23,7 +24,7 @@ def size_rules(train: Sequence[Pair]) -> Iterator[SizeRule]:
     def scale(size: Size) -> Size | None:
         height, width = (side * ratio for side, ratio in zip(size, ratios, strict=True))
         whole = height.denominator == width.denominator == 1
-        return (int(height), int(width)) if whole and max(height, width) <= 30 else None
+        return (int(height), int(width)) if whole and max(height, width) <= MAX_SIDE else None
 
     rules: tuple[SizeRule, ...] = (
         lambda size: size,

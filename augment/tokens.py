@@ -33,7 +33,12 @@ def encode_grids(
     offsets: NDArray[np.int64],
     canvas_side: int,
 ) -> NDArray[np.uint8]:
-    """Return (N, canvas_side ** 2) tokens of grids under their views, each at its offset (N, 2)."""
+    """Return (N, canvas_side ** 2) tokens of grids under their views, each at its offset (N, 2).
+
+    All must fit there: the compiled loop checks no bounds.
+    """
+    ends = offsets + turn_sizes(store.sizes(grid_ids), codes)
+    assert ends.max(initial=0) <= canvas_side, "a grid reaches beyond its canvas"
     canvases = np.zeros((len(grid_ids), canvas_side, canvas_side), dtype=np.uint8)
     _encode(
         store.cells, store.starts, store.heights, store.widths,

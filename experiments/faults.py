@@ -16,13 +16,13 @@ from solver.model import Model
 
 
 class Shortage:
-    """A model's forward pass in a memory that holds so many positions."""
+    """A model's forward pass in a memory that holds so many positions, of one dtype or of any."""
 
-    def __init__(self, model, most):
-        self.forward, self.most = model.forward, most
+    def __init__(self, model, most, dtype=None):
+        self.forward, self.most, self.dtype = model.forward, most, dtype
 
     def __call__(self, state, x_ND, *more):
-        if len(x_ND) > self.most:
+        if len(x_ND) > self.most and self.dtype in (None, x_ND.dtype):
             raise torch.OutOfMemoryError
         return self.forward(state, x_ND, *more)
 

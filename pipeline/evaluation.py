@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from augment.dataset import Dataset
+from augment.errors import InputError
 from augment.examples import Examples, encode_test_pairs
 from augment.puzzle_set import PuzzleSet, encode_puzzles
 from augment.puzzles import PuzzleIndex
@@ -49,9 +50,18 @@ class Evaluation:
     def of(
         cls, tasks: Sequence[Task], dataset: Dataset, num_views: int, engine: Engine
     ) -> "Evaluation":
-        """Return the evaluation on the tests of ``tasks``, whose demonstrations are trained on."""
+        """Return the evaluation on the tests of ``tasks``, whose demonstrations are trained on.
+
+        Raises :class:`InputError` for a test that does not fit the canvas.
+        """
         index = dataset.index
         known = [task for task in tasks if index.find(task) is not None]
+        for task in known:
+            if (side := task.longest_side(with_solutions=True)) > dataset.canvas_side:
+                raise InputError(
+                    f"data.evaluated: task {task.task_id!r}: a test has a side of {side}, beyond "
+                    f"model.canvas_side={dataset.canvas_side}; data.max_side leaves such tasks out"
+                )
         examples = _encode_tests(known, index, num_views, dataset.canvas_side)
         return cls(examples, engine, known, index, num_views)
 

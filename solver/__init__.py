@@ -1,1 +1,1 @@
-"""The Tiny Recursion Model: the network, training, test-time training and prediction."""
+"""TRM, HRM and a plain transformer: networks, training, test-time training and prediction."""

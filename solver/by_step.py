@@ -51,6 +51,10 @@ def predict_by_step(
         for number, fetch in enumerate(fetches):
             write_cells(packed, fetch().numpy(), tokens_KNS[number])
 
+    def predict_all(members: NDArray[np.int64]) -> None:
+        for part in plan_passes(lengths_N[members], engine.positions_per_pass):
+            predict(members[part])
+
     for members in plan_passes(lengths_N, engine.positions_per_pass):
-        engine.retry(model, partial(predict, members))
+        engine.retry(model, partial(predict_all, members))
     return tokens_KNS, flop_of_prediction(settings, lengths_N, steps[-1])

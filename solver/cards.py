@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 from augment.errors import InputError
 from solver.settings import EngineSettings
@@ -189,7 +189,7 @@ def measure_cpu(dim: int, inner: int, dtype: DType | Literal["auto"]) -> Card:
     tflops = flop / seconds / 1e12
     return Card(
         "cpu",
-        "bfloat16" if chosen == torch.bfloat16 else "float32",
+        cast(DType, str(chosen).removeprefix("torch.")),
         peak_tflops=tflops,
         product_tflops=tflops,
         attention_tflops=0.3 * tflops,

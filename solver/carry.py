@@ -35,8 +35,7 @@ def start_carry(model: Model, num_lanes: int, device: torch.device, dtype: torch
     blank = Examples(
         tokens, tokens, zeros, zeros.astype(np.uint32), np.zeros((num_lanes, 4), dtype=np.int64)
     )
-    # At least one position, as what a lane starts from is looked up somewhere.
-    shape = (max(1, int(lengths_of(blank.boxes, model.settings).sum())), model.settings.dim)
+    shape = (int(lengths_of(blank.boxes, model.settings).sum()), model.settings.dim)
     blank_AD = torch.zeros(shape, dtype=dtype, device=device)
     state = (blank_AD,) * len(model.STATES)
     return Carry(blank, zeros, np.ones(num_lanes, dtype=bool), state)

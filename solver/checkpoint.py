@@ -69,7 +69,7 @@ class CheckpointWriter:
 
         It appears under its name only when it is complete; then the oldest beyond ``keep`` go.
         Raises ``OSError`` on every process when one of them could not write its part, and leaves
-        nothing of it.
+        nothing of it. Either way rank 0 has the ``training.sums`` of all processes afterwards.
         """
         group = self.group
         checkpoint = checkpoint_folder(self.folder, training.step)

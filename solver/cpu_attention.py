@@ -34,7 +34,7 @@ _MOST_SCORES = 2**18
 
 @torch.library.custom_op("arc_trm::attend_on_cpu", mutates_args=())
 def attend_on_cpu(q: Tensor, k: Tensor, v: Tensor, bounds_E: Tensor) -> Tensor:
-    """Return the mixed values (N, H, K)."""
+    """Return softmax(q k' / sqrt(K)) v (N, H, K) within each sequence of ``bounds_E``; 0 beyond."""
     starts = bounds_E.tolist()
     mixed = q.new_empty(q.shape)
     mixed[starts[-1] :] = 0.0
@@ -60,11 +60,11 @@ def _attend_on_cpu_backward(
     Each overwrites what no later product reads: that of q the gradient g, those of k and v these.
     """
     layout = _layout_of(bounds_E, q)
-    g_MK, q_MK, k_MK, v_MK = (_fill_up(x, layout) for x in (gradient, q, k, v))
+    g_MK, q_MK, k_MK, v_MK = (_pad(x, layout) for x in (gradient, q, k, v))
     scale = q.shape[-1] ** -0.5
     q_MK.mul_(scale)
-    # Queries that only fill up must not count for any key.
-    g_MK.index_fill_(0, layout.filling, 0.0)
+    # Queries that are padding must not count for any key.
+    g_MK.index_fill_(0, layout.padding, 0.0)
     scores, of_scores = (q.new_empty(layout.most_scores) for _ in range(2))
     for block in layout.blocks:
         g_ILK, q_ILK, k_ILK, v_ILK = (_part(x, block) for x in (g_MK, q_MK, k_MK, v_MK))
@@ -76,7 +76,7 @@ def _attend_on_cpu_backward(
         torch.bmm(of_ILL, k_ILK, out=g_ILK)
         torch.bmm(of_ILL.transpose(1, 2), q_ILK, out=k_ILK)
     g_MK.mul_(scale)
-    of_q, of_k, of_v = (_take_back(x, layout, q) for x in (g_MK, k_MK, v_MK))
+    of_q, of_k, of_v = (_unpad(x, layout, q) for x in (g_MK, k_MK, v_MK))
     return of_q, of_k, of_v
 
 
@@ -118,17 +118,17 @@ class _Block(NamedTuple):
     """I and the length L that all are padded to."""
     shortest: int
     """The least length before that."""
-    fills_IS: Tensor | None
-    """True at columns from ``shortest`` on that fill up; None where all of them do."""
+    is_padding_IS: Tensor | None
+    """True at columns from ``shortest`` on that are padding; None where all of them are."""
 
 
-class _Layout(NamedTuple):
+class _PaddedLayout(NamedTuple):
     """How the heads of sequences are padded and put together."""
 
     sources_M: Tensor
     """The row among R that each padded row takes; padding repeats the last."""
-    filling: Tensor
-    """The numbers of the rows that fill up."""
+    padding: Tensor
+    """The numbers of the rows that are padding."""
     places: Tensor
     """Where the rows of the sequences, in their own order, stand among M."""
     blocks: tuple[_Block, ...]
@@ -136,14 +136,14 @@ class _Layout(NamedTuple):
     """Of one block."""
 
 
-def _layout_of(bounds_E: Tensor, like_NHK: Tensor) -> _Layout:
+def _layout_of(bounds_E: Tensor, like_NHK: Tensor) -> _PaddedLayout:
     step = _LENGTH_STEP if like_NHK.dtype.itemsize >= 4 else _LENGTH_STEP_IF_COMPILED
     return _lay_out(tuple(bounds_E.tolist()), like_NHK.shape[1], step)
 
 
-# The backward passes through one group ask for the same layout again and again.
+# All backward passes through a packed batch ask for the same layout.
 @lru_cache(maxsize=4)
-def _lay_out(starts: tuple[int, ...], num_heads: int, step: int) -> _Layout:
+def _lay_out(starts: tuple[int, ...], num_heads: int, step: int) -> _PaddedLayout:
     """Return the layout of sequences that start at 0, padded to multiples of ``step``."""
     starts_E = np.array(starts)
     lengths_B = np.diff(starts_E)
@@ -159,7 +159,7 @@ def _lay_out(starts: tuple[int, ...], num_heads: int, step: int) -> _Layout:
     places = np.empty(starts[-1] * num_heads, dtype=np.int64)
     places[sources_M[is_real_M]] = np.flatnonzero(is_real_M)
     blocks = tuple(_blocks(length, padded, begin))
-    return _Layout(
+    return _PaddedLayout(
         torch.from_numpy(sources_M),
         torch.from_numpy(np.flatnonzero(~is_real_M)),
         torch.from_numpy(places),
@@ -182,15 +182,15 @@ def _blocks(
         count = 1 << min(count, max(1, _MOST_SCORES // size**2)).bit_length() - 1
         lengths_I = length[first : first + count]
         shortest = int(lengths_I[-1])
-        fills_IS = None
+        is_padding_IS = None
         if shortest < lengths_I[0]:
-            fills_IS = torch.from_numpy(np.arange(shortest, size) >= lengths_I[:, None])
+            is_padding_IS = torch.from_numpy(np.arange(shortest, size) >= lengths_I[:, None])
         rows = slice(int(begin[first]), int(begin[first]) + count * size)
-        yield _Block(rows, (count, size), shortest, fills_IS)
+        yield _Block(rows, (count, size), shortest, is_padding_IS)
         first += count
 
 
-def _fill_up(x_NHK: Tensor, layout: _Layout) -> Tensor:
+def _pad(x_NHK: Tensor, layout: _PaddedLayout) -> Tensor:
     """Return the rows (M, K), which are of the caller's own."""
     return x_NHK.reshape(-1, x_NHK.shape[-1]).index_select(0, layout.sources_M)
 
@@ -201,18 +201,18 @@ def _part(x_MK: Tensor, block: _Block) -> Tensor:
 
 
 def _probabilities(q_ILK: Tensor, k_ILK: Tensor, block: _Block, scores: Tensor) -> Tensor:
-    """Return the softmax of q k' (I, L, L), written over ``scores``; 0 at keys that fill up."""
+    """Return the softmax of q k' (I, L, L), written over ``scores``; 0 at keys that are padding."""
     count, length = block.shape
     scores_ILL = scores[: count * length**2].view(count, length, length)
     torch.bmm(q_ILK, k_ILK.transpose(1, 2), out=scores_ILL)
-    if block.fills_IS is not None:
-        scores_ILL[..., block.shortest :].masked_fill_(block.fills_IS[:, None], -torch.inf)
+    if block.is_padding_IS is not None:
+        scores_ILL[..., block.shortest :].masked_fill_(block.is_padding_IS[:, None], -torch.inf)
     elif block.shortest < length:
         scores_ILL[..., block.shortest :] = -torch.inf
     return torch.softmax(scores_ILL, -1, out=scores_ILL)
 
 
-def _take_back(x_MK: Tensor, layout: _Layout, like_NHK: Tensor) -> Tensor:
+def _unpad(x_MK: Tensor, layout: _PaddedLayout, like_NHK: Tensor) -> Tensor:
     """Return (N, H, K): the rows in the order of the positions, 0 after the last sequence."""
     gathered = x_MK.index_select(0, layout.places)
     num_padding = like_NHK.shape[0] * like_NHK.shape[1] - len(gathered)

@@ -38,7 +38,8 @@ class Engine:
     plans_by_memory: bool = False
     """Whether a training run sets ``positions_per_pass`` by the memory it finds free."""
     positions_per_pass: int = field(init=False)
-    """At most ``planned_positions``; halved after an out-of-memory error of this process."""
+    """At first ``planned_positions``. A memory plan sets it anew, to more or less; an out-of-memory
+    error of this process halves it."""
     _compiled_recursion: Callable[..., Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:

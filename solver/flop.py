@@ -1,8 +1,8 @@
 """The compute that training and prediction take, counted and not measured.
 
 Products with weights and attention, a multiplication and an addition as two. A backward pass counts
-as two forward passes. Norms, losses and optimisers are left out; NorMuon's iterations are a few per
-cent of a step of a thousand positions, and next to nothing of larger ones.
+as two forward passes. Norms, embeddings, heads, losses and optimisers are left out; NorMuon's
+iterations are a few per cent of a step of a thousand positions, and next to nothing of larger ones.
 """
 
 import numpy as np

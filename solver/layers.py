@@ -116,7 +116,7 @@ def apply_rotary(x_NHK: Tensor, layout: Layout) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention over all real positions, the padding of a canvas included."""
+    """Self-attention within each example, the blank cells of its box included."""
 
     def __init__(self, settings: ModelSettings, generator: torch.Generator):
         """Build for width ``settings.dim``, which all heads together may be narrower than."""

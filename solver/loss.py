@@ -13,6 +13,7 @@ IGNORED = -100
 """Label of cells where nothing is to be learned."""
 
 HALT_WEIGHT = 0.5
+"""Of the loss of halting beside that of the tokens; the TRM reference's."""
 
 
 def stablemax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -118,8 +118,7 @@ def _peak_bytes_of_pass(
 def _count_pass(model: Model, num_examples: int, dtype: torch.dtype) -> tuple[int, int]:
     """Return the positions of a pass over examples of one size, and the bytes at its peak."""
     settings, host = model.settings, torch.device("cpu")
-    side = settings.canvas_side if settings.canvas == "full" else min(8, settings.canvas_side)
-    boxes = full_boxes(num_examples, side)
+    boxes = boxes_for(settings, full_boxes(num_examples, min(8, settings.canvas_side)))
     tokens = np.zeros((num_examples, settings.canvas_side**2), dtype=np.uint8)
     rows, codes = np.zeros(num_examples, dtype=np.int64), np.zeros(num_examples, dtype=np.uint32)
     examples = Examples.without_labels(tokens, rows, codes, boxes)

@@ -28,7 +28,7 @@ from solver.layers import AttentionLayer, Layout, Linear, MLPLayer, Rotary, trun
 from solver.packing import Packed
 from solver.settings import ModelSettings
 
-_HALT_BIAS = -5.0
+_HALT_BIAS = -5.0  # of the halt logit at the start, so that no lane halts early; the reference's
 
 
 State = tuple[Tensor, ...]
@@ -185,7 +185,7 @@ class Model(nn.Module):
         raise NotImplementedError
 
     def forward(self, state: State, x_ND: Tensor, packed: Packed) -> Outcome:
-        """Return the outcome of T latent recursions, the last with a gradient: a deep recursion."""
+        """Return the outcome of a deep recursion: T latent recursions, the last with a gradient."""
         settings = self.settings
         layout = self.layout(packed, x_ND.dtype)
         x, state = self.by_example(x_ND), tuple(map(self.by_example, state))

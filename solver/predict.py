@@ -112,10 +112,13 @@ class Predictor:
         return self._canvases_NS.reshape(-1, side, side)
 
     @torch.no_grad()
-    def _begin_chunk(self, members: NDArray[np.int64]) -> list["_Output"]:
+    def _begin_chunk(
+        self, members: NDArray[np.int64], dtype: torch.dtype | None = None
+    ) -> list["_Output"]:
         engine, lengths = self._engine, self._part.lengths
+        dtype = dtype or engine.dtype
         passes = plan_passes(lengths[members], engine.positions_per_pass)
-        return [out for part in passes for out in self._begin_pass(members[part], engine.dtype)]
+        return [out for part in passes for out in self._begin_pass(members[part], dtype)]
 
     def _begin_pass(self, members: NDArray[np.int64], dtype: torch.dtype) -> Iterator["_Output"]:
         """Yield the outputs of a pass: those of queries that halt early, and of all others."""
@@ -161,8 +164,8 @@ class Predictor:
                 self._engine.say(
                     f"predict: {len(packed.members)} views left float16's range: in float32"
                 )
-                again = list(self._begin_pass(packed.members, torch.float32))
-                flop += self._finish(again, torch.float32)
+                again = partial(self._begin_chunk, packed.members, torch.float32)
+                flop += self._finish(self._engine.retry(self._model, again), torch.float32)
                 continue
             write_cells(packed, output.tokens().numpy(), self._canvases)
             self._q[packed.members] = output.q().numpy()

@@ -38,7 +38,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def share(self, total: int) -> slice:
-        """Return this process' equal part of ``total`` lanes."""
+        """Return this process' equal part of ``total`` lanes; InputError where none is equal."""
         if total % self.size:
             raise InputError(
                 f"a batch of {total} does not divide over {self.size} processes: change "

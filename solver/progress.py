@@ -86,7 +86,7 @@ class TrainingProgress:
     def _agree(self, step: int) -> None:
         now = time.monotonic()
         by_time = max(self.clock.progress(), self._share_at_this_speed(step, now))
-        is_first = self._agreed_step < 0  # the first call always allows one step
+        is_first = self._agreed_step < 0  # a clock that asks to stop still allows one step
         stop: float = self.clock.should_stop() and not is_first
         steps = 0 if is_first else step - self._agreed_step
         seconds = (now - self._agreed_at) / steps if steps else math.inf

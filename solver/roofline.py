@@ -23,22 +23,25 @@ from solver.settings import ModelSettings, TrainSettings, swiglu_width
 
 Limit = Literal["products", "bytes", "launches"]
 
+_TOKENS = 12  # augment.tokens.NUM_TOKENS, without the import of numba
+
 # Measured time exceeds a roofline by a share of the shorter of arithmetic and bytes: products over
 # a short D spend much of their time filling and draining.
-_SHOWN_SHARE = 0.25
+_NOT_OVERLAPPED_SHARE = 0.25
 
 # Numbers of the state's dtype that fused kernels read and write for a position.
 _NORMS = 2 * 3  # x D, forward: two norms, each reads x and what is added, and writes
 _NORMS_BACKWARD = 2 * 5  # x D: gradient, both addends, the residual's gradient; writes
-_TURNS = 4  # x D: queries and keys, read and written; forward and backward
+_ROTARY = 4  # x D: queries and keys, read and written; forward and backward
+_CONVOLUTION, _CONVOLUTION_BACKWARD = 10, 20  # x D: nine neighbours and the result; twice these
 _GATE, _GATE_BACKWARD = 3, 6  # x I: backward also writes again what the weight's gradient reads
 _INPUTS, _INPUTS_BACKWARD = 3.5, 3  # x D and pass: z + (y + x) or y + z; sums of gradients
 _ATTENTION, _ATTENTION_BACKWARD = 4, 8  # x D: q, k, v, output; and their gradients
 _ANGLE_BYTES = 8  # x K: cosine and sine in float32, shared by the heads
 # Bytes of a position once a supervision step, x D: states gathered and written, the question
-# embedded in float32, its gradient, kernel by kernel. And the loss over 12 tokens in float64,
-# forward and backward.
-_STEP_BYTES, _ANSWER_BYTES = 80, 12 * 8 * 20
+# embedded in float32, its gradient, kernel by kernel. And of a cell: the loss over the tokens in
+# float64, forward and backward.
+_STEP_BYTES, _LOSS_BYTES = 80, _TOKENS * 8 * 20
 # Bytes of a weight: the cast of a cycle; the gradient of a pass, added in float32; the optimiser's
 # reads and writes of weight, gradient, two moments and average, not fused.
 _CAST_BYTES, _GRADIENT_BYTES, _OPTIMIZER_BYTES = 6, 10, 72
@@ -131,7 +134,7 @@ def training_time(
     weights = numbers * (
         (_CAST_BYTES * cycles + _GRADIENT_BYTES * gradients) * load.num_pieces + _OPTIMIZER_BYTES
     )
-    steps = load.positions * (_STEP_BYTES * model.dim + _ANSWER_BYTES)
+    steps = load.positions * (_STEP_BYTES * model.dim + _LOSS_BYTES * model.cells_per_position)
     around = (weights + steps) / (1e9 * card.gb_per_second)
     communication = 0.0
     if card.count > 1:  # a ring: each card sends nearly all numbers twice
@@ -170,7 +173,8 @@ def prediction_time(
     forward = cycles * model.passes_per_cycle
     device = _Device(card, model)
     weights = device.num_weights * _CAST_BYTES * cycles * load.num_pieces
-    steps = load.positions * (_STEP_BYTES * model.dim + _ANSWER_BYTES * num_supervision_steps)
+    losses = _LOSS_BYTES * model.cells_per_position * num_supervision_steps
+    steps = load.positions * (_STEP_BYTES * model.dim + losses)
     kernels = load.num_pieces * (model.num_layers * forward * _LAYER + _AROUND)
     return Time(
         device.products(load, forward),
@@ -192,10 +196,10 @@ def prediction_bytes(model: ModelSettings, positions_at_once: int, width: int) -
     inner = swiglu_width(model.dim, model.expansion)
     # Question, answer, latent and their successors; then the widest moment of a layer: the
     # projections of SwiGLU, their product and its input. The logits are kept twice.
-    numbers = 6 * model.dim + 3 * inner + 2 * model.dim
+    numbers = 6 * model.dim + 3 * inner + 2 * model.dim + 2 * _TOKENS * model.cells_per_position
     return {
         "weights": 4.0 * _num_weights(model),
-        "activations": float(positions_at_once) * (width * numbers + 2 * 12 * width),
+        "activations": float(positions_at_once) * width * numbers,
     }
 
 
@@ -240,7 +244,7 @@ class _Device(NamedTuple):
     def bound(self, flop: float, tflops: float, num_bytes: float) -> Part:
         arithmetic = flop / (1e12 * tflops)
         moving = num_bytes / (1e9 * self.card.gb_per_second)
-        longer = max(arithmetic, moving) + _SHOWN_SHARE * min(arithmetic, moving)
+        longer = max(arithmetic, moving) + _NOT_OVERLAPPED_SHARE * min(arithmetic, moving)
         return Part(longer) if arithmetic >= moving else Part(bytes=longer)
 
     def products(self, load: _Load, times: int) -> Part:
@@ -269,8 +273,10 @@ class _Device(NamedTuple):
         if model.variant == "mlp":  # of D rows for an example, not of L
             inner += swiglu_width(model.length, model.expansion) * dim // model.length
         angles = _ANGLE_BYTES * model.head_width
-        layer = self.width * ((_NORMS + _TURNS) * dim + _GATE * inner) + angles
-        layer_back = self.width * ((_NORMS_BACKWARD + _TURNS) * dim + _GATE_BACKWARD * inner)
+        norms = _NORMS + _ROTARY + _CONVOLUTION * model.convolution
+        norms_back = _NORMS_BACKWARD + _ROTARY + _CONVOLUTION_BACKWARD * model.convolution
+        layer = self.width * (norms * dim + _GATE * inner) + angles
+        layer_back = self.width * (norms_back * dim + _GATE_BACKWARD * inner)
         a_pass = model.num_layers * layer + self.width * _INPUTS * dim
         a_pass_back = model.num_layers * (layer_back + angles) + self.width * _INPUTS_BACKWARD * dim
         num_bytes = load.positions * (forward * a_pass + backward * a_pass_back)
@@ -301,7 +307,7 @@ def _launching(card: Card, num_kernels: int, num_examples: float) -> tuple[float
 
 
 def _slowest_share(lengths: NDArray[np.int64], lanes: int, count: int) -> float:
-    """Return how much the longest of ``count`` shares of ``lanes`` examples exceeds their mean."""
+    """Return the longest of ``count`` shares of ``lanes`` examples over their mean, 1 or more."""
     if count == 1:
         return 1.0
     draws = np.random.default_rng(0).choice(lengths, (32, min(count, 64), max(1, lanes)))

@@ -88,10 +88,11 @@ class ModelSettings(Section):
         int, "prefix tokens before the canvas; the first is the puzzle row"
     ] = 16
     rows_per: Annotated[
-        RowsPer, "a puzzle row per view (reference), or per task with the view in the prefix"
+        RowsPer,
+        "a puzzle row per view (reference), or per task, the view being an input of its own",
     ] = "view"
     num_cycles: Annotated[
-        int, "T: latent recursions per supervision step; only the last has a gradient"
+        int, "T: latent recursions per supervision step; the last gradient_cycles have a gradient"
     ] = 3
     num_latent_steps: Annotated[
         int, "n: updates of z in a latent recursion, before its update of y"
@@ -261,7 +262,9 @@ class TrainSettings(Section):
 
     SECTION = "train"
 
-    num_steps: Annotated[int, "supervision steps to train for; 0 = no training"] = 518_000
+    num_steps: Annotated[
+        int, "training steps, each one supervision step of every lane; 0 = no training"
+    ] = 518_000
     global_batch: Annotated[int, "lanes over all processes"] = 768
     optimizer: Annotated[
         Literal["adam_atan2", "normuon"],
@@ -393,13 +396,16 @@ class EngineSettings(Section):
     device: Annotated[Literal["auto", "cpu", "cuda"], "where to compute"] = "auto"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        "arithmetic; auto = bfloat16 where the hardware has it, else float32",
+        "arithmetic; auto = bfloat16 where the hardware has it, float16 on other GPUs with tensor "
+        "cores, else float32",
     ] = "auto"
     compile: Annotated[
         Literal["auto", "true", "false"], "compile the model with torch.compile; auto = on a GPU"
     ] = "auto"
     positions_per_pass: Annotated[
-        int, "positions computed together, which bounds the memory; 0 = by the device's memory"
+        int,
+        "positions computed together, which bounds the memory; 0 = 4096 on a CPU, 65,536 on a GPU, "
+        "where training takes what the memory holds",
     ] = 0
     recompute: Annotated[
         bool, "compute passes again for their gradient: less memory, a third more time"

@@ -37,7 +37,7 @@ class Round:
     step: int
     """The steps of test-time training that the weights had behind them; 0 for none.
 
-    Of a task trained apart the most that they may have been, so that its votes count as newer.
+    Of tasks trained apart the most that they may have been, so that these votes count as newest.
     """
     task_ids: tuple[str, ...]
     first: int

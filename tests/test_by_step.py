@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from conftest import SMALL_MODEL
+from faults import Shortage
 
 from augment.puzzle_set import PuzzleSet, encode_questions
 from augment.sudoku import generate_sudokus
@@ -31,6 +32,12 @@ def test_each_number_of_steps_has_its_own_predictions_in_any_passes():
     assert flop == flop_of_prediction(MODEL, np.full(3, 83), 4)
     one_by_one = Engine(torch.device("cpu"), torch.float32, planned_positions=1)
     assert np.array_equal(predict_by_step(weights, examples, (1, 2, 4), one_by_one)[0], tokens_KNC)
+    printed = []
+    short = Engine(torch.device("cpu"), torch.float32, say=printed.append)
+    model.forward = Shortage(model, 150)  # of memory, beyond one puzzle
+    assert np.array_equal(predict_by_step(weights, examples, (1, 2, 4), short)[0], tokens_KNC)
+    assert "out of memory" in printed[0]
+    del model.forward
 
     packed = pack(MODEL, torch.device("cpu"), examples, np.array([1]))
     with torch.no_grad():

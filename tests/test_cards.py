@@ -21,6 +21,8 @@ def test_an_unknown_card_is_one_line_that_lists_the_choices(gpu, capsys):
 
 
 def test_this_machine_is_measured():
-    card = measure_cpu(128, 512, "float32")
-    assert card.product_tflops > 0
-    assert card.memory_gb > 0.1
+    for dtype in ("float32", "float16"):
+        card = measure_cpu(128, 512, dtype)
+        assert card.dtype == dtype
+        assert card.product_tflops > 0
+        assert card.memory_gb > 0.1

@@ -161,6 +161,21 @@ def test_what_cannot_be_evaluated_is_one_line(run_here, capsys):
         assert captured.err.count("\n") == 1
 
 
+def test_a_held_out_test_that_does_not_fit_the_canvas_is_one_line(run_here, capsys):
+    """Its demonstrations do, so they could be trained on."""
+    small, large = ([[1]], [[2] * 5] * 5)
+    task = {
+        "train": [{"input": small, "output": [[2]]}], "test": [{"input": small, "output": large}]
+    }  # fmt: skip
+    (run_here / "tasks").mkdir()
+    (run_here / "tasks" / "grows.json").write_text(json.dumps(task))
+    changes = [*SHORT, "data.evaluated=folder:tasks", "train.eval_every=2", "data.max_side=5",
+               "data.predicted="]  # fmt: skip
+    assert call("pretrain", "--run-name", "a", changes=changes) == 2
+    line = "data.evaluated: task 'grows': a test has a side of 5, beyond model.canvas_side=4"
+    assert line in capsys.readouterr().err
+
+
 def test_the_page_draws_evaluations(run_here):
     assert call("pretrain", "--run-name", "a", changes=EVALUATED) == 0
     assert call("report", "--run-name", "a", changes=()) == 0

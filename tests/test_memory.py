@@ -93,3 +93,12 @@ def test_what_a_pass_is_planned_to_take_is_what_it_takes(small_tasks, engine, se
     constant, each = peak_bytes_of_pass(model, engine.dtype)
     states = len(model.STATES) * engine.dtype.itemsize * model.settings.dim * positions
     assert constant + each * positions + states == pytest.approx(live.peak, rel=0.1)
+
+
+def test_positions_as_large_as_the_canvas_are_planned_too(engine):
+    settings = replace(
+        SMALL_MODEL, canvas="box", patch=10, rows_per="task", conditioning="cells", prefix_length=0
+    )
+    constant, each = peak_bytes_of_pass(new_model(settings), engine.dtype)
+    assert constant >= 0
+    assert each > settings.dim * engine.dtype.itemsize

@@ -211,6 +211,10 @@ def test_views_that_leave_the_range_of_float16_are_computed_in_float32(
     expected = as_lists(run(small_dataset, small_tasks, engine, settings, weights))
     assert "left float16's range" in printed[0]
     assert ours == expected
+    weights.model.forward = Shortage(weights.model, 300, torch.float32)
+    ours = as_lists(run(small_dataset, small_tasks, half, settings, weights))
+    assert any("out of memory" in line for line in printed)
+    assert [p[:3] for p in ours] == [p[:3] for p in expected]
 
 
 def test_memory_that_runs_out_splits_chunks(small_tasks, small_dataset, engine):

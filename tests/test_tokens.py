@@ -1,6 +1,7 @@
 """Tokens written and read by compiled loops equal those of one grid at a time."""
 
 import numpy as np
+import pytest
 from grid_oracle import decode_grid, encode_grid, grids, views
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,13 @@ def test_decode_after_encode_at_every_offset(grid, data):
     assert np.array_equal(decoded, grid)
     colors = (canvas >= FIRST_COLOR) & (canvas < NUM_TOKENS)
     assert colors.sum() == grid.size
+
+
+def test_a_grid_that_does_not_fit_its_canvas_is_never_written():
+    store, unchanged = GridStore.of([np.ones((2, 3), dtype=np.uint8)]), np.zeros(1, dtype=np.uint32)
+    for offset, side in (((0, 0), 2), ((0, 2), 4), ((3, 0), 4)):
+        with pytest.raises(AssertionError, match="beyond its canvas"):
+            encode_grids(store, np.arange(1), unchanged, np.array([offset]), side)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9))
