@@ -36,9 +36,9 @@ from submission.rounds import Round
 _SECONDS_BETWEEN_ROUNDS = 20.0  # at most so much is lost when the process is killed
 _SAFETY = 1.3  # views may take this many times as long as their FLOP say
 _SECONDS_TO_SPARE = 1.0  # of the time there is; views that outgrow their boxes take longer
-# Of training a task at most: its views follow, while the other processes wait for it; they would
-# take it for dead after 300.
-_LONGEST_TRAINING_SECONDS = 200.0
+# Of a task at most, its views included, where other processes wait for it: they would take it for
+# dead after 300.
+_LONGEST_SECONDS = 250.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,16 @@ class PerTaskTraining:
         views = [data.views_per_task, data.seed, data.color_maps]
         return fingerprint(together, adapt.deciding(), views)
 
-    def train(self, all_planned: Sequence[PlannedTasks]) -> None:
-        """Train the tasks of all ``all_planned`` apart that are not among the votes already."""
+    def train(self, all_planned: Sequence[PlannedTasks]) -> bool:
+        """Train the tasks of ``all_planned`` apart that are not among the votes already.
+
+        Returns whether all are among them now.
+        """
         group, adapt = self.rounds.engine.group, self.settings.adapt.per_task
         all_jobs = [job for planned in all_planned for job in self._list_jobs(planned)]
         jobs = sorted((job for job in all_jobs if not job.is_done), key=lambda job: job.cost)
         if not jobs:
-            return
+            return True
         share_left = sum(job.cost for job in jobs) / sum(job.cost for job in all_jobs)
         waves = [jobs[first : first + group.size] for first in range(0, len(jobs), group.size)]
         costs = [wave[-1].cost for wave in waves]
@@ -99,7 +102,10 @@ class PerTaskTraining:
                 left = group.min(min(left, ends_at - time.monotonic()))
                 seconds = left
                 if left < math.inf:
+                    # What later tasks cannot use, the smaller ones before them get.
+                    later = most_seconds_apart(len(jobs) - (number + 1) * group.size, group)
                     seconds *= costs[number] / sum(costs[number:])
+                    seconds = max(seconds, left - later)
                 if self.rounds.has_signal() or seconds <= 0:
                     break
                 own: list[Prediction] = []
@@ -121,6 +127,7 @@ class PerTaskTraining:
             f"adapt: {num_trained} of {len(jobs)} tasks trained apart, "
             f"{time.monotonic() - start:.1f} s, {group.sum(self._flop):.2g} FLOP"
         )
+        return num_trained == len(jobs)
 
     def _list_jobs(self, planned: PlannedTasks) -> list[_Job]:
         """Return the tasks, and which are among the votes already; the same on every process."""
@@ -157,10 +164,11 @@ class PerTaskTraining:
             training.model, training.table, dataset.index, together.weights.trained_on, "", ""
         )
         plan = plan_predictions([job.task], weights, predicting, "")
-        flop_per_second = self.rounds.flop_per_second / self.rounds.engine.group.size
-        if seconds < math.inf:
-            seconds -= _SAFETY * plan.flop(0, predicting.num_views) / flop_per_second
-        seconds = min(seconds, _LONGEST_TRAINING_SECONDS) - (time.monotonic() - start)
+        group, flop_per_second = self.rounds.engine.group, self.rounds.flop_per_second
+        seconds = min(seconds, most_seconds_apart(1, group))
+        if seconds < math.inf and flop_per_second:
+            seconds -= _SAFETY * plan.flop(0, predicting.num_views) * group.size / flop_per_second
+        seconds -= time.monotonic() - start
         if seconds <= 0:
             return []
         leg = Leg(self.rounds.deadline, by_time=True, seconds=seconds)
@@ -199,6 +207,14 @@ class PerTaskTraining:
             )
         self._pending.clear()
         self._written_at = time.monotonic()
+
+
+def most_seconds_apart(num_tasks: int, group: ProcessGroup) -> float:
+    """Return the seconds that training so many tasks apart can take at most, views included."""
+    waves = -(-num_tasks // group.size)
+    if waves <= 0:
+        return 0.0
+    return waves * _LONGEST_SECONDS if group.size > 1 else math.inf
 
 
 def _to_bytes(predictions: Sequence[Prediction]) -> bytes:

@@ -12,7 +12,7 @@ from augment.task import Task
 from pipeline.console import say, warn
 from pipeline.deadline import Leg
 from pipeline.fingerprint import fingerprint, fingerprint_code, fingerprint_visible
-from pipeline.per_task_training import PerTaskTraining
+from pipeline.per_task_training import PerTaskTraining, most_seconds_apart
 from pipeline.prediction_rounds import PlannedTasks, PredictionRounds, plan_predictions
 from pipeline.run import Run
 from pipeline.settings import Settings
@@ -104,7 +104,8 @@ class PredictionRun:
             self.rounds.predict_views(planned, settings.num_views)
             return
         self.rounds.predict_views(planned, settings.early_views)
-        apart.train(planned)
+        if not apart.train(planned):
+            self.rounds.predict_views(planned, settings.num_views)
 
     def _legs(self, training_run: TrainingRun, planned: Sequence[PlannedTasks]) -> Iterator[float]:
         """Train in two legs; yield the progress that each one ends at, after it."""
@@ -148,7 +149,9 @@ class PredictionRun:
             flop = sum(p.flop(0, settings.predict.num_views) for p in planned)
             views = _VIEWS_MARGIN * flop / self.rounds.flop_per_second
             seconds = max(0.0, left - views - late, left * settings.predict.training_share)
-            seconds *= self._share_together(begin)
+            num_tasks = sum(len(p.tasks) for p in planned)
+            most_apart = most_seconds_apart(num_tasks, self.rounds.engine.group)
+            seconds = max(seconds * self._share_together(begin), seconds - most_apart)
             say(
                 f"plan: {left:.0f} s left, {seconds:.0f} to train all tasks together and "
                 f"{left - seconds:.0f} for the rest; all views take {views:.0f} at "

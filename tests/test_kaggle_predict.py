@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 from commands import ROOT, call
@@ -12,7 +13,7 @@ from kaggle_run import make_package
 
 from augment.task import Task
 from augment.task_files import read_challenges, write_challenges, write_solutions
-from kernels_kaggle.on_kaggle import predict
+from kernels_kaggle.on_kaggle import predict, report
 from kernels_kaggle.on_kaggle.session import Session
 from pipeline.sources import load_source
 from submission.writer import read_submission
@@ -263,17 +264,26 @@ def test_nothing_is_mounted(machine):
     assert "/kaggle/input/something-else" in ended.text
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [("adapt.num_steps=0", "nothing was learned"), ("adapt.per_task_steps=0", "no task was trai")],
+)
 def test_predictions_without_training_are_not_worth_a_submission(
-    run_here, packaged, competition, monkeypatch
+    run_here, packaged, competition, monkeypatch, change, line
 ):
     """As after a training that hangs, where the watchdog ends the program with success."""
 
     def call_without_training(stage, session, changes, *more):
         # Without a limit, at whose end the tests' own process would end.
-        untrained = [*CHANGES, *changes, "predict.deadline=0", "adapt.num_steps=0"]
+        untrained = [*CHANGES, *changes(), "predict.deadline=0", change]
         assert call(stage, "--recipe", "kaggle", "--run-name", "k", changes=untrained) == 0
 
     monkeypatch.setattr(predict, "run_stage", call_without_training)
     session = Session.open(packaged.dataset, run_here, time.time(), is_rerun=False)
-    with pytest.raises(RuntimeError, match="nothing was learned"):
+    adapt = replace(session.settings.adapt, per_task_steps=4)
+    session = replace(session, settings=replace(session.settings, adapt=adapt))
+    with pytest.raises(RuntimeError, match=line):
         predict.predict(session, competition)
+    for steps, is_apart in (((0, 20), False), ((0, 20, 24), True), ((0, 4), True)):
+        monkeypatch.setattr(report, "read_votes", lambda _, steps=steps: dict.fromkeys(steps))
+        assert report.has_votes_apart(session) == is_apart

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
+import pytest
 from commands import ROOT
 
 from kernels_kaggle.on_kaggle import process
@@ -28,6 +30,33 @@ def test_a_child_that_outlives_the_program_does_not_hold_the_notebook(
     assert status == -signal.SIGKILL
     assert "at work" in capsys.readouterr().out
     assert looks
+
+
+@pytest.mark.parametrize(
+    ("stage", "is_rerun", "restarts"),
+    [("predict", True, ["3", "3", None]), ("predict", False, ["0"]),
+     ("pretrain", False, ["3", "3", None])],
+)  # fmt: skip
+def test_the_last_try_takes_one_gpu_and_a_trial_is_never_repeated(
+    tmp_path, monkeypatch, stage, is_rerun, restarts
+):
+    commands, times = [], iter([["time=1"], ["time=2"], ["time=3"]])
+    monkeypatch.setattr(process, "list_gpus", lambda: ["one", "two"])
+    monkeypatch.setattr(
+        process, "run_until", lambda end, command, *_: commands.append(command) or 1
+    )
+    session = mock.Mock(is_rerun=is_rerun, working=tmp_path)
+    session.manifest = mock.Mock(changes=["a=b"], recipe="kaggle", run="k")
+    with pytest.raises(RuntimeError, match=f"{stage} failed"):
+        process.run_stage(stage, session, lambda: next(times), time.time() + 1000)
+    found = [
+        command[command.index("--max-restarts") + 1] if "--max-restarts" in command else None
+        for command in commands
+    ]
+    assert found == restarts
+    assert [command[-1] for command in commands] == [
+        f"a=b time={number}" for number in range(1, len(restarts) + 1)
+    ]
 
 
 def test_the_process_of_a_notebook_never_imports_torch():

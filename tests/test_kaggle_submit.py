@@ -1,5 +1,7 @@
 """One submission a day: never by mistake, never twice."""
 
+import json
+
 import pytest
 from kaggle_objects import Answer
 from kaggle_run import COMPETITION, NOTEBOOK, leave_output, list_calls
@@ -44,6 +46,14 @@ def test_only_what_was_seen_to_work_is_submitted(server, folder, client):
     follow(folder, client)
     submit(folder, client, "", agree)
     assert len(server.submissions) == 1
+
+
+def test_a_newer_package_is_not_mistaken_for_the_pushed_one(server, done, client):
+    manifest = done.dataset / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"digest": "0" * 64}))
+    with pytest.raises(InputError, match=r"a newer package than version 1 .*make push RUN=k"):
+        submit(done, client, "", agree)
+    assert server.submissions == []
 
 
 def test_a_day_without_count_submissions_left(server, done, client):

@@ -7,6 +7,7 @@ from augment.errors import InputError
 from kernels_kaggle.at_home.client import Client, KaggleError
 from kernels_kaggle.at_home.folder import PackageFolder
 from kernels_kaggle.at_home.pushed import PushedState
+from kernels_kaggle.exchange import read_digest
 from pipeline.console import say
 
 
@@ -27,6 +28,11 @@ def submit(
         )
     (competition,) = state.competition
     page = f"kaggle.com/competitions/{competition}/submissions"
+    if folder.dataset.exists() and read_digest(folder.dataset) != state.package:
+        raise InputError(
+            f"{folder.dataset}: a newer package than version {version} of {notebook} has; "
+            f"{folder.command('push')} comes first"
+        )
     if state.was_submitted:
         raise InputError(
             f"{notebook}: version {version} was submitted, see {page}; another package and push "

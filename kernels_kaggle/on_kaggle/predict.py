@@ -16,7 +16,12 @@ from augment.leakage import scoring_keys
 from augment.task import Task
 from augment.task_files import parse_task, read_challenges, write_challenges, write_solutions
 from kernels_kaggle.on_kaggle.process import run_stage
-from kernels_kaggle.on_kaggle.report import count_predictions, read_predicted_tasks, write_report
+from kernels_kaggle.on_kaggle.report import (
+    count_predictions,
+    has_votes_apart,
+    read_predicted_tasks,
+    write_report,
+)
 from kernels_kaggle.on_kaggle.session import Session
 from pipeline.console import say
 from solver.checkpoint_files import is_checkpoint, read_trained_on
@@ -35,7 +40,8 @@ def predict(session: Session, competition: Path) -> None:
     guess for every test already; the best attempts so far replace guesses again and again.
 
     It is a RuntimeError when the program fails. Outside a rerun it is one, too, when no prediction
-    comes from the model, or when all of them come from before its training on the tasks.
+    comes from the model, when all of them come from before its training on the tasks, or when none
+    comes from a task that trained apart.
     """
     settings, run = session.settings, session.run
     folder = session.working / _TASKS
@@ -67,7 +73,7 @@ def predict(session: Session, competition: Path) -> None:
             write_atomic(submission, orjson.dumps({**guesses, **read_object(run.submission)}))
 
     try:
-        run_stage("predict", session, changes, end + _GRACE_SECONDS, copy_attempts)
+        run_stage("predict", session, lambda: changes, end + _GRACE_SECONDS, copy_attempts)
     finally:
         copy_attempts()
         shutil.rmtree(run.adapted, ignore_errors=True)  # large, and of no use afterwards
@@ -78,6 +84,10 @@ def predict(session: Session, competition: Path) -> None:
             raise RuntimeError("the model predicted none of the tasks: not worth a submission")
         if settings.adapt.num_steps and not report.steps:
             raise RuntimeError("nothing was learned from the tasks: not worth a submission")
+        if settings.adapt.per_task_steps and not has_votes_apart(session):
+            raise RuntimeError(
+                "no task was trained apart: not worth a submission; kaggle.smoke_seconds gives time"
+            )
 
 
 def draw(session: Session, count: int = 4) -> Iterator[Picture]:

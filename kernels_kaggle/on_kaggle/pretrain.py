@@ -42,10 +42,15 @@ def pretrain(session: Session, inputs: Path) -> None:
         _copy(files, session.working / _TASKS)
         changes.append(f"data.{name}=" + (f"kaggle/{split}:{_TASKS}" if files else ""))
     end = session.end(0)
-    left = max(1.0, end - _SECONDS_TO_SAVE - time.time())
-    limit = min(left, session.settings.train.time_limit_seconds or left)
+    least, to_stop = 1.0, end - _SECONDS_TO_SAVE
+    if limit := session.settings.train.time_limit_seconds:
+        to_stop = min(to_stop, time.time() + limit)
+
+    def with_limit() -> list[str]:
+        return [*changes, f"train.time_limit_seconds={max(least, to_stop - time.time())}"]
+
     try:
-        run_stage("pretrain", session, [*changes, f"train.time_limit_seconds={limit}"], end)
+        run_stage("pretrain", session, with_limit, end)
     except RuntimeError as error:
         newest = latest_checkpoint(run.checkpoints)
         if newest is None or (

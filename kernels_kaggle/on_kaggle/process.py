@@ -26,26 +26,29 @@ _ASSEMBLER = Path("/usr/local/cuda/bin/ptxas")  # of the image; Triton may look 
 def run_stage(
     stage: Stage,
     session: Session,
-    changes: Sequence[str],
+    changes: Callable[[], Sequence[str]],
     end: float,
     meanwhile: Callable[[], object] = lambda: None,
 ) -> None:
     """Run a stage with changed settings until it is done; at the Unix time ``end`` it is killed.
 
-    In between ``meanwhile`` is called every minute. A stage that fails is tried again, except for
-    prediction outside a scored rerun: that run is there to show whether all works. It is a
-    RuntimeError when the last try fails or is killed.
+    ``changes`` gives the changed settings of a try, some of which may depend on the time. In
+    between ``meanwhile`` is called every minute. A stage that fails is tried again, the last time
+    in one process, as a GPU may have failed. Prediction outside a scored rerun is neither tried nor
+    started again: that run is there to show whether all works. It is a RuntimeError when the last
+    try fails or is killed.
     """
     manifest = session.manifest
-    launch = ["-m", "pipeline"]
-    if len(gpus := list_gpus()) > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", "3"]
-        launch = [*torchrun, "--nproc-per-node", str(len(gpus)), *launch]
-    settings = shlex.join([*manifest.changes, *changes])
-    options = ["--recipe", manifest.recipe, "--run-name", manifest.run, "--set", settings]
-    command = [sys.executable, *launch, stage, *options]
     is_trial = stage == "predict" and not session.is_rerun
-    for _ in range(1 if is_trial else _TRIES):
+    for number in range(1 if is_trial else _TRIES):
+        launch = ["-m", "pipeline"]
+        if len(gpus := list_gpus()) > 1 and (is_trial or number < _TRIES - 1):
+            restarts = ["--max-restarts", "0" if is_trial else "3"]
+            processes = ["--nproc-per-node", str(len(gpus))]
+            launch = ["-m", "torch.distributed.run", "--standalone", *restarts, *processes, *launch]
+        settings = shlex.join([*manifest.changes, *changes()])
+        options = ["--recipe", manifest.recipe, "--run-name", manifest.run, "--set", settings]
+        command = [sys.executable, *launch, stage, *options]
         say(f"$ {shlex.join(command)}")
         status = run_until(end, command, session.working, meanwhile)
         if status == 0:

@@ -36,6 +36,16 @@ def count_predictions(session: Session) -> Report:
     return replace(report, solved_outputs=score.num_solved, outputs=score.num_outputs)
 
 
+def has_votes_apart(session: Session) -> bool:
+    """Return whether there are votes of tasks that were trained apart.
+
+    These stand ``adapt.per_task_steps`` after those of all tasks together.
+    """
+    votes, num_steps = read_votes(session.run.votes), session.settings.adapt.per_task_steps
+    has_votes_together = session.settings.predict.early_views > 0
+    return not has_votes_together or any(step - num_steps in votes for step in votes)
+
+
 def write_report(session: Session, report: Report) -> None:
     """Write the report, with the hash of every file that the run leaves."""
     working = session.working
