@@ -15,7 +15,7 @@ from augment.errors import InputError
 from augment.files import hash_file, read_description, replace_folder, write_description
 from augment.grid import MAX_SIDE, GridStore, check_stored
 from augment.leakage import collect_training_keys
-from augment.puzzles import PUZZLES, VIEWS, PuzzleIndex
+from augment.puzzle_index import PUZZLES, VIEWS, PuzzleIndex
 from augment.task import Pair, Task
 
 _FORMAT = 4

@@ -22,7 +22,7 @@ from augment.errors import InputError
 from augment.files import open_regular, write_atomic
 from augment.grid import MAX_SIDE, shorten
 from augment.maze import GOAL, LEAST_SIDE, OPEN, PATH, SIGNS, START, are_shortest_paths, solve_mazes
-from augment.puzzle_set import Kind, PuzzleSet
+from augment.puzzle_set import PuzzleKind, PuzzleSet
 from augment.sudoku import MOST_GUESSES, SIDE, solve_sudokus
 
 _LONGEST_LINE = 10_000  # bytes; published mazes have 1,802
@@ -61,7 +61,7 @@ class _Problem(NamedTuple):
 
 
 def read_puzzles(
-    path: Path, kind: Kind, most: int | None = None, seed: int = 0, after: int = 0
+    path: Path, kind: PuzzleKind, most: int | None = None, seed: int = 0, after: int = 0
 ) -> PuzzleSet:
     """Return the puzzles of a CSV file, or ``most`` of them, drawn by the seed, in their order.
 
@@ -155,7 +155,7 @@ def _find_side(path: Path, line: _Line) -> int:
 
 
 def _parse(
-    path: Path, kind: Kind, side: int, lines: Sequence[_Line]
+    path: Path, kind: PuzzleKind, side: int, lines: Sequence[_Line]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]]:
     """Return questions, answers (N, S, S) and ratings (N,) of lines; refuse the first bad one."""
     questions = _parse_grids(path, "question", side, lines, _QUESTION[kind])

@@ -20,12 +20,12 @@ from augment.examples import Examples
 from augment.files import hash_file, read_description, replace_folder, write_description
 from augment.grid import MAX_SIDE, shorten
 from augment.maze import LEAST_SIDE, PATH, maze_keys
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from augment.sudoku import NUM_UNIFORMS, SIDE, Symmetries, sudoku_keys
 from augment.tokens import FIRST_COLOR
 from augment.view import IDENTITY_CODE, NUM_DIHEDRALS, transform
 
-Kind = Literal["sudoku", "maze"]
+PuzzleKind = Literal["sudoku", "maze"]
 
 _FORMAT = 2
 """The version of the files; to be increased when the same puzzles would be saved, or their
@@ -44,7 +44,7 @@ _ORDER, _SYMMETRIES = 5, 6
 class PuzzleSet:
     """N puzzles of one kind and size, with their answers."""
 
-    kind: Kind
+    kind: PuzzleKind
     questions: NDArray[np.uint8]
     """(N, S, S) colors: of a Sudoku 0..9, of a maze see :mod:`augment.maze`."""
     answers: NDArray[np.uint8]
@@ -142,7 +142,7 @@ class PuzzleSet:
         if fingerprint not in (None, description["fingerprint"]):
             raise InputError(f"{folder}: built from other puzzles or settings")
         kind = description["puzzles"]
-        if kind not in get_args(Kind):
+        if kind not in get_args(PuzzleKind):
             raise InputError(f"{path}: puzzles is {shorten(kind)}, not {' or '.join(_HIGHEST)}")
         columns = read_arrays(folder / _PUZZLES, _COLUMNS)
         try:

@@ -11,7 +11,7 @@ from timing import take_turns
 
 from augment.dataset import Dataset
 from augment.examples import Examples, ExampleStream
-from augment.puzzles import PuzzleIndex, RowsPer
+from augment.puzzle_index import PuzzleIndex, RowsPer
 from augment.task import Task
 from augment.view import NUM_VIEWS
 from pipeline.sources import load_source

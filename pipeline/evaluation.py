@@ -14,8 +14,8 @@ import torch
 from augment.dataset import Dataset
 from augment.errors import InputError
 from augment.examples import Examples, encode_test_pairs
+from augment.puzzle_index import PuzzleIndex
 from augment.puzzle_set import PuzzleSet, encode_puzzles
-from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from solver.engine import Engine
 from solver.loss import compute_losses

@@ -16,7 +16,7 @@ from augment.errors import InputError
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:  # these import numba, which some commands do without
-    from augment.puzzle_set import Kind, PuzzleSet
+    from augment.puzzle_set import PuzzleKind, PuzzleSet
 
 Part = Literal["trained", "predicted", "evaluated"]
 
@@ -57,7 +57,7 @@ def load_puzzles(settings: Settings, part: Part) -> "PuzzleSet":
     if match is None:
         shown = ",".join(names)
         raise InputError(f"data.{part} is {shown!r}; for puzzles it is one of {_CHOICES}")
-    kind: Kind = match[1]  # type: ignore[assignment]
+    kind: PuzzleKind = match[1]  # type: ignore[assignment]
     seed, num_trained = settings.data.seed, puzzles.num_trained
     count = {
         "trained": num_trained,
@@ -90,7 +90,7 @@ def _require_others(settings: Settings) -> None:
         raise InputError("data.evaluated: puzzles.num_trained=0 leaves no puzzle to evaluate")
 
 
-def _generate(kind: "Kind", size: int, count: int, seed: int, first: int = 0) -> "PuzzleSet":
+def _generate(kind: "PuzzleKind", size: int, count: int, seed: int, first: int = 0) -> "PuzzleSet":
     from augment.maze import generate_mazes
     from augment.puzzle_set import PuzzleSet
     from augment.sudoku import generate_sudokus

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from augment.errors import InputError
 from augment.grid import MAX_SIDE, shorten
-from augment.puzzles import ColorMaps
+from augment.puzzle_index import ColorMaps
 from augment.view import NUM_VIEWS
 from solver.settings import (
     MAX_DEPTH,

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from augment.dataset import Dataset
 from augment.errors import InputError, OtherFormatError
 from augment.examples import ExampleStream, Stream
+from augment.puzzle_index import PuzzleIndex
 from augment.puzzle_set import PuzzleSet, PuzzleStream
-from augment.puzzles import PuzzleIndex
 from augment.task import Task
 from pipeline.console import say, warn
 from pipeline.deadline import Leg

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from augment.boxes import infer_test_boxes
 from augment.dataset import Dataset
 from augment.examples import ExampleStream
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from augment.task import Pair, Task, tasks_by_id
 from pipeline.console import say
 from pipeline.inputs import choose_fresh_pairs

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from augment.dataset import Dataset
 from augment.errors import InputError
-from augment.puzzles import ColorMaps, PuzzleIndex
+from augment.puzzle_index import ColorMaps, PuzzleIndex
 from augment.task import Task
 from augment.view import ViewCodes
 from solver.engine import Engine

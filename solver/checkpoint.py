@@ -18,7 +18,7 @@ from torch import Tensor
 
 from augment.errors import InputError
 from augment.examples import Examples
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from augment.tokens import NUM_TOKENS
 from augment.view import NUM_VIEWS
 from solver.carry import Carry

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from augment.arrays import read_array
 from augment.errors import InputError, OtherFormatError
 from augment.files import read_description
-from augment.puzzles import PUZZLES, VIEWS
+from augment.puzzle_index import PUZZLES, VIEWS
 
 Loaded = TypeVar("Loaded")
 

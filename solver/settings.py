@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from augment.errors import InputError
 from augment.grid import MAX_SIDE, NUM_COLORS, shorten
-from augment.puzzles import RowsPer
+from augment.puzzle_index import RowsPer
 
 MAX_DEPTH = 1000
 """The most layers, prefix tokens, cycles or steps; the reference has up to 16 of each."""

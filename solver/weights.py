@@ -22,7 +22,7 @@ from torch import Tensor
 from augment.errors import InputError
 from augment.files import hash_file, replace_folder, write_description
 from augment.grid import shorten
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from solver.checkpoint_files import (
     DESCRIPTION,
     FORMAT,

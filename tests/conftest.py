@@ -12,7 +12,7 @@ from hypothesis import settings
 
 from augment.dataset import Dataset
 from augment.files import hash_file, write_description
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from augment.task import Pair, Task
 from pipeline.deadline import Watchdog
 from pipeline.sources import DATA_DIR_VARIABLE, load_source

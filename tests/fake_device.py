@@ -25,7 +25,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from augment.dataset import Dataset
 from augment.examples import ExampleStream
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from pipeline.recipes import RECIPES
 from pipeline.settings import Settings
 from pipeline.sources import load_source

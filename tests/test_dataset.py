@@ -9,7 +9,7 @@ from augment.dataset import Dataset
 from augment.errors import InputError
 from augment.examples import ExampleStream
 from augment.leakage import pair_keys
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from augment.task import tasks_by_id
 
 

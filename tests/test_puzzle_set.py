@@ -10,8 +10,8 @@ from conftest import rewrite_description
 from augment.errors import InputError
 from augment.leakage import training_keys
 from augment.maze import PATH, are_shortest_paths, generate_mazes, maze_keys
+from augment.puzzle_index import PuzzleIndex
 from augment.puzzle_set import PuzzleSet, PuzzleStream, encode_puzzles, encode_questions
-from augment.puzzles import PuzzleIndex
 from augment.sudoku import are_solved, generate_sudokus, solve_sudokus, sudoku_keys
 from augment.tokens import FIRST_COLOR, NUM_TOKENS, decode_grids
 from augment.view import transform

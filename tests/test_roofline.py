@@ -77,6 +77,24 @@ def test_arithmetic_is_that_of_the_counted_flop(model):
         assert time.seconds == pytest.approx(flop / 1e12, rel=1e-3)
 
 
+def test_every_cell_of_a_position_and_the_convolution_take_bytes():
+    card, train, lengths = CARDS["h100"], TrainSettings(global_batch=64), np.full(64, 200)
+    plain = ModelSettings()
+    times = {
+        name: training_time(card, model, train, lengths, ALL_AT_ONCE)
+        for name, model in (
+            ("plain", plain),
+            ("patch", replace(plain, patch=2)),
+            ("convolution", replace(plain, convolution=True)),
+        )
+    }
+    losses = times["patch"].around.bytes - times["plain"].around.bytes
+    cells = 3 * lengths.sum()  # more than one for each position
+    assert losses == pytest.approx(cells * 12 * 8 * 20 / (1e9 * card.gb_per_second))
+    assert times["patch"].elementwise == times["plain"].elementwise
+    assert times["convolution"].elementwise.bytes > 1.2 * times["plain"].elementwise.bytes
+
+
 def test_what_limits():
     model, train, lengths = ModelSettings(), TrainSettings(global_batch=64), np.full(64, 200)
     card = CARDS["h100"]

@@ -15,7 +15,7 @@ from augment.dataset import Dataset
 from augment.errors import InputError
 from augment.examples import ExampleStream
 from augment.prediction import Prediction
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.sources import load_source, within_side

@@ -24,7 +24,7 @@ from fuzz_inputs import Files, Input, dump, mutate_bytes, mutate_files, mutate_t
 
 from augment.dataset import Dataset
 from augment.prediction import Prediction
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from augment.task import Task
 from pipeline.sources import load_source
 from solver.kinds import new_model

@@ -9,7 +9,7 @@ import numpy as np
 
 from augment.dataset import Dataset
 from augment.errors import InputError
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from pipeline.console import ProgressBar, say, say_table, warn
 from pipeline.fingerprint import fingerprint
 from pipeline.inputs import choose_trained_tasks

@@ -8,7 +8,7 @@ from conftest import make_dataset
 
 from augment.errors import InputError
 from augment.examples import view_features
-from augment.puzzles import PuzzleIndex
+from augment.puzzle_index import PuzzleIndex
 from augment.task import Task
 
 
