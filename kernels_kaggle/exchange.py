@@ -75,7 +75,10 @@ class Report:
 
 def read_digest(package: Path) -> str:
     """Return the digest of a package's manifest: by it the notebook knows its package."""
-    digest: str = read_object(package / MANIFEST)["digest"]
+    path = package / MANIFEST
+    digest = read_object(path).get("digest")
+    if not isinstance(digest, str):
+        raise InputError(f"{path}: no digest, got {shorten(digest)}")
     return digest
 
 

@@ -72,22 +72,23 @@ class PerTaskTraining:
         views = [data.views_per_task, data.seed, data.color_maps]
         return fingerprint(together, adapt.deciding(), views)
 
-    def train(self, all_planned: Sequence[PlannedTasks]) -> bool:
+    def train(self, all_planned: Sequence[PlannedTasks]) -> set[str]:
         """Train the tasks of ``all_planned`` apart that are not among the votes already.
 
-        Returns whether all are among them now.
+        Returns the ids of those for which time was too short, or that failed.
         """
         group, adapt = self.rounds.engine.group, self.settings.adapt.per_task
         all_jobs = [job for planned in all_planned for job in self._list_jobs(planned)]
         jobs = sorted((job for job in all_jobs if not job.is_done), key=lambda job: job.cost)
+        left_out = {job.task.task_id for job in jobs}
         if not jobs:
-            return True
+            return left_out
         share_left = sum(job.cost for job in jobs) / sum(job.cost for job in all_jobs)
         waves = [jobs[first : first + group.size] for first in range(0, len(jobs), group.size)]
         costs = [wave[-1].cost for wave in waves]
         alone = copy.copy(self.rounds.engine)  # with all that it has learned about this machine
         alone.group = ProcessGroup(device=group.device)
-        start, num_trained = time.monotonic(), 0
+        start = time.monotonic()
         ends_at = start + (share_left * adapt.time_limit_seconds or math.inf)
         say(
             f"adapt: {len(jobs)} tasks, each apart, at most {adapt.num_steps:,} steps of "
@@ -116,7 +117,7 @@ class PerTaskTraining:
                 gathered = group.all_gather_bytes(_to_bytes(own))
                 made = [_from_bytes(content) for content in gathered[: len(wave)]]
                 self._pending += zip(wave, made, strict=True)
-                num_trained += sum(map(bool, made))
+                left_out -= {p.task_id for predictions in made for p in predictions}
                 bar.reach(min(len(jobs), (number + 1) * group.size))
                 is_due = time.monotonic() - self._written_at > _SECONDS_BETWEEN_ROUNDS
                 is_last_but_one = number == len(waves) - 2  # the last may come too late
@@ -124,10 +125,10 @@ class PerTaskTraining:
                     self._write()
         self._write()
         say(
-            f"adapt: {num_trained} of {len(jobs)} tasks trained apart, "
+            f"adapt: {len(jobs) - len(left_out)} of {len(jobs)} tasks trained apart, "
             f"{time.monotonic() - start:.1f} s, {group.sum(self._flop):.2g} FLOP"
         )
-        return num_trained == len(jobs)
+        return left_out
 
     def _list_jobs(self, planned: PlannedTasks) -> list[_Job]:
         """Return the tasks, and which are among the votes already; the same on every process."""
@@ -179,7 +180,7 @@ class PerTaskTraining:
                 pass
             self._flop += take_metrics(training, adapt, engine.group).flop
         except FloatingPointError as error:
-            warn(f"adapt: task {job.task.task_id} apart: {error}; its votes stay as they are")
+            warn(f"adapt: task {job.task.task_id} apart: {error}; it keeps its earlier votes")
             return []
         if self.rounds.deadline.has_signal:
             return []

@@ -123,15 +123,16 @@ class PredictionRounds:
         return self.engine.group.any(self.deadline.has_signal)
 
     def measure_speed(self, planned: PlannedTasks) -> None:
-        """With any limit of time, predict two chunks of every process; discard the results.
+        """Predict two chunks of every process and discard the results, where time is to be planned.
 
         This takes a second. The first time compiles, and says nothing of the speed; of the others
         the fastest counts.
         """
-        apart = self.settings.adapt.per_task
-        if self.seconds_left() == math.inf and apart.time_limit_seconds == 0:
+        apart, group = self.settings.adapt.per_task, self.engine.group
+        plans_apart = apart.num_steps and (apart.time_limit_seconds or group.size > 1)
+        if self.seconds_left() == math.inf and not plans_apart:
             return
-        group, plan = self.engine.group, planned.plan.between(0, 1)
+        plan = planned.plan.between(0, 1)
         seconds, is_first = 0.0, True
         while seconds < _SECONDS_TO_MEASURE:
             start, speed = time.monotonic(), Speed()

@@ -98,14 +98,22 @@ class PredictionRun:
         self.rounds.votes.resume([*fingerprints, *of_apart])
 
     def _finish(self, planned: Sequence[PlannedTasks], apart: PerTaskTraining) -> None:
-        """Predict what has been learned by all tasks together, and by each task apart."""
+        """Predict what has been learned by all tasks together, and by each task apart.
+
+        Tasks that could not be trained apart get all views of what was learned together.
+        """
         settings = self.settings.predict
         if not self.settings.adapt.per_task_steps:
             self.rounds.predict_views(planned, settings.num_views)
             return
         self.rounds.predict_views(planned, settings.early_views)
-        if not apart.train(planned):
-            self.rounds.predict_views(planned, settings.num_views)
+        left_out = apart.train(planned)
+        rest = [
+            plan_predictions(tasks, together.weights, settings, together.fingerprint, together.step)
+            for together in planned
+            if (tasks := [task for task in together.tasks if task.task_id in left_out])
+        ]
+        self.rounds.predict_views(rest, settings.num_views)
 
     def _legs(self, training_run: TrainingRun, planned: Sequence[PlannedTasks]) -> Iterator[float]:
         """Train in two legs; yield the progress that each one ends at, after it."""
@@ -144,13 +152,13 @@ class PredictionRun:
         ``late`` are the seconds that the rest of training may take longer than it has.
         """
         settings, begin = self.settings, training_run.training.progress
+        num_tasks = sum(len(p.tasks) for p in planned)
+        most_apart = most_seconds_apart(num_tasks, self.rounds.engine.group)
         seconds = left = self.rounds.seconds_left()
         if left < math.inf:
             flop = sum(p.flop(0, settings.predict.num_views) for p in planned)
             views = _VIEWS_MARGIN * flop / self.rounds.flop_per_second
             seconds = max(0.0, left - views - late, left * settings.predict.training_share)
-            num_tasks = sum(len(p.tasks) for p in planned)
-            most_apart = most_seconds_apart(num_tasks, self.rounds.engine.group)
             seconds = max(seconds * self._share_together(begin), seconds - most_apart)
             say(
                 f"plan: {left:.0f} s left, {seconds:.0f} to train all tasks together and "
@@ -158,8 +166,8 @@ class PredictionRun:
                 f"{self.rounds.flop_per_second:.2g} FLOP a second"
             )
         if settings.adapt.time_limit_seconds:
-            limit = settings.adapt.time_limit_seconds - settings.adapt.per_task.time_limit_seconds
-            seconds = min(seconds, limit * (1 - begin))
+            apart = min(settings.adapt.per_task.time_limit_seconds, most_apart)
+            seconds = min(seconds, (settings.adapt.time_limit_seconds - apart) * (1 - begin))
         seconds = self.rounds.engine.group.min(seconds)
         share = (until - begin) / (1 - begin) if begin < until else 0.0  # taken up beyond it
         of_leg = seconds * share if share else 0.0

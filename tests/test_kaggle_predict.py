@@ -13,7 +13,7 @@ from kaggle_run import make_package
 
 from augment.task import Task
 from augment.task_files import read_challenges, write_challenges, write_solutions
-from kernels_kaggle.on_kaggle import predict, report
+from kernels_kaggle.on_kaggle import predict
 from kernels_kaggle.on_kaggle.session import Session
 from pipeline.sources import load_source
 from submission.writer import read_submission
@@ -284,6 +284,3 @@ def test_predictions_without_training_are_not_worth_a_submission(
     session = replace(session, settings=replace(session.settings, adapt=adapt))
     with pytest.raises(RuntimeError, match=line):
         predict.predict(session, competition)
-    for steps, is_apart in (((0, 20), False), ((0, 20, 24), True), ((0, 4), True)):
-        monkeypatch.setattr(report, "read_votes", lambda _, steps=steps: dict.fromkeys(steps))
-        assert report.has_votes_apart(session) == is_apart

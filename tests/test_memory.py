@@ -99,6 +99,5 @@ def test_positions_as_large_as_the_canvas_are_planned_too(engine):
     settings = replace(
         SMALL_MODEL, canvas="box", patch=10, rows_per="task", conditioning="cells", prefix_length=0
     )
-    constant, each = peak_bytes_of_pass(new_model(settings), engine.dtype)
-    assert constant >= 0
+    _, each = peak_bytes_of_pass(new_model(settings), engine.dtype)
     assert each > settings.dim * engine.dtype.itemsize

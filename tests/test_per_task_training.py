@@ -10,6 +10,7 @@ from commands import SHORT, call, call_in_processes
 from results import predicted_views
 
 import solver.train
+from kernels_kaggle.on_kaggle.report import has_votes_apart
 from pipeline.prediction_run import PredictionRun
 from pipeline.recipes import load_recipe
 from pipeline.run import Run
@@ -63,6 +64,7 @@ def test_unseen_tasks_train_together_first(trained, capsys):
     printed = capsys.readouterr().out
     assert printed.index("at most 3 steps") < printed.index("each apart, at most 4 steps of 4")
     assert tasks_apart("b", step=3 + 4)
+    assert has_votes_apart(Run.named("b"))
 
 
 def test_it_goes_on_with_the_tasks_that_have_no_votes_yet(trained, capsys):
@@ -109,9 +111,10 @@ def test_a_task_whose_numbers_leave_their_range_has_all_votes_of_what_it_learned
     monkeypatch.setattr(solver.train, "require_finite", fail)
     assert call("predict", "--run-name", "b", changes=[*APART, trained]) == 0
     printed = capsys.readouterr().out
-    assert "apart: planted; its votes stay as they are" in printed
+    assert "apart: planted; it keeps its earlier votes" in printed
     assert "adapt: 0 of " in printed
     assert not tasks_apart("b")
+    assert not has_votes_apart(Run.named("b"))
     assert {r.stop for r in rounds_of("b")} == {1, 2, 3}
 
 

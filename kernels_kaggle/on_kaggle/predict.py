@@ -84,7 +84,7 @@ def predict(session: Session, competition: Path) -> None:
             raise RuntimeError("the model predicted none of the tasks: not worth a submission")
         if settings.adapt.num_steps and not report.steps:
             raise RuntimeError("nothing was learned from the tasks: not worth a submission")
-        if settings.adapt.per_task_steps and not has_votes_apart(session):
+        if settings.adapt.per_task_steps and not has_votes_apart(run):
             raise RuntimeError(
                 "no task was trained apart: not worth a submission; kaggle.smoke_seconds gives time"
             )

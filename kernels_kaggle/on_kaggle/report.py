@@ -9,7 +9,7 @@ from kernels_kaggle.exchange import Report, read_digest
 from kernels_kaggle.on_kaggle.session import Session
 from pipeline.console import say
 from pipeline.run import Run
-from submission.rounds import read_votes
+from submission.rounds import read_round, read_votes, round_folders
 from submission.score import score_submission
 from submission.vote import pool_votes
 from submission.writer import build_submission, read_submission
@@ -36,14 +36,12 @@ def count_predictions(session: Session) -> Report:
     return replace(report, solved_outputs=score.num_solved, outputs=score.num_outputs)
 
 
-def has_votes_apart(session: Session) -> bool:
-    """Return whether there are votes of tasks that were trained apart.
+def has_votes_apart(run: Run) -> bool:
+    """Return whether a run that trained on all its tasks has votes of tasks trained apart too.
 
-    These stand ``adapt.per_task_steps`` after those of all tasks together.
+    These have a fingerprint of their own.
     """
-    votes, num_steps = read_votes(session.run.votes), session.settings.adapt.per_task_steps
-    has_votes_together = session.settings.predict.early_views > 0
-    return not has_votes_together or any(step - num_steps in votes for step in votes)
+    return len({read_round(folder).fingerprint for folder in round_folders(run.votes)}) > 1
 
 
 def write_report(session: Session, report: Report) -> None:
