@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from unittest import mock
 
 import pytest
 from commands import SHORT, call, call_in_processes
@@ -11,13 +10,10 @@ from results import predicted_views
 
 import solver.train
 from kernels_kaggle.on_kaggle.report import has_votes_apart
-from pipeline.prediction_run import PredictionRun
-from pipeline.recipes import load_recipe
 from pipeline.run import Run
 from pipeline.sources import load_source, within_side
 from solver.checkpoint_files import latest_checkpoint
 from solver.predict import Predictor
-from solver.process_group import ProcessGroup
 from submission.rounds import read_round, round_folders
 
 APART = [*SHORT, "adapt.per_task_steps=4", "adapt.per_task_batch=4", "predict.ranking=count",
@@ -122,26 +118,6 @@ def test_a_limit_of_training_alone_is_enough_to_plan_by(trained):
     limit = ["adapt.time_limit_seconds=1e6", "predict.early_views=0"]
     assert call("predict", "--run-name", "b", changes=[*APART, trained, *limit]) == 0
     assert tasks_apart("b") == [t.task_id for t in within_side(load_source("arc1/training"), 4)]
-
-
-@pytest.mark.parametrize(
-    ("num_processes", "num_tasks", "together"),
-    [(1, 8, 5000), (4, 8, 9500), (4, 9, 9250), (4, 400, 5000)],
-)
-def test_training_together_has_the_time_that_training_apart_cannot_use(
-    monkeypatch, num_processes, num_tasks, together
-):
-    """Of 10,000 seconds half is meant for training apart; 250 for each task of several at once."""
-    monkeypatch.setattr(ProcessGroup, "min", lambda self, value: value)
-    rounds = mock.Mock(flop_per_second=1.0)
-    rounds.engine.group = ProcessGroup(0, num_processes)
-    rounds.seconds_left.return_value = 10_000.0
-    planned = mock.Mock(tasks=range(num_tasks))
-    planned.flop.return_value = 0.0
-    run = PredictionRun(load_recipe("arc1-unseen", []), mock.Mock(), rounds)
-    training_run = mock.Mock()
-    training_run.training.progress = 0.0
-    assert run._plan_leg(training_run, 1.0, [planned], 0.0).seconds == together
 
 
 class SlowClock:

@@ -66,13 +66,31 @@ def test_training_that_is_taken_up_under_a_limit_leaves_time_for_views(run_here,
     assert predicted_views(Run.named("a")) == expected
 
 
-def test_training_taken_up_in_its_second_half_has_all_the_time_that_views_leave():
-    engine = SimpleNamespace(group=ProcessGroup())
+def plan_leg(recipe, group, seconds, begin, until, tasks, views):
+    """The leg of a run with so many seconds, in which all views take `views`."""
+    engine = SimpleNamespace(group=group)
     rounds = SimpleNamespace(
-        seconds_left=lambda: 1000.0, flop_per_second=2.0, engine=engine, deadline=None
+        seconds_left=lambda: seconds, flop_per_second=1.0, engine=engine, deadline=None
     )
-    views = SimpleNamespace(flop=lambda first, stop: 200.0)
-    training_run = SimpleNamespace(training=SimpleNamespace(progress=0.7))
-    run = PredictionRun(load_recipe("demo", []), Run.named("a"), rounds)
-    legs = [run._plan_leg(training_run, until, [views], late=0.0) for until in (0.5, 1.0)]
-    assert [leg.seconds for leg in legs] == [0.0, pytest.approx(1000 - 1.1 * 200 / 2)]
+    planned = SimpleNamespace(tasks=range(tasks), flop=lambda first, stop: views)
+    training_run = SimpleNamespace(training=SimpleNamespace(progress=begin))
+    run = PredictionRun(load_recipe(recipe, []), Run.named("a"), rounds)
+    return run._plan_leg(training_run, until, [planned], late=0.0)
+
+
+def test_training_taken_up_in_its_second_half_has_all_the_time_that_views_leave():
+    legs = [plan_leg("demo", ProcessGroup(), 1000.0, 0.7, until, 3, 100.0) for until in (0.5, 1.0)]
+    assert [leg.seconds for leg in legs] == [0.0, pytest.approx(1000 - 1.1 * 100)]
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "num_tasks", "together"),
+    [(1, 8, 5000), (4, 8, 9500), (4, 9, 9250), (4, 400, 5000)],
+)
+def test_training_together_has_the_time_that_training_apart_cannot_use(
+    monkeypatch, num_processes, num_tasks, together
+):
+    """Of 10,000 seconds half is meant for training apart; 250 for each task of several at once."""
+    monkeypatch.setattr(ProcessGroup, "min", lambda self, value: value)
+    group = ProcessGroup(0, num_processes)
+    assert plan_leg("arc1-unseen", group, 10_000.0, 0.0, 1.0, num_tasks, 0.0).seconds == together
